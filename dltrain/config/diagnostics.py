@@ -1,0 +1,104 @@
+"""What is wrong, where, and what would be right: compiler-style messages.
+
+A `Diagnostic` is one mistake. A `ConfigError` holds all mistakes of one request; the command line
+prints it and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """A place in a text: file (or the override it came from), 1-based line and column, its length."""
+
+    origin: str
+    line: int | None = None
+    column: int = 1
+    length: int = 1
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.origin}:{self.line}:{self.column}" if self.line else self.origin
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake: what is wrong, where, a hint beside the caret, and notes below."""
+
+    message: str
+    where: Span | None = None
+    hint: str = ""
+    notes: Sequence[str] = ()
+    severity: str = "error"
+
+    def render(self) -> str:
+        """The message, the source line with carets, and the notes, as plain text."""
+        out = [f"{self.severity}: {self.message}"]
+        hint = self.hint
+        if self.where is not None:
+            out.append(f"  --> {self.where}")
+            if self.where.line is not None and self.where.source:
+                out += _excerpt(self.where, hint)
+                hint = ""
+        notes = ([hint] if hint else []) + [note for note in self.notes if note]
+        gutter = " " * (len(str(self.where.line)) + 1 if self.where and self.where.line else 2)
+        return "\n".join(out + [f"{gutter} = {note}" for note in notes])
+
+
+def _excerpt(where: Span, hint: str) -> list[str]:
+    start, width = where.column - 1, 100
+    source, offset = where.source, 0
+    if len(source) > width + 20:  # keep the caret in view on very long lines
+        offset = max(0, min(start - width // 2, len(source) - width))
+        source = source[offset : offset + width]
+    source = "".join(c if c.isprintable() else " " for c in source)
+    start -= offset
+    indent = " " * cells(source[:start])
+    carets = "^" * max(1, min(cells(source[start : start + where.length]), width))
+    number = str(where.line)
+    pad = " " * len(number)
+    return [f" {pad} |", f" {number} | {source}", f" {pad} | {indent}{carets} {hint}".rstrip()]
+
+
+def cells(text: str) -> int:
+    """How many terminal cells `text` takes: Chinese, Japanese and Korean characters take two."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+class ConfigError(Exception):
+    """One or more mistakes in what the user asked for. Nothing has been started."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic], subject: str = "") -> None:
+        self.diagnostics = sorted(
+            diagnostics, key=lambda d: (d.where.line or 0, d.where.column) if d.where else (0, 0)
+        )
+        self.subject = subject
+        super().__init__(self.diagnostics[0].message if self.diagnostics else "")
+
+    def __str__(self) -> str:
+        return "\n\n".join(d.render() for d in self.diagnostics) + "\n\n" + self.summary()
+
+    def summary(self) -> str:
+        """The closing line: how many mistakes, and that nothing was started."""
+        count = len(self.diagnostics)
+        where = f" in {self.subject}" if self.subject else ""
+        return f"{count} error{'s' if count != 1 else ''}{where}; nothing was started"
+
+
+def suggest(word: str, known: Iterable[str]) -> str | None:
+    """The nearest of `known` to a misspelt `word`, or None when nothing is near."""
+    known = list(known)
+    folded = {name.lower().replace("-", "_"): name for name in reversed(known)}
+    plain = str(word).lower().replace("-", "_")
+    if plain in folded:
+        return folded[plain]
+    near = difflib.get_close_matches(plain, folded, n=1, cutoff=0.6)
+    if near:
+        return folded[near[0]]
+    starts = [name for key, name in folded.items() if len(plain) >= 3 and key.startswith(plain)]
+    return min(starts, key=len) if starts else None

@@ -1,0 +1,48 @@
+"""The kind `Augmentation`: a batched, seeded function of images on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from dltrain.config import Choice
+from dltrain.data.base import Batch, Draws, ImageShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Transform = Callable[[Batch, Draws], Batch]
+"""Takes a batch and the step's draws, returns a new batch; never writes into its input."""
+
+
+@dataclass(frozen=True)
+class AugmentationContext:
+    """What an augmentation may depend on besides its options.
+
+    shape: the images as the model will see them. seed: the experiment's. mean, std: (C,) float32 of the
+    scaling, in 0..255. covariance: (C, C) float32 of the training pixels in 0..1, or None unless asked
+    for by `needs_covariance`.
+    """
+
+    shape: ImageShape
+    classes: int
+    seed: int
+    mean: Tensor
+    std: Tensor
+    covariance: Tensor | None = None
+
+
+class Augmentation(Choice):
+    """A random change of training images, drawn anew for every example and epoch."""
+
+    kind: ClassVar[str] = "augmentations"
+    stage: ClassVar[Literal["pixels", "scaled", "batch"]] = "pixels"
+    """pixels: values 0..255, uint8 or float32 (keep the dtype when values do not change); scaled: float32
+    after input scaling; batch: after scaling, mixes examples and sets `targets`. They run in this order."""
+    needs_covariance: ClassVar[bool] = False
+    needs_soft_targets: ClassVar[bool] = False
+
+    def build(self, context: AugmentationContext) -> Transform:
+        """The function that does it."""
+        raise NotImplementedError

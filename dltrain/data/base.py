@@ -1,0 +1,145 @@
+"""What flows between the parts of the data path: image shapes, sources of examples, batches, draws."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """Channels, height and width of one image."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch on the device, as it passes from the loader through the augmentations.
+
+    images: (B, C, H, W), values 0..255 as uint8 or float32; after scaling, float32.
+    labels: (B,) int64 class indices. targets: (B, K) float32 rows summing to 1 once a mixing
+    augmentation has run, else None.
+    indices: (B,) int64, each example's place in its split. epochs: (B,) int64, the epoch that each
+    example belongs to (the last batch of an epoch borrows its missing examples from the next).
+    extents: (B, 2) int64 height and width of the valid top-left part of each image, or None when
+    images fill their canvas.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    epochs: Tensor
+    extents: Tensor | None = None
+    targets: Tensor | None = None
+
+    def with_(self, **changes: Any) -> Batch:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+
+def mix(*numbers: int | str) -> int:
+    """Numbers and words hashed to a 32-bit seed: the one way in which a seed is ever derived."""
+    text = "/".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
+
+
+class Draws:
+    """The random numbers of one step: a function of (seed, step), drawn per position in the batch.
+
+    Nothing here synchronises with the device. `host` is for choices that steer Python (which
+    operations run), the other methods return tensors on the device.
+    """
+
+    def __init__(self, seed: int, step: int, device: torch.device) -> None:
+        import torch
+
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(mix(seed, step, "augmentation"))
+        self.host = torch.Generator().manual_seed(mix(seed, step, "host"))
+
+    def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """float32 in [low, high)."""
+        import torch
+
+        return torch.rand(size, generator=self.generator, device=self.device) * (high - low) + low
+
+    def normal(self, *size: int) -> Tensor:
+        """Standard normal float32."""
+        import torch
+
+        return torch.randn(size, generator=self.generator, device=self.device)
+
+    def integers(self, high: int, *size: int) -> Tensor:
+        """int64 in [0, high)."""
+        import torch
+
+        return torch.randint(high, size, generator=self.generator, device=self.device)
+
+    def chance(self, probability: float, *size: int) -> Tensor:
+        """bool, true with the given probability."""
+        return self.uniform(*size) < probability
+
+
+class ArraySource:
+    """Examples that are already an array. images: (N, C, H, W) uint8; labels: (N,) int64."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def keys(self) -> list[bytes]:
+        """What identifies each example, for the split and the fingerprint: its pixels."""
+        return [image.tobytes() for image in self.images]
+
+    def subset(self, indices: np.ndarray) -> ArraySource:
+        """The examples at `indices`, in that order."""
+        return ArraySource(self.images[indices], self.labels[indices])
+
+
+class FileSource:
+    """Examples that are image files. paths are relative to root; labels: (N,) int64."""
+
+    def __init__(self, root: str, paths: Sequence[str], labels: np.ndarray, channels: int = 3) -> None:
+        self.root, self.paths, self.labels, self.channels = root, list(paths), labels, channels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def keys(self) -> list[bytes]:
+        """What identifies each example: its path relative to the data set's folder."""
+        return [path.encode() for path in self.paths]
+
+    def subset(self, indices: np.ndarray) -> FileSource:
+        """The examples at `indices`, in that order."""
+        return FileSource(self.root, [self.paths[i] for i in indices], self.labels[indices], self.channels)
+
+
+Source = ArraySource | FileSource
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set, divided. `test` and `validation` are None where there is none."""
+
+    train: Source
+    validation: Source | None
+    test: Source | None
+    classes: list[str]
+    fingerprint: str
