@@ -1,0 +1,32 @@
+"""Layers that torch lacks, as modules. Imported only when a section builds."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class OverChannels(nn.Module):
+    """A norm of the last dimension, applied to the channels of each pixel.
+
+    images (B, C, H, W) -> (B, C, H, W), where `norm` maps (..., C) -> (..., C).
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.norm(images.movedim(1, -1))
+        return out.movedim(-1, 1)
+
+
+class OnVectors(nn.Module):
+    """A layer for maps, applied to vectors as maps of one pixel: (B, C) -> (B, C)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        out: Tensor = self.inner(vectors[:, :, None, None])
+        return out[:, :, 0, 0]
