@@ -1,0 +1,112 @@
+"""timm's networks, for any number of channels and classes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from timm.data.config import resolve_data_config
+from torch import nn
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.base import ImageShape, Interpolation
+from dltrain.models.base import Preprocessing
+from dltrain.models.networks.downloads import downloading, require_host
+from dltrain.models.networks.fitting import fit
+
+_OPTIONS = {"drop_rate": "dropout", "drop_path_rate": "drop_path"}
+"""timm's argument -> our option."""
+
+
+def build(
+    name: str,
+    shape: ImageShape,
+    classes: int,
+    pretrained: bool = False,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+) -> nn.Module:
+    """The network `name` (with a tag, when pretrained): (B, C, H, W) -> (B, K).
+
+    timm adapts pretrained weights itself: the first layer is summed for one channel, else repeated and
+    scaled by 3 / C; position embeddings are resized; the last layer starts random unless the number of
+    classes is that of the weights. Raises ConfigError when the network takes no such images or options,
+    or a download fails.
+    """
+    label = f"timm/{name}"
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        message = f"timm {timm.__version__}, which is installed here, has no model `{architecture}`"
+        raise ConfigError([Diagnostic(message, notes=("install a newer timm",))])
+    config = _config(name)
+    fixed = config.fixed_input_size
+    rates = {"drop_rate": dropout, "drop_path_rate": drop_path}
+
+    def arguments(shape: ImageShape) -> dict[str, Any]:
+        wanted: dict[str, Any] = {key: value for key, value in rates.items() if value is not None}
+        if fixed and (shape.height, shape.width) != tuple(config.input_size[1:]):
+            wanted["img_size"] = (shape.height, shape.width)
+        return {"num_classes": classes, "in_chans": shape.channels, **wanted}
+
+    def construct(shape: ImageShape) -> nn.Module:
+        try:
+            network: nn.Module = timm.create_model(architecture, **arguments(shape))
+        except TypeError as error:
+            option = next((ours for theirs, ours in _OPTIONS.items() if theirs in str(error)), None)
+            if option is None:
+                raise ValueError(str(error)) from error
+            raise _no_such_option(label, option) from error
+        return network
+
+    network = fit(label, shape, construct, fixed)
+    if drop_path and not any(getattr(module, "drop_prob", None) for module in network.modules()):
+        raise _no_such_option(label, "drop_path")
+    if pretrained:
+        with downloading(label, *_expected_file(config)):
+            file = _cached_file(config)
+            overlay = {"file": file} if file else None
+            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments(shape))
+    return network
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """What the pretrained weights of `name` (with or without a tag) expect."""
+    config = resolve_data_config(pretrained_cfg=_config(name).to_dict())  # type: ignore[no-untyped-call]
+    height, width = config["input_size"][1:]
+    interpolation = cast(Interpolation, config["interpolation"])
+    return Preprocessing(
+        tuple(config["mean"]), tuple(config["std"]), (height, width), config["crop_pct"], interpolation
+    )
+
+
+def _config(name: str) -> Any:
+    """timm's record of the weights that `name` means: where they are, and what they expect."""
+    return timm.get_pretrained_cfg(name)
+
+
+def _expected_file(config: Any) -> tuple[str, str]:
+    """The file of the weights, and the folder where it is looked for before a download."""
+    if config.hf_hub_id:
+        repository = "models--" + config.hf_hub_id.replace("/", "--")
+        return (
+            config.hf_hub_filename or "model.safetensors",
+            f"{constants.HF_HUB_CACHE}/{repository}/snapshots/<commit>",
+        )
+    return config.url.rsplit("/", 1)[-1], f"{torch.hub.get_dir()}/checkpoints"
+
+
+def _cached_file(config: Any) -> str | None:
+    """The hub's cached file, if any: so that a second run asks no network. Raises OSError without one."""
+    if not config.hf_hub_id:
+        return None
+    for file in [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]:
+        if isinstance(found := try_to_load_from_cache(config.hf_hub_id, file), str):
+            return found
+    require_host(constants.ENDPOINT)
+    return None
+
+
+def _no_such_option(label: str, option: str) -> ConfigError:
+    return ConfigError([Diagnostic(f"model `{label}` takes no `{option}`: timm's network has none")])

@@ -1,0 +1,163 @@
+"""torchvision's classification networks, for any number of channels and classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.ops import StochasticDepth
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.base import ImageShape
+from dltrain.models.base import Preprocessing
+from dltrain.models.networks.downloads import downloading
+from dltrain.models.networks.fitting import fit
+
+_SIZES = {"VisionTransformer": "image_size", "MaxVit": "input_size"}
+"""Networks made for one image size, and the argument that says which."""
+
+
+def build(
+    name: str,
+    shape: ImageShape,
+    classes: int,
+    pretrained: bool = False,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    label: str = "",
+) -> nn.Module:
+    """The network `name`: (B, C, H, W) -> (B, K), with auxiliary heads left out.
+
+    The first convolution is made for the channels of `shape`. Pretrained, its weights over red, green and
+    blue are summed for one channel (equal to the original on grey images), else repeated and scaled by
+    3 / C; the last layer starts random unless the number of classes is that of the weights.
+    Raises ConfigError when the network takes no such images or options, or a download fails.
+    """
+    label = label or name
+    kind = _network_class(name)
+    arguments = _arguments(label, kind, dropout)
+
+    def construct(shape: ImageShape) -> nn.Module:
+        network: nn.Module = models.get_model(
+            name, weights=None, num_classes=classes, **arguments, **_size(label, kind, shape)
+        )
+        if shape.channels != 3:
+            _replace_first(network, shape.channels)
+        return network
+
+    network = fit(label, shape, construct, fixed=kind.__name__ in _SIZES)
+    if drop_path is not None:
+        _set_drop_path(label, network, drop_path)
+    if pretrained:
+        _load(name, label, network)
+    return network
+
+
+def small_stem(network: nn.Module) -> nn.Module:
+    """A ResNet whose first convolution is 3x3 with stride 1, and that keeps the first maps' size."""
+    old = network.get_submodule("conv1")
+    assert isinstance(old, nn.Conv2d)
+    convolution = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    network.set_submodule("conv1", convolution)
+    network.set_submodule("maxpool", nn.Identity())
+    return network
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """What the default weights of `name` expect."""
+    transforms = models.get_model_weights(name).DEFAULT.transforms()
+    crop = transforms.crop_size[0]
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    if "transform_input" in inspect.signature(_network_class(name)).parameters:
+        # These undo the usual scaling inside the network, to -1..1; without that step the scaling is this one.
+        mean = std = (0.5, 0.5, 0.5)
+    return Preprocessing(mean, std, (crop, crop), crop / transforms.resize_size[0], transforms.interpolation.value)
+
+
+def _network_class(name: str) -> type[nn.Module]:
+    result: type[nn.Module] = inspect.signature(models.get_model_builder(name)).return_annotation
+    return result
+
+
+def _arguments(label: str, kind: type[nn.Module], dropout: float | None) -> dict[str, Any]:
+    known = inspect.signature(kind).parameters
+    arguments: dict[str, Any] = {}
+    if "aux_logits" in known:
+        arguments |= {"aux_logits": False, "init_weights": True, "transform_input": False}
+    if dropout is not None:
+        option = next((option for option in ("dropout", "drop_rate") if option in known), None)
+        if option is None:
+            raise ConfigError([Diagnostic(f"model `{label}` takes no `dropout`: the published network has none")])
+        arguments[option] = dropout
+    return arguments
+
+
+def _size(label: str, kind: type[nn.Module], shape: ImageShape) -> dict[str, Any]:
+    option = _SIZES.get(kind.__name__)
+    if option == "image_size":
+        if shape.height != shape.width:
+            note = f"set `data.size: {max(shape.height, shape.width)}`, for instance"
+            message = f"model `{label}` takes square images only, not {shape}"
+            raise ConfigError([Diagnostic(message, notes=(note,))])
+        return {option: shape.height}
+    return {option: (shape.height, shape.width)} if option else {}
+
+
+def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Every network of torchvision has exactly one convolution that sees the image."""
+    return next((key, m) for key, m in network.named_modules() if isinstance(m, nn.Conv2d))
+
+
+def _replace_first(network: nn.Module, channels: int) -> None:
+    """Make the first convolution take `channels` channels, with weights that keep its outputs' variance."""
+    key, old = _first_convolution(network)
+    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    if not new.weight.is_meta:
+        nn.init.normal_(new.weight, std=old.weight.std().item() * (old.in_channels / channels) ** 0.5)
+    if new.bias is not None and old.bias is not None:
+        with torch.no_grad():
+            new.bias.copy_(old.bias)
+    network.set_submodule(key, new)
+
+
+def _set_drop_path(label: str, network: nn.Module, rate: float) -> None:
+    """Stochastic depth that grows from 0 at the first block to `rate` at the last."""
+    sites = [module for module in network.modules() if isinstance(module, StochasticDepth)]
+    if not sites:
+        raise ConfigError([Diagnostic(f"model `{label}` takes no `drop_path`: the published network has none")])
+    for index, site in enumerate(sites):
+        site.p = rate * index / max(len(sites) - 1, 1)
+
+
+def _load(name: str, label: str, network: nn.Module) -> None:
+    """Copy the pretrained weights; only the last layer may differ in shape."""
+    weights = models.get_model_weights(name).DEFAULT
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    with downloading(label, weights.url.rsplit("/", 1)[-1], str(folder)):
+        state: dict[str, Tensor] = models.get_model(name, weights=weights).state_dict()
+    if isinstance(network, models.VisionTransformer):
+        state = interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(state))
+    key, first = _first_convolution(network)
+    state[f"{key}.weight"] = _adapt_channels(state[f"{key}.weight"], first.in_channels)
+    own = network.state_dict()
+    head = [key for key, value in own.items() if state[key].shape != value.shape]
+    if any(own[key].shape[1:] != state[key].shape[1:] for key in head):
+        raise RuntimeError(f"the weights of {label} do not fit its network at {head}")
+    own.update({key: state[key] for key in own if key not in head})  # `own` carries versions that MNASNet asks for
+    network.load_state_dict(own)
+
+
+def _adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """(O, 3, h, w) -> (O, channels, h, w)."""
+    if channels == 3:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight.repeat(1, -(-channels // 3), 1, 1)[:, :channels] * (3 / channels)

@@ -1,0 +1,90 @@
+"""The smallest networks: softmax regression, a multilayer perceptron, a plain convolutional network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dltrain.config import Fraction, PositiveInt, reject
+from dltrain.data.base import ImageShape
+from dltrain.layers.activations import Activation, ReLU
+from dltrain.layers.norms import BatchNorm, Norm
+from dltrain.models.base import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class SoftmaxRegression(Model):
+    """One affine map from pixels to logits, starting at zero: a convex problem with cross-entropy."""
+
+    parameters = {("softmax_regression", "1x28x28", 10): 7_850}
+    name: Literal["softmax_regression"] = "softmax_regression"
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        from dltrain.models.networks.simple import softmax_regression
+
+        return softmax_regression(shape, classes)
+
+
+class MLP(Model):
+    """Fully connected layers on the flattened pixels."""
+
+    parameters = {("mlp", "1x28x28", 10): 203_530}
+    name: Literal["mlp"] = "mlp"
+    hidden: list[PositiveInt] = [256]
+    """Width of each hidden layer; an empty list gives softmax regression from a random start."""
+    activation: Activation = ReLU()
+    """The function after each hidden layer."""
+    norm: Norm | None = None
+    """Normalisation before each activation, or null for none."""
+    dropout: Fraction = 0.0
+    """Share of hidden units zeroed in training."""
+
+    @model_validator(mode="after")
+    def _norm_takes_vectors(self) -> MLP:
+        if self.norm is not None and self.norm.least_pixels > 1:
+            raise reject("norm", f"`{self.norm.name}` normalises within a map, and an `mlp` has none")
+        return self
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        from dltrain.models.networks.simple import mlp
+
+        return mlp(shape, classes, self.hidden, self.activation, self.norm, self.dropout)
+
+
+class ConvNet(Model):
+    """A plain convolutional network: per stage convolutions and a 2x2 pool, then the mean of each map and one affine
+    layer.
+
+    Works for images of any size: a stage pools only while its maps have at least 2x2 pixels.
+    """
+
+    parameters = {("convnet", "1x8x8", 10): 94_186, ("convnet", "3x32x32", 10): 94_762}
+    name: Literal["convnet"] = "convnet"
+    widths: Annotated[list[PositiveInt], Field(min_length=1)] = [32, 64, 128]
+    """Channels of each stage."""
+    depth: PositiveInt = 1
+    """Convolutions per stage."""
+    kernel: PositiveInt = 3
+    """Height and width of the convolutions: an odd number."""
+    norm: Norm | None = BatchNorm()
+    """Normalisation after each convolution, or null for none."""
+    activation: Activation = ReLU()
+    """The function after each normalisation."""
+    pooling: Literal["max", "average"] = "max"
+    """What a pool takes of its 2x2 values."""
+    dropout: Fraction = 0.0
+    """Share of the last layer's inputs zeroed in training."""
+
+    @model_validator(mode="after")
+    def _odd_kernel(self) -> ConvNet:
+        if self.kernel % 2 == 0:
+            raise reject("kernel", f"`kernel` must be odd, so that maps keep their size, not {self.kernel}")
+        return self
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        from dltrain.models.networks.simple import convnet
+
+        return convnet(shape, classes, self)
