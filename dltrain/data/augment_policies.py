@@ -1,0 +1,63 @@
+"""Augmentations that draw operations for each example. The code is in `kernels_policies`.
+
+The 14 operations: identity, shear_x, shear_y, translate_x, translate_y, rotate (nearest pixel, black where
+nothing is left), brightness, color, contrast, sharpness, posterize, solarize, autocontrast, equalize.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from dltrain.config import NonNegativeInt, PositiveInt, reject
+from dltrain.data.augment_color import require_color
+from dltrain.data.augmentation_base import Augmentation, AugmentationContext, Transform
+
+Bins = Annotated[int, Field(ge=2)]
+
+
+class RandAugment(Augmentation):
+    """Some operations of 14, drawn for each example, all at one magnitude."""
+
+    name: Literal["rand_augment"] = "rand_augment"
+    source: ClassVar[str] = "Cubuk et al. 2019, arXiv 1909.13719"
+    operations: PositiveInt = 2
+    """Operations in a row (N of the paper)."""
+    magnitude: NonNegativeInt = 9
+    """Strength of every operation (M of the paper): 0 is the weakest, bins - 1 the strongest."""
+    bins: Bins = 31
+    """Number of strengths."""
+
+    @model_validator(mode="after")
+    def _magnitude_is_a_bin(self) -> RandAugment:
+        if self.magnitude >= self.bins:
+            message = f"`magnitude` must be less than `bins` ({self.bins}), but is {self.magnitude}"
+            raise reject("magnitude", message)
+        return self
+
+    def build(self, context: AugmentationContext) -> Transform:
+        from dltrain.data import kernels_policies as kernels
+
+        require_color(self.name, context)
+        reach = 150 / 331  # of the image; the paper shifts images of 331 pixels by up to 150
+        shift = (reach * context.shape.width, reach * context.shape.height)
+        table = kernels.Ranges(0.3, shift, 30.0, 0.9, 4).magnitudes(self.bins)
+        return partial(kernels.apply_policy, rounds=self.operations, table=table, level=self.magnitude)
+
+
+class TrivialAugment(Augmentation):
+    """One operation of 14 at a random magnitude, drawn for each example from the wide space of the paper."""
+
+    name: Literal["trivial_augment"] = "trivial_augment"
+    source: ClassVar[str] = "Mueller and Hutter 2021, arXiv 2103.10158"
+    bins: Bins = 31
+    """Number of strengths."""
+
+    def build(self, context: AugmentationContext) -> Transform:
+        from dltrain.data import kernels_policies as kernels
+
+        require_color(self.name, context)
+        table = kernels.Ranges(0.99, (32.0, 32.0), 135.0, 0.99, 6).magnitudes(self.bins)
+        return partial(kernels.apply_policy, rounds=1, table=table, level=None)

@@ -1,0 +1,202 @@
+"""Where pixels go: batched crops, flips, shifts, affine maps and resized crops, each example with its own draws.
+
+Moves by whole pixels along rows and columns (`Rearrange`) are kept as index tables, so that the pipeline
+can join a chain of them into one gather. Everything else resamples and returns float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dltrain.data.base import Batch, Draws, mix
+
+Places = tuple[Tensor | None, Tensor | None]
+"""Source rows (B, H) and columns (B, W), int64; H or W itself means outside (zero), None means unchanged."""
+
+
+@dataclass(frozen=True)
+class Rearrange:
+    """A transform that only moves whole pixels: `places` says where each row and column comes from."""
+
+    places: Callable[[Batch, Draws], Places]
+
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        return rearrange(batch, [self.places(batch, draws)])
+
+
+def rearrange(batch: Batch, moves: Iterable[Places]) -> Batch:
+    """The batch after all `moves` in turn, by one gather; uint8 stays uint8."""
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    for row, column in moves:
+        rows, columns = _chain(rows, row), _chain(columns, column)
+    count, channels, height, width = batch.images.shape
+    rows = torch.arange(height, device=batch.images.device)[None] if rows is None else rows
+    columns = torch.arange(width, device=batch.images.device)[None] if columns is None else columns
+    padded = F.pad(batch.images, (0, 1, 0, 1)).flatten(2)  # the row and the column that mean outside
+    index = (rows[:, :, None] * (width + 1) + columns[:, None, :]).view(-1, 1, height * width)
+    moved = padded.gather(2, index.expand(count, channels, -1))
+    return batch.with_(images=moved.view(count, channels, height, width))
+
+
+def _chain(first: Tensor | None, then: Tensor | None) -> Tensor | None:
+    if first is None or then is None:
+        return then if first is None else first
+    return F.pad(first, (0, 1), value=first.shape[1]).gather(1, then)
+
+
+def _line(batch: Batch, axis: int) -> Tensor:
+    return torch.arange(batch.images.shape[axis], device=batch.images.device)
+
+
+def _shifted(line: Tensor, offset: Tensor, fill: str = "zero") -> Tensor:
+    """(B, L) places `line + offset` (B,), reflected at the borders or marked as outside."""
+    last = len(line) - 1
+    moved = line + offset[:, None]
+    if fill == "reflect":
+        return last - (last - moved.abs()).abs()
+    return moved.masked_fill((moved < 0) | (moved > last), last + 1)
+
+
+def random_crop(batch: Batch, draws: Draws, padding: int, fill: str) -> Places:
+    """A window of the image's own size, at one of (2 padding + 1)^2 equally likely places of the padded image."""
+    top, left = draws.integers(2 * padding + 1, 2, len(batch.labels)) - padding
+    return _shifted(_line(batch, 2), top, fill), _shifted(_line(batch, 3), left, fill)
+
+
+def translate(batch: Batch, draws: Draws, share: float) -> Places:
+    """A shift by whole pixels, uniform within +-share of the height and of the width."""
+    down, right = draws.uniform(2, len(batch.labels), low=-1.0)
+    height, width = batch.images.shape[2:]
+    rows = _shifted(_line(batch, 2), -(down * share * height).round().long())
+    return rows, _shifted(_line(batch, 3), -(right * share * width).round().long())
+
+
+def flip(batch: Batch, draws: Draws, probability: float, axis: int) -> Places:
+    """Mirrored along `axis` (2: rows, 3: columns) with the given probability."""
+    places = _mirrored(_line(batch, axis), draws.chance(probability, len(batch.labels)))
+    return (places, None) if axis == 2 else (None, places)
+
+
+def alternating_flip(batch: Batch, draws: Draws, seed: int) -> Places:
+    """Mirrored in every other epoch of an example; which ones come first is a hash of (seed, example)."""
+    # One round of multiply and shift over wrapping int64, so that it runs alike on every device.
+    hashed = (batch.indices + mix(seed, "alternating_flip")) * 0x5851F42D4C957F2D
+    hashed = (hashed ^ ((hashed >> 31) & 0xFFFFFFFF)) * 0x27BB2EE687B0B0FD
+    return None, _mirrored(_line(batch, 3), (((hashed >> 41) + batch.epochs) & 1).bool())
+
+
+def _mirrored(line: Tensor, chosen: Tensor) -> Tensor:
+    return torch.where(chosen[:, None], line.flip(0), line)
+
+
+def affine(images: Tensor, matrix: Tensor, mode: Literal["nearest", "bilinear"]) -> Tensor:
+    """Images resampled at `matrix @ (x, y, 1)`, zero outside; float32.
+
+    matrix: (B, 2, 3), from output to input pixels, with x to the right and y down from the centre.
+    """
+    height, width = images.shape[2:]
+    size = torch.tensor([width, height], dtype=torch.float32)
+    # The unit of affine_grid is half an image; these factors are on the host and move without a wait.
+    unit = send(torch.cat([size / size[:, None], 2 / size[:, None]], 1), images.device)
+    grid = F.affine_grid(matrix * unit, list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on `device`; the host does not wait for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def turned(degrees: Tensor, scale: Tensor | None = None) -> Tensor:
+    """(B, 2, 3) matrices for `affine`: counter-clockwise by degrees (B,), enlarged by scale (B,)."""
+    radians = degrees * (math.pi / 180)
+    cosine, sine, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
+    matrix = torch.stack([cosine, -sine, zero, sine, cosine, zero], 1).view(-1, 2, 3)
+    return matrix if scale is None else matrix / scale[:, None, None]
+
+
+def rotation(batch: Batch, draws: Draws, degrees: float, mode: Literal["nearest", "bilinear"]) -> Batch:
+    """Turned about the centre by an angle uniform in +-degrees."""
+    angles = draws.uniform(len(batch.labels), low=-degrees, high=degrees)
+    return batch.with_(images=affine(batch.images, turned(angles), mode))
+
+
+def scale(batch: Batch, draws: Draws, low: float, high: float) -> Batch:
+    """Enlarged about the centre by a factor uniform in [low, high)."""
+    factors = draws.uniform(len(batch.labels), low=low, high=high)
+    return batch.with_(images=affine(batch.images, turned(torch.zeros_like(factors), factors), "bilinear"))
+
+
+def draw_boxes(
+    draws: Draws,
+    height: Tensor,
+    width: Tensor,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    attempts: int = 10,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sizes of boxes within images of sizes (B,): heights (B,), widths (B,), and whether any attempt fitted (B,).
+
+    A box has a share of the image's area uniform in `area` and width over height log-uniform in `ratio`; the
+    first of `attempts` that fits is taken, as torchvision does.
+    """
+    share = draws.uniform(attempts, len(height), low=area[0], high=area[1]) * (height * width)
+    aspect = draws.uniform(attempts, len(height), low=math.log(ratio[0]), high=math.log(ratio[1])).exp()
+    widths, heights = (share * aspect).sqrt().round(), (share / aspect).sqrt().round()
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    first = fits.int().argmax(0, keepdim=True)
+    return heights.gather(0, first)[0], widths.gather(0, first)[0], fits.any(0)
+
+
+def random_resized_crop(
+    batch: Batch, draws: Draws, size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]
+) -> Batch:
+    """A box of the image (of its valid part, if extents are given), resized to `size` (height, width)."""
+    count, _, canvas_height, canvas_width = batch.images.shape
+    if batch.extents is None:
+        ones = torch.ones(count, device=batch.images.device)
+        height, width = ones * canvas_height, ones * canvas_width
+    else:
+        height, width = batch.extents.float().unbind(1)
+    box_height, box_width, found = draw_boxes(draws, height, width, area, ratio)
+    # torchvision's fallback: the largest central box of an allowed ratio
+    box_height = torch.where(found, box_height, torch.minimum(height, (width / ratio[0]).round().clamp(min=1)))
+    box_width = torch.where(found, box_width, torch.minimum(width, (height * ratio[1]).round().clamp(min=1)))
+    down, right = torch.where(found, draws.uniform(2, count), 0.5)
+    top = (down * (height - box_height + 1)).floor().clamp(max=height - box_height)
+    left = (right * (width - box_width + 1)).floor().clamp(max=width - box_width)
+    images = resized_crop(batch.images, top, left, box_height, box_width, size)
+    return batch.with_(images=images, extents=None)
+
+
+def resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """The box (B,) of each image resized to `size` (height, width), bilinearly with antialiasing; float32."""
+    rows = _resizing(top, height, images.shape[2], size[0])
+    columns = _resizing(left, width, images.shape[3], size[1])
+    return rows[:, None] @ (images.float() @ columns[:, None].mT)
+
+
+def _resizing(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
+    """(B, target, source) weights that resize the span [start, start + length) bilinearly, with antialiasing.
+
+    The same triangle filter as `interpolate(..., mode="bilinear", antialias=True)` of the cut-out span; as
+    matrices, because every example has another span.
+    """
+    step = (length / target)[:, None, None]
+    place = torch.arange(source, device=start.device) + 0.5 - start[:, None, None]
+    centre = (torch.arange(target, device=start.device)[:, None] + 0.5) * step
+    weights = (1 - (place - centre).abs() / step.clamp(min=1)).clamp(min=0)
+    weights = weights * ((place > 0) & (place < length[:, None, None]))
+    return weights / weights.sum(2, keepdim=True)
