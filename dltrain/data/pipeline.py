@@ -1,0 +1,125 @@
+"""From a batch of the loader to what the model sees: augmentation, scaling, targets.
+
+    batch -> pixel stage -> scaling -> scaled stage -> one of the mixing augmentations -> (inputs, targets)
+
+Evaluation takes the scaling alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dltrain.data.augmentation_base import Augmentation, AugmentationContext, Transform
+from dltrain.data.base import Batch, Draws, mix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STAGES = ("pixels", "scaled", "batch")
+
+
+class Scaling(Protocol):
+    """Values 0..255 to what the model takes."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 or float32 in 0..255 to float32."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A transform with a stream of draws of its own."""
+
+    transform: Transform
+    seed: int
+
+    def __call__(self, batch: Batch, step: int) -> Batch:
+        return self.transform(batch, Draws(self.seed, step, batch.images.device))
+
+
+def check_order(augmentations: Sequence[Augmentation]) -> list[tuple[int, str]]:
+    """(index, message) of every augmentation that follows one of a later stage."""
+    when = {"pixels": "before scaling", "scaled": "after scaling", "batch": "last, on whole batches"}
+    problems: list[tuple[int, str]] = []
+    latest: Augmentation | None = None
+    for index, entry in enumerate(augmentations):
+        if latest is not None and STAGES.index(entry.stage) < STAGES.index(latest.stage):
+            name, before = _name(entry), _name(latest)
+            message = (
+                f"`{name}` must come before `{before}`: it works {when[entry.stage]}, `{before}` {when[latest.stage]}"
+            )
+            problems.append((index, message))
+        else:
+            latest = entry
+    return problems
+
+
+def _name(entry: Augmentation) -> str:
+    return str(getattr(entry, "name", type(entry).__name__))
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Neighbours that only move whole pixels, joined: one gather does them all, with the same result."""
+
+    parts: list[Drawn]
+
+    def __call__(self, batch: Batch, step: int) -> Batch:
+        from dltrain.data.kernels_geometry import Rearrange, rearrange
+
+        device = batch.images.device
+        transforms = [(part.transform, part.seed) for part in self.parts]
+        moves = [t.places(batch, Draws(seed, step, device)) for t, seed in transforms if isinstance(t, Rearrange)]
+        return rearrange(batch, moves)
+
+
+class Pipeline:
+    """What happens to images on the device; a function of (seed, step) and the batch."""
+
+    def __init__(
+        self, pixels: list[Drawn], scaled: list[Drawn], mixing: list[Drawn], scaling: Scaling, seed: int
+    ) -> None:
+        from dltrain.data.kernels_geometry import Rearrange
+
+        self.pixels: list[Drawn | Moves] = []
+        for drawn in pixels:
+            last = self.pixels[-1] if self.pixels else None
+            if not isinstance(drawn.transform, Rearrange):
+                self.pixels.append(drawn)
+            elif isinstance(last, Moves):
+                last.parts.append(drawn)
+            else:
+                self.pixels.append(Moves([drawn]))
+        self.scaled, self.mixing, self.scaling, self.seed = scaled, mixing, scaling, seed
+
+    def train(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs (B, C, H, W) float32, and targets: (B,) int64, or (B, K) float32 when examples are mixed."""
+        for change in self.pixels:
+            batch = change(batch, step)
+        batch = batch.with_(images=self.scaling.apply(batch.images))
+        for change in self.scaled:
+            batch = change(batch, step)
+        if self.mixing:
+            batch = self.mixing[mix(self.seed, step, "mixing") % len(self.mixing)](batch, step)
+        return batch.images, batch.labels if batch.targets is None else batch.targets
+
+    def evaluate(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 to float32 inputs, without any randomness."""
+        return self.scaling.apply(images)
+
+
+def build_pipeline(augmentations: Sequence[Augmentation], context: AugmentationContext, scaling: Scaling) -> Pipeline:
+    """The pipeline of a list of augmentations that `check_order` accepts.
+
+    An augmentation's draws depend on its name and on how many of that name stand before it, so that adding
+    another one to the list does not change them.
+    """
+    stages: dict[str, list[Drawn]] = {stage: [] for stage in STAGES}
+    seen: list[str] = []
+    for entry in augmentations:
+        name = _name(entry)
+        seed = mix(context.seed, name, seen.count(name))
+        stages[entry.stage].append(Drawn(entry.build(context), seed))
+        seen.append(name)
+    return Pipeline(stages["pixels"], stages["scaled"], stages["batch"], scaling, context.seed)
