@@ -14,7 +14,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """A place in a text: file (or the override it came from), 1-based line and column, its length."""
+    """A place in a text: its file, 1-based line and column, and length.
+
+    `line` is None where no line can be shown, and 0 where the text has no line number (an override).
+    """
 
     origin: str
     line: int | None = None
@@ -46,7 +49,7 @@ class Diagnostic:
                 out += _excerpt(self.where, hint)
                 hint = ""
         notes = ([hint] if hint else []) + [note for note in self.notes if note]
-        gutter = " " * (len(str(self.where.line)) + 1 if self.where and self.where.line else 2)
+        gutter = " " * (len(str(self.where.line or "")) + 1 if self.where else 1)
         return "\n".join(out + [f"{gutter} = {note}" for note in notes])
 
 
@@ -60,7 +63,7 @@ def _excerpt(where: Span, hint: str) -> list[str]:
     start -= offset
     indent = " " * cells(source[:start])
     carets = "^" * max(1, min(cells(source[start : start + where.length]), width))
-    number = str(where.line)
+    number = str(where.line or "")
     pad = " " * len(number)
     return [f" {pad} |", f" {number} | {source}", f" {pad} | {indent}{carets} {hint}".rstrip()]
 
@@ -74,9 +77,7 @@ class ConfigError(Exception):
     """One or more mistakes in what the user asked for. Nothing has been started."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic], subject: str = "") -> None:
-        self.diagnostics = sorted(
-            diagnostics, key=lambda d: (d.where.line or 0, d.where.column) if d.where else (0, 0)
-        )
+        self.diagnostics = sorted(diagnostics, key=lambda d: (d.where.line or 0, d.where.column) if d.where else (0, 0))
         self.subject = subject
         super().__init__(self.diagnostics[0].message if self.diagnostics else "")
 

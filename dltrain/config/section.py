@@ -13,7 +13,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -32,7 +32,7 @@ class Section(BaseModel):
     @classmethod
     def summary(cls) -> str:
         """The first sentence of the class's docstring."""
-        return " ".join(inspect.getdoc(cls).split("\n\n")[0].split()) if cls.__doc__ else ""
+        return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 
 
 class Choice(Section):
@@ -42,15 +42,17 @@ class Choice(Section):
     """
 
     kind: ClassVar[str] = ""
-    root: ClassVar[type[Choice]]
+    family: ClassVar[type[Choice]]
     catalogue: ClassVar[list[type[Choice]]]
     source: ClassVar[str] = ""
+    if TYPE_CHECKING:
+        name: str
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
-            cls.root, cls.catalogue = cls, []
+            cls.family, cls.catalogue = cls, []
             return
         names = set(cls.names())
         if not names:  # a class between a kind and its entries
@@ -63,18 +65,18 @@ class Choice(Section):
     @classmethod
     def names(cls) -> Iterable[str]:
         """The values of `name` that mean this class; by default those of its Literal annotation."""
-        annotation = cls.model_fields["name"].annotation if "name" in cls.model_fields else None
+        annotation: Any = cls.model_fields["name"].annotation if "name" in cls.model_fields else None
         return get_args(annotation) if get_origin(annotation) is Literal else ()
 
     @classmethod
     def lookup(cls, name: str) -> type[Choice] | None:
         """The catalogue's class for `name`, or None."""
-        return _index(cls.root, len(cls.root.catalogue)).get(name)
+        return _index(cls.family, len(cls.family.catalogue)).get(name)
 
     @classmethod
     def all_names(cls) -> list[str]:
         """Every name of the kind, in the order of the catalogue."""
-        return list(_index(cls.root, len(cls.root.catalogue)))
+        return list(_index(cls.family, len(cls.family.catalogue)))
 
     @classmethod
     def matching(cls, pattern: str) -> list[str]:
@@ -111,13 +113,13 @@ class Choice(Section):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        if cls.__dict__.get("root") is cls:
+        if cls.__dict__.get("family") is cls:
             return core_schema.no_info_plain_validator_function(cls.parse)
         return handler(source)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        if cls.__dict__.get("root") is cls:  # the entries are added by `dltrain.config.schema`
+        if cls.__dict__.get("family") is cls:  # the entries are added by `dltrain.config.schema`
             return {"$ref": f"#/$defs/{cls.kind}"}
         return handler(schema)
 

@@ -23,11 +23,9 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_VALUES = 50_000
 
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)\Z")
+_INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*\Z")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+\Z|0o[0-7]+\Z")
-_FLOAT = re.compile(
-    r"[-+]?((([0-9]+(_[0-9]+)*)(\.[0-9]*(_[0-9]+)*)?)|(\.[0-9]+(_[0-9]+)*))([eE][-+]?[0-9]+)?\Z"
-)
+_FLOAT = re.compile(r"[-+]?((([0-9]+(_[0-9]+)*)(\.[0-9]*(_[0-9]+)*)?)|(\.[0-9]+(_[0-9]+)*))([eE][-+]?[0-9]+)?\Z")
 _SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 
 
@@ -151,7 +149,7 @@ def read_text(text: str, origin: str) -> Document:
     return _construct(root, span, origin)
 
 
-class _Loader(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer):  # type: ignore[misc]
+class _Loader(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer):
     """PyYAML's reader without any constructor or resolver: it can make nodes, never objects."""
 
     def __init__(self, text: str) -> None:
@@ -173,7 +171,7 @@ def _compose(text: str, fail: Any) -> yaml.Node | None:
     depth = count = 0
     loader = _Loader(text)
     while loader.check_event():
-        event = loader.get_event()
+        event = loader.get_event()  # type: ignore[no-untyped-call]
         count += 1
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
@@ -219,7 +217,7 @@ def _construct(root: yaml.Node, span: Any, origin: str) -> Document:
         finally:
             open_nodes.discard(id(node))
 
-    def mapping(node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+    def mapping(node: yaml.Node, path: Path_) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             where = span(key_node.start_mark, key_node.end_mark)
@@ -232,7 +230,8 @@ def _construct(root: yaml.Node, span: Any, origin: str) -> Document:
                 problems.append(Diagnostic("merge keys (`<<`) are not supported", where, notes=(note,)))
                 continue
             if key in result:
-                first = marks[(*path, key)].key
+                here = (*path, key)
+                first = marks[here].key
                 note = f"first given on line {first.line}" if first else ""
                 problems.append(Diagnostic(f"key `{key}` is given twice", where, notes=(note,)))
                 continue
@@ -261,7 +260,7 @@ def merge(base: Document, over: Document, path: Path_ = ()) -> Document:
     if not both or (path and "name" in high and high["name"] != low.get("name")):
         return over
     tree: dict[str, Any] = dict(low)
-    marks = {**base.subtree(path), **{path: over.marks.get(path, base.marks.get(path))}}
+    marks = {**base.subtree(path), path: over.marks.get(path, base.marks.get(path))}
     for key, value in high.items():
         here = (*path, key)
         if key in low:

@@ -1,18 +1,38 @@
-"""The kinds `Optimizer`, `Schedule` and `Average`."""
+"""The kinds `Optimizer`, `Schedule` and `Average`, and the warm-up that every schedule can have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from dltrain.config import Choice
+from pydantic import model_validator
+
+from dltrain.config import (
+    Choice,
+    ConfigError,
+    Diagnostic,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    Probability,
+    Section,
+    reject,
+    suggest,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+S = TypeVar("S", bound=Section)
+
 LearningRate = Callable[[int], float]
 """The learning rate of optimizer step t = 0, 1, ..., total_steps - 1: a pure function."""
+Momentum = Callable[[int], float]
+"""The momentum of optimizer step t, in 0..1: a pure function."""
+
+EXEMPTIONS = ("bias", "norm", "activation")
+"""The words that `no_decay` knows besides patterns."""
 
 
 class Optimizer(Choice):
@@ -20,19 +40,102 @@ class Optimizer(Choice):
 
     kind: ClassVar[str] = "optimizers"
 
+    name: str
+    lr: Positive
+    """Peak learning rate; the schedule scales it."""
+    weight_decay: NonNegative = 0.0
+    """L2 penalty: this times the weight is added to its gradient."""
+    no_decay: list[str] = []
+    """Parameters without weight decay: `bias`, `norm` (of normalisation layers), `activation` (of trainable
+    activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
+
+    @model_validator(mode="after")
+    def _no_misspelt_word(self) -> Optimizer:
+        for word in self.no_decay:
+            if word not in EXEMPTIONS and word.isalpha() and (near := suggest(word, EXEMPTIONS)):
+                raise reject("no_decay", f"`{word}` is no group of parameters; did you mean `{near}`?")
+        return self
+
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
         """The torch optimizer of parameter groups that carry their own `weight_decay`."""
         raise NotImplementedError
 
+    def first_step(self, w: float, g: float) -> float | None:
+        """The weight after one step from `w` with gradient `g`: what the contract test checks. None: unchecked."""
+        return None
+
+
+class Warmup(Section):
+    """The learning rate rises in a straight line to `lr` over the first steps (Goyal et al. 2017)."""
+
+    epochs: NonNegative | None = None
+    """Length in epochs; fractions allowed. Either this or `steps`."""
+    steps: NonNegativeInt | None = None
+    """Length in optimizer steps."""
+    start: Probability | None = None
+    """First learning rate, as a share of `lr`; 0 when neither this nor `start_lr` is given."""
+    start_lr: NonNegative | None = None
+    """First learning rate itself, instead of a share."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Warmup:
+        one_unit(self, self.epochs, self.steps, "a warm-up", "`epochs: 5`", "`steps: 500`")
+        if self.start is not None and self.start_lr is not None:
+            raise reject("start_lr", "`start` and `start_lr` both say where the warm-up begins; keep one")
+        return self
+
+    def length(self, steps_per_epoch: int) -> int:
+        """In optimizer steps."""
+        return to_steps(self.epochs, self.steps, steps_per_epoch)
+
+    def first(self, lr: float) -> float:
+        """The learning rate of step 0."""
+        return self.start_lr if self.start_lr is not None else lr * (self.start or 0.0)
+
 
 class Schedule(Choice):
-    """The learning rate as a pure function of the step; the optimizer's `lr` is its peak."""
+    """The learning rate as a pure function of the step; the optimizer's `lr` is its peak.
+
+    Every time is called `epochs` (fractions allowed) or `steps`. Those of `step` and `multi_step` count
+    from the start of the training, whether or not there is a warm-up; the other schedules run from the
+    end of the warm-up to the end of the training.
+    """
 
     kind: ClassVar[str] = "schedules"
 
+    name: str
+    warmup: Warmup | None = None
+    """A straight rise to `lr` before the schedule begins: {epochs: 5, start: 0.25}."""
+
     def build(self, lr: float, total_steps: int, steps_per_epoch: int) -> LearningRate:
-        """The function of the step. Raises ConfigError when it does not fit into `total_steps`."""
+        """The learning rate of step t in [0, total_steps). Raises ConfigError when the schedule does not fit."""
+        length = self.warmup.length(steps_per_epoch) if self.warmup is not None else 0
+        if self.warmup is None or length == 0:
+            return self.after_warmup(lr, 0, total_steps, steps_per_epoch)
+        if length >= total_steps:
+            message = f"the warm-up takes {length} steps, and the whole training only {total_steps}"
+            raise ConfigError([Diagnostic(message, notes=("shorten `schedule.warmup`, or train longer",))])
+        first, after = self.warmup.first(lr), self.after_warmup(lr, length, total_steps, steps_per_epoch)
+        return lambda step: first + (lr - first) * step / length if step < length else after(step)
+
+    def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:
+        """The learning rate of step t in [start, total_steps); `lr` at t = start, the end of the warm-up."""
         raise NotImplementedError
+
+    def build_momentum(self, total_steps: int, steps_per_epoch: int) -> Momentum | None:
+        """The momentum as a function of the step, for schedules that move it; else None."""
+        return None
+
+    def remarks(self, total_steps: int, steps_per_epoch: int) -> list[str]:
+        """What a user would want to know before this schedule runs: legal, but hardly meant."""
+        return []
+
+    def compressed(self, ratio: float) -> Schedule:
+        """A copy with every time multiplied by `ratio`: the same shape for a training of another length."""
+        copy = scaled(self, ratio, least=1)
+        if self.warmup is None:
+            return copy
+        return copy.model_copy(update={"warmup": scaled(self.warmup, ratio, least=0)})
 
 
 class Average(Choice):
@@ -41,5 +144,32 @@ class Average(Choice):
     kind: ClassVar[str] = "averages"
 
     def build(self, model: nn.Module) -> Any:
-        """An object with `model` (the averaged network), `update(model)`, and a state dict."""
+        """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
+        after optimizer step number `step` = 0, 1, ..., `state_dict()` and `load_state_dict(state)`."""
         raise NotImplementedError
+
+
+def to_steps(epochs: float | None, steps: int | None, steps_per_epoch: int) -> int:
+    """A time given in one of the two units, in optimizer steps."""
+    return steps if steps is not None else round((epochs or 0.0) * steps_per_epoch)
+
+
+def one_unit(section: Section, epochs: Any, steps: Any, what: str, *examples: str) -> None:
+    """Require exactly one of `epochs` and `steps`, for a section's validator."""
+    if epochs is not None and steps is not None:
+        raise reject("steps", f"`epochs` and `steps` are both given for {what}; keep one")
+    if epochs is None and steps is None:
+        raise reject("epochs", f"{what} needs a time: {' or '.join(examples)}")
+
+
+def scaled(section: S, ratio: float, least: int) -> S:
+    """A copy of a section with its `epochs` and `steps` (numbers or lists) multiplied by `ratio`; steps are
+    rounded, to no fewer than `least`."""
+
+    def times(value: Any) -> Any:
+        if isinstance(value, list):
+            return [times(item) for item in value]
+        return max(round(value * ratio), least) if isinstance(value, int) else value * ratio
+
+    found = {key: getattr(section, key, None) for key in ("epochs", "steps")}
+    return section.model_copy(update={key: times(value) for key, value in found.items() if value is not None})

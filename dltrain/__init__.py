@@ -1,0 +1,39 @@
+"""dltrain: one YAML file in, a trained and trusted image model out.
+
+    from dltrain import Experiment, Run, Trainer, build
+
+The names are loaded when they are first used, so that importing the package is instant.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dltrain.builder import build
+    from dltrain.config import ConfigError
+    from dltrain.experiment import Experiment
+    from dltrain.runs import Run
+    from dltrain.trainer import EpochReport, Progress, Trainer
+
+_HOMES = {
+    "ConfigError": "dltrain.config",
+    "EpochReport": "dltrain.trainer",
+    "Experiment": "dltrain.experiment",
+    "Progress": "dltrain.trainer",
+    "Run": "dltrain.runs",
+    "Trainer": "dltrain.trainer",
+    "build": "dltrain.builder",
+}
+
+__all__ = ["ConfigError", "EpochReport", "Experiment", "Progress", "Run", "Trainer", "build"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dltrain' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

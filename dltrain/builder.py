@@ -1,0 +1,237 @@
+"""build: Experiment -> Trainer. Pure assembly: every part is made by its own section.
+
+`restore_predictor` makes the part of it that evaluation and prediction need, from a checkpoint alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.config import ConfigError
+from dltrain.data.augmentation_base import AugmentationContext
+from dltrain.data.base import FileSource, ImageShape, Source, Splits, mix
+from dltrain.data.loaders import choose_loader, choose_workers, make_loader
+from dltrain.data.pipeline import Pipeline, build_pipeline
+from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
+from dltrain.data.scaling import pixel_covariance
+from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
+from dltrain.experiment import Experiment
+from dltrain.models.base import Model
+from dltrain.optim.groups import parameter_groups
+from dltrain.tasks import Classification
+from dltrain.trainer import Parts, Plan, Trainer, seed_layers
+from dltrain.transfer import initialize
+
+State = dict[str, Any]
+
+
+def build(experiment: Experiment, device: str = "auto", state: State | None = None) -> Trainer:
+    """Load the data and assemble the trainer.
+
+    device: auto, cpu, cuda, cuda:1 or mps. state: the checkpoint that will be loaded into the trainer;
+    what was decided for it (preprocessing, precision, loader, ...) is kept.
+    Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
+    """
+    target = pick_device(device)
+    splits = experiment.data.load()
+    about = state["about"] if state is not None else None
+    preprocessing = _preprocessing(experiment, splits, about)
+    training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
+    batch_size, examples = training.batch_size, len(splits.train)
+    if batch_size > examples:
+        message = f"a batch of {batch_size} is larger than the training split of {examples} examples"
+        raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
+
+    model, multiply_adds = _network(experiment, shape, classes, fresh=state is None)
+    notes = [] if state is not None else initialize(experiment, model)
+    steps_per_epoch = -(-examples // batch_size)
+    if training.limit_batches is not None:
+        steps_per_epoch = min(steps_per_epoch, training.limit_batches)
+    total_steps = training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
+    if about is not None:
+        decisions = {name: Decision(**decision) for name, decision in about["decisions"].items()}
+        decisions["device"] = Decision(str(target), decisions["device"].reason)
+    else:
+        decisions = decide(training, target, multiply_adds, total_steps * batch_size)
+        decisions |= _data_decisions(experiment, splits, preprocessing, target)
+    configure_torch(decisions, deterministic=training.deterministic)
+
+    model.to(target)
+    if decisions["channels_last"].value:
+        model.to(memory_format=torch.channels_last)
+    loader = partial(
+        make_loader, decisions["loader"].value, batch_size=batch_size, seed=experiment.seed, device=target,
+        workers=decisions["workers"].value,
+    )  # fmt: skip
+    optimizer = experiment.optimizer.build(parameter_groups(model, experiment.optimizer), target)
+    dtype = getattr(torch, decisions["precision"].value)
+    parts = Parts(
+        model=model,
+        forward=torch.compile(model, dynamic=False) if decisions["compile"].value else model,
+        optimizer=optimizer,
+        learning_rate=experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch),
+        momentum=experiment.schedule.build_momentum(total_steps, steps_per_epoch),
+        task=Classification(experiment.loss, splits.classes, target),
+        pipeline=_pipeline(experiment, preprocessing, splits, target, decisions),
+        train=loader(splits.train, preprocessing.train),
+        validation=loader(splits.validation, preprocessing.evaluation) if splits.validation is not None else None,
+        device=target,
+        average=training.average.build(model) if training.average is not None else None,
+        autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
+        scaler=torch.amp.GradScaler(target.type) if dtype == torch.float16 else None,
+    )
+    plan = Plan(
+        seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
+        accumulate=training.accumulate, clip_norm=training.clip_norm, evaluate_every=training.evaluate_every,
+        early_stopping=training.early_stopping, limit_batches=training.limit_batches,
+    )  # fmt: skip
+    trainer = Trainer(parts, plan)
+    trainer.about = {
+        "experiment": experiment.dump(),
+        "classes": splits.classes,
+        "preprocessing": preprocessing.to_dict(),
+        "decisions": {name: asdict(decision) for name, decision in decisions.items()},
+        "fingerprint": splits.fingerprint,
+    }
+    trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, plan, decisions)
+    notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
+    trainer.notes = [*_notes(experiment, decisions), *notes]
+    return trainer
+
+
+def _preprocessing(experiment: Experiment, splits: Splits, about: dict[str, Any] | None) -> Preprocessing:
+    if about is None:
+        pretrained = experiment.model.preprocessing()
+        return plan_preprocessing(experiment.data, splits.train, experiment.augmentation, pretrained)
+    if about["fingerprint"] != splits.fingerprint:
+        message = f"the data has changed since the run began ({about['fingerprint']} -> {splits.fingerprint})"
+        raise experiment.error("data", message, "start a new run: dltrain fit on the run's experiment.yaml")
+    return Preprocessing.from_dict(about["preprocessing"])
+
+
+def _network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: bool) -> tuple[nn.Module, int]:
+    """The model on the CPU (the same weights on every device), and its multiply-adds an image."""
+    section = experiment.model if fresh else without_pretrained(experiment.model)
+    seed_layers(mix(experiment.seed, "weights"), torch.device("cpu"))
+    try:
+        model = section.build(shape, classes)
+    except ConfigError as error:
+        first = error.diagnostics[0]
+        raise experiment.error("model", first.message, *first.notes) from None
+    return model, count_multiply_adds(model, shape)
+
+
+def without_pretrained(model: Model) -> Model:
+    """The same network with random weights: a checkpoint's will replace them, nothing is downloaded."""
+    return model.model_copy(update={"pretrained": False}) if getattr(model, "pretrained", False) else model
+
+
+def _data_decisions(
+    experiment: Experiment, splits: Splits, preprocessing: Preprocessing, device: torch.device
+) -> Decisions:
+    loader = Decision(*choose_loader(splits.train, preprocessing.train, device, experiment.data.loader))
+    if loader.value == "resident":
+        return {"loader": loader, "workers": Decision(0, "resident data needs none")}
+    return {"loader": loader, "workers": Decision(*choose_workers(splits.train, experiment.data.workers))}
+
+
+def _pipeline(
+    experiment: Experiment, preprocessing: Preprocessing, splits: Splits, device: torch.device, decisions: Decisions
+) -> Pipeline:
+    needs = any(augmentation.needs_covariance for augmentation in experiment.augmentation)
+    covariance = pixel_covariance(splits.train, preprocessing.train).to(device) if needs else None
+    context = AugmentationContext(
+        shape=preprocessing.shape, classes=len(splits.classes), seed=experiment.seed,
+        mean=torch.tensor(preprocessing.scaling.mean, device=device),
+        std=torch.tensor(preprocessing.scaling.std, device=device), covariance=covariance,
+    )  # fmt: skip
+    scaling = preprocessing.scaling.on(device, channels_last=decisions["channels_last"].value)
+    return build_pipeline(experiment.augmentation, context, scaling)
+
+
+def _summary(
+    experiment: Experiment, splits: Splits, preprocessing: Preprocessing, model: nn.Module, multiply_adds: int,
+    plan: Plan, decisions: Decisions,
+) -> dict[str, str]:  # fmt: skip
+    """What the run will do, a line each."""
+    sizes = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if part is not None)
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = {
+        "data": f"{experiment.data.name}: {counts}, {len(splits.classes)} classes, {preprocessing.shape}",
+        "model": f"{experiment.model.name}: {parameters:,} parameters, {multiply_adds / 1e6:,.2f}M multiply-adds",
+        "training": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps, batch {plan.batch_size}",
+    }
+    if isinstance(splits.train, FileSource):
+        lines["images"] = f"training {preprocessing.train}; evaluation {preprocessing.evaluation}"
+    return {**lines, **{name: str(decision) for name, decision in decisions.items()}}
+
+
+def _notes(experiment: Experiment, decisions: Decisions) -> list[str]:
+    notes = []
+    if experiment.training.compile is True and not decisions["compile"].value:
+        notes.append(f"warning: not compiled: {decisions['compile'].reason}")
+    if not experiment.training.deterministic and str(decisions["device"].value).startswith("cuda"):
+        notes.append("warning: deterministic is off: cuDNN picks kernels by time, and the run is not exact")
+    return notes
+
+
+@dataclass
+class Predictor:
+    """A trained network with everything that it needs to read an image."""
+
+    model: nn.Module
+    pipeline: Pipeline
+    preprocessing: Preprocessing
+    classes: list[str]
+    experiment: Experiment
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]]
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """images: (B, C, H, W) uint8 on the evaluation canvas. Returns (B, K) float32 on the CPU."""
+        inputs = self.pipeline.evaluate(images.to(self.device))
+        with self.autocast():
+            logits = self.model(inputs)
+        probabilities: Tensor = logits.float().softmax(1).cpu()
+        return probabilities
+
+
+def restore_predictor(state: State, device: str = "auto") -> Predictor:
+    """The network of a checkpoint, with its averaged weights when it has any, ready to evaluate."""
+    about = state["about"]
+    target = pick_device(device)
+    experiment = Experiment.parse(about["experiment"], "checkpoint")
+    preprocessing = Preprocessing.from_dict(about["preprocessing"])
+    model, _ = _network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
+    average = experiment.training.average
+    model.load_state_dict(state["model"])
+    if average is not None and state["average"] is not None:
+        averaged = average.build(model)
+        averaged.load_state_dict(state["average"])
+        model = averaged.model
+    model.to(target).eval()
+    dtype = torch.float32
+    if target.type == torch.device(about["decisions"]["device"]["value"]).type:
+        dtype = getattr(torch, about["decisions"]["precision"]["value"])
+    context = AugmentationContext(
+        shape=preprocessing.shape, classes=len(about["classes"]), seed=experiment.seed,
+        mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
+    )  # fmt: skip
+    pipeline = build_pipeline([], context, preprocessing.scaling.on(target))
+    autocast = partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32)
+    return Predictor(model, pipeline, preprocessing, about["classes"], experiment, target, autocast)
+
+
+def split_of(splits: Splits, name: str) -> Source | None:
+    """`train`, `validation` or `test` of a data set."""
+    part: Source | None = getattr(splits, name)
+    return part

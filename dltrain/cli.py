@@ -1,0 +1,250 @@
+"""The command line. Commands import what they need when they run: `--help`, `check` and `list` stay instant.
+
+Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130/143 interrupted after saving.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec
+
+import typer
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="dltrain", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    help="One YAML file in, a trained and trusted image model out.",
+)  # fmt: skip
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that adds parts by subclassing.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or a checkpoint file.")]
+
+
+def request(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Turn a command's outcome into its exit code, and a wrong request into a message instead of a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        from dltrain.config import ConfigError
+
+        try:
+            code = command(*args, **kwargs)
+        except ConfigError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+        except Exception as error:
+            if type(error).__name__ not in ("RunError", "PluginError"):
+                raise
+            _fail(f"error: {error}")
+        raise typer.Exit(code or 0)
+
+    return wrapped
+
+
+def _fail(message: str) -> None:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
+
+
+@app.command(epilog="Example: dltrain fit experiments/digits.yaml optimizer.lr=0.05 training.epochs=20")
+@request
+def fit(
+    experiment: ExperimentFile, overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto",
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Train an experiment in a new run directory."""
+    plugins = load_plugins(plugin)
+    from dltrain.experiment import Experiment
+
+    loaded = Experiment.load(experiment, overrides or ())
+    from dltrain.console import Display, stdout
+    from dltrain.fit import fit as run_fit
+
+    code, run = run_fit(loaded, None, _device(device), Display(), runs=runs, plugins=plugins)
+    stdout(str(run.path))
+    return code
+
+
+@app.command(epilog="Example: dltrain resume runs/digits/001")
+@request
+def resume(run: RunPath, device: Annotated[str | None, typer.Option(help="Default: the run's own.")] = None,
+           plugin: Plugins = None) -> int:  # fmt: skip
+    """Continue an interrupted run, bit-exactly."""
+    load_plugins(plugin)
+    from dltrain.console import Display, stdout
+    from dltrain.fit import resume as run_resume
+
+    code, resumed = run_resume(run, _device(device) if device else None, Display())
+    stdout(str(resumed.path))
+    return code
+
+
+@app.command("eval", epilog="Example: dltrain eval runs/digits/001 --json")
+@request
+def evaluate(
+    run: RunPath,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What to measure on.")] = "test",
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Measure a run: accuracy, loss, and how each class fares."""
+    load_plugins(plugin)
+    from dltrain.evaluate import evaluate_run
+
+    evaluate_run(run, split, checkpoint, _device(device), as_json=as_json)
+    return 0
+
+
+@app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")
+@request
+def predict(
+    run: RunPath,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files or folders of them.")],
+    output: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="csv or JSON lines.")] = "csv",
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    device: Device = "auto", batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Label images: the class and the probability of every class, on stdout."""
+    load_plugins(plugin)
+    from dltrain.predict import predict_files
+
+    return predict_files(run, paths, output, checkpoint, _device(device), batch_size)
+
+
+@app.command(epilog="Example: dltrain sweep experiments/digits.yaml sweep.trials=20")
+@request
+def sweep(
+    experiment: Annotated[
+        Path, typer.Argument(metavar="EXPERIMENT", help="A YAML file, or an interrupted sweep's directory to go on.")
+    ],
+    overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Search hyperparameters on the validation split; the test split takes no part."""
+    load_plugins(plugin)
+    from dltrain.experiment import Experiment
+
+    continued = experiment if (experiment / "experiment.yaml").is_file() else None
+    loaded = Experiment.load(experiment / "experiment.yaml" if continued else experiment, overrides or ())
+    if loaded.sweep is None:
+        raise loaded.error("sweep", f"{experiment} has no `sweep` section", "dltrain list shows what one holds")
+    from dltrain.console import Display, stdout
+    from dltrain.sweep import run_sweep
+
+    code, best = run_sweep(loaded, continued or runs / loaded.name, _device(device), Display())
+    if best is not None:
+        stdout(str(best))
+    return code
+
+
+@app.command(epilog="Example: dltrain check experiments/*.yaml")
+@request
+def check(
+    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT... [KEY=VALUE]...", help="YAML files.")],
+    plugin: Plugins = None,
+) -> int:
+    """Validate experiments without reading data or training."""
+    load_plugins(plugin)
+    from dltrain.config import ConfigError
+    from dltrain.experiment import Experiment
+
+    overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
+    files = [text for text in experiments if text not in overrides]
+    failed = 0
+    for file in files:
+        try:
+            experiment = Experiment.load(file, overrides)
+        except ConfigError as error:
+            failed += 1
+            typer.echo(str(error) + "\n", err=True)
+        else:
+            for note in experiment.notes:
+                typer.echo(f"{file}: {note}", err=True)
+            typer.echo(f"{file}: ok")
+    return 2 if failed or not files else 0
+
+
+@app.command("list", epilog='Example: dltrain list models "resnet*"')
+@request
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="models, optimizers, ...; all kinds when left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One entry, or a pattern such as resnet*.")] = None,
+    as_json: AsJson = False, plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Show what can be written in an experiment."""
+    load_plugins(plugin)
+    from dltrain.catalogue import show
+
+    typer.echo(show(kind, name, as_json=as_json))
+    return 0
+
+
+@app.command(epilog="Example: dltrain schema > dltrain.schema.json")
+@request
+def schema(plugin: Plugins = None) -> int:
+    """Print the JSON Schema of an experiment, for editors."""
+    import json
+
+    load_plugins(plugin)
+    from dltrain.config.schema import json_schema
+    from dltrain.experiment import Experiment
+
+    typer.echo(json.dumps(json_schema(Experiment), indent=2))
+    return 0
+
+
+@app.command(epilog="Example: dltrain init photos/ --output experiments/photos.yaml")
+@request
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images or an .npz file.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.")] = None,
+) -> int:
+    """Look at data and write a commented experiment that trains well on it."""
+    from dltrain.init import write_experiment
+
+    typer.echo(str(write_experiment(path, output)))
+    return 0
+
+
+def load_plugins(files: list[Path] | None) -> dict[str, str]:
+    """Import the given Python files; path -> sha256. Plugins come from the command line alone, never from data."""
+    if not files:
+        return {}
+    from dltrain.plugins import load
+
+    return {str(file): load(file) for file in files}
+
+
+def _device(name: str) -> str:
+    """`name`, after making sure that the device is there."""
+    from dltrain.decisions import pick_device
+
+    try:
+        pick_device(name)
+    except ValueError as error:
+        _fail(f"error: {error}")
+    return name
+
+
+def main() -> Any:
+    """The console script."""
+    return app()

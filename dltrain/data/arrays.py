@@ -1,0 +1,109 @@
+"""An .npz file -> arrays: every way in which one can be unfit is said."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from dltrain.config import ConfigError, Diagnostic, suggest
+from dltrain.data.base import ArraySource
+from dltrain.data.splitting import Parts, hold_out
+
+KEYS = ("images", "labels", "test_images", "test_labels", "classes")
+
+
+def read_arrays(path: str, layout: str, test: float) -> Parts:
+    """The splits in the .npz file at `path`. layout: auto, channels_first or channels_last.
+
+    Raises ConfigError when the file is missing or its arrays are unfit.
+    """
+    arrays = _read(path)
+    classes = _class_names(path, arrays)
+    train = _source(path, arrays, "", layout, len(classes))
+    if "test_images" not in arrays:
+        rest, held_out = hold_out(train, test, classes)
+        return Parts(rest, None, held_out, classes)
+    tested = _source(path, arrays, "test_", layout, len(classes))
+    if tested.images.shape[1:] != train.images.shape[1:]:
+        shapes = f"{_text(tested.images.shape[1:])}, not {_text(train.images.shape[1:])} as in `images`"
+        raise _error(path, f"`test_images` are {shapes}")
+    return Parts(train, None, tested, classes)
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    if not Path(path).is_file():
+        raise ConfigError([Diagnostic(f"there is no file {Path(path).absolute()}")])
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise _error(path, "it holds one array; save both with numpy.savez(path, images=..., labels=...)")
+            names = list(file)
+            arrays = {name: file[name] for name in names if name in KEYS}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise _error(path, "it holds Python objects, which are never loaded; save plain arrays") from None
+        raise _error(path, f"it is not an .npz file that can be read ({error})") from None
+    needed = ("images", "labels", "test_labels") if "test_images" in arrays else ("images", "labels")
+    for key in needed:
+        if key not in arrays:
+            near = suggest(key, names)
+            raise _error(
+                path, f"it has no `{key}`", f"it has: {', '.join(names)}" + (f"; rename `{near}`?" if near else "")
+            )
+    return arrays
+
+
+def _class_names(path: str, arrays: dict[str, np.ndarray]) -> list[str]:
+    if "classes" not in arrays:
+        labels = arrays["labels"]
+        if not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+            return []  # said by _source
+        return [str(k) for k in range(int(labels.max()) + 1)] if labels.max() < labels.size else []
+    names = arrays["classes"]
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise _error(path, f"`classes` must be a list of names, not {names.dtype} of shape {names.shape}")
+    found = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    if len(set(found)) != len(found):
+        raise _error(path, "`classes` names a class twice")
+    return found
+
+
+def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, classes: int) -> ArraySource:
+    images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
+    if images.dtype != np.uint8:
+        note = "values 0..1 become bytes by (255 * images).round().astype(numpy.uint8)"
+        raise _error(path, f"`{prefix}images` must be uint8, values 0..255, not {images.dtype}", note)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise _error(path, f"`{prefix}labels` must be integers 0, 1, ..., not {labels.dtype}")
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim != 1 or len(labels) != len(images) or not len(images):
+        shapes = f"{labels.shape}, with {prefix}images {images.shape}"
+        raise _error(path, f"`{prefix}labels` must be one label an image, and have shape {shapes}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        message = f"`{prefix}labels` run from {low} to {high}, and must from 0 to the number of classes - 1"
+        raise _error(path, message + (f", {classes - 1}" if classes else ""))
+    return ArraySource(np.ascontiguousarray(_nchw(path, images, f"{prefix}images", layout)), labels.astype(np.int64))
+
+
+def _nchw(path: str, images: np.ndarray, name: str, layout: str) -> np.ndarray:
+    """(N, C, H, W)."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim != 4:
+        raise _error(path, f"`{name}` must be (N, H, W), (N, H, W, C) or (N, C, H, W), not of shape {images.shape}")
+    first, last = images.shape[1] <= 4, images.shape[3] <= 4
+    if layout == "auto" and first == last:
+        note = "write `layout: channels_last` for (N, H, W, C) or `layout: channels_first` for (N, C, H, W)"
+        raise _error(path, f"`{name}` of shape {images.shape} does not show where its channels are", note)
+    return images.transpose(0, 3, 1, 2) if layout == "channels_last" or (layout == "auto" and last) else images
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _error(path: str, message: str, *notes: str) -> ConfigError:
+    return ConfigError([Diagnostic(f"{path}: {message}", notes=notes)])

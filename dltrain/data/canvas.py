@@ -1,0 +1,196 @@
+"""From an image file to a uint8 tensor of a fixed size: the one way, for training, evaluation and prediction.
+
+    file -> decode -> (C, H, W) uint8 of any size -> place -> (C, height, width) uint8 and its extent
+
+Pillow decodes (torchvision's decoders are deprecated, and two decoders would disagree); torch resizes on the
+CPU, so that every device sees the same pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.base import ArraySource, FileSource, Interpolation
+from dltrain.data.folders import IMAGE_SUFFIXES
+
+__all__ = ["IMAGE_SUFFIXES", "Canvas", "decode", "load_files", "place", "place_all"]
+
+Extent = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The fixed size of a split's images in pixels, and how an image gets there.
+
+    rule: `exact`, the images have that size (one that has not, such as a file given to `predict`, is
+    treated as by `crop`); `crop`, the image is resized until it covers the canvas divided by the share
+    `crop`, then cut at its centre (torchvision's evaluation rule: for a square canvas the shorter side
+    becomes size / crop); `fit`, the whole image, shrunk if it is larger than the canvas, lies in its
+    top-left corner, and the rest is 0.
+    """
+
+    height: int
+    width: int
+    rule: Literal["exact", "crop", "fit"] = "exact"
+    interpolation: Interpolation = "bilinear"
+    crop: float = 1.0
+
+    def __str__(self) -> str:
+        size = f"{self.height}x{self.width}"
+        if self.rule == "exact":
+            return size
+        if self.rule == "fit":
+            return f"whole, shrunk into {size}, {self.interpolation}"
+        share = f"the central {self.crop:.3g} of the image, " if self.crop < 1 else ""
+        return f"{share}resized and cut to {size}, {self.interpolation}"
+
+
+def decode(path: str | os.PathLike[str], channels: int) -> Tensor:
+    """The image file as (channels, H, W) uint8, turned upright as its EXIF tag says.
+
+    channels: 1 for grey, 3 for RGB. Grey, palette and CMYK files are converted, transparency is dropped
+    (the stored colours count), 16 bits a value are rounded to 8, and of an animation the first frame is taken.
+    Raises ConfigError when the file cannot be read.
+    """
+    try:
+        with Image.open(path) as image, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd metadata; the pixels are read, or an error is raised
+            pixels = _to_uint8(ImageOps.exif_transpose(image), {1: "L", 3: "RGB"}[channels])
+    except Exception as error:  # decoders of damaged files raise whatever comes to their mind
+        what = "is not an image" if isinstance(error, Image.UnidentifiedImageError) else f"cannot be read: {error}"
+        missing = isinstance(error, FileNotFoundError)
+        message = f"there is no file {path}" if missing else f"the image file {path} {what}"
+        note = "" if missing else "delete the file, or replace it by an undamaged one"
+        raise ConfigError([Diagnostic(message, notes=(note,))]) from None
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _to_uint8(image: Image.Image, mode: str) -> np.ndarray:
+    """(H, W, C) uint8."""
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its values are not in 0..65535")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")
+    pixels = np.array(image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def place(images: Tensor, canvas: Canvas) -> tuple[Tensor, Extent]:
+    """One image (C, H, W), or several of one size (N, C, H, W), uint8, on the canvas.
+
+    Returns the images and (height, width) of the part that they fill.
+    """
+    height, width = images.shape[-2], images.shape[-1]
+    size = canvas.height, canvas.width
+    if canvas.rule == "fit":
+        shrink = min(1.0, canvas.height / height, canvas.width / width)
+        extent = max(round(height * shrink), 1), max(round(width * shrink), 1)
+        placed = images.new_zeros(*images.shape[:-2], *size)
+        placed[..., : extent[0], : extent[1]] = _resize(images, extent, canvas.interpolation)
+        return placed, extent
+    if (height, width) != size or canvas.crop < 1:
+        images = _centre(_resize(images, _covering(height, width, canvas), canvas.interpolation), size)
+    return images, size
+
+
+def _covering(height: int, width: int, canvas: Canvas) -> Extent:
+    """The smallest size of the image's shape that covers canvas / crop, rounded as torchvision and timm do."""
+    target_h, target_w = (math.floor(side / canvas.crop + 1e-6) for side in (canvas.height, canvas.width))
+    if target_h * width >= target_w * height:  # the height is what must grow most
+        return target_h, max(int(target_h * width / height), target_w)
+    return max(int(target_w * height / width), target_h), target_w
+
+
+def _centre(images: Tensor, size: Extent) -> Tensor:
+    top, left = (round((have - want) / 2) for have, want in zip(images.shape[-2:], size, strict=True))
+    return images[..., top : top + size[0], left : left + size[1]]
+
+
+def _resize(images: Tensor, size: Extent, interpolation: Interpolation) -> Tensor:
+    if tuple(images.shape[-2:]) == size:
+        return images
+    if interpolation == "lanczos":
+        return _resize_lanczos(images, size)
+    batch = images if images.ndim == 4 else images[None]
+    if interpolation == "nearest":
+        resized = interpolate(batch, size=size, mode="nearest-exact")
+    else:
+        resized = interpolate(batch, size=size, mode=interpolation, align_corners=False, antialias=True)
+    return resized if images.ndim == 4 else resized[0]
+
+
+def _resize_lanczos(images: Tensor, size: Extent) -> Tensor:
+    planes = images.reshape(-1, *images.shape[-2:]).numpy()
+    resized = [Image.fromarray(p).resize((size[1], size[0]), Image.Resampling.LANCZOS) for p in planes]
+    return torch.from_numpy(np.stack([np.asarray(p) for p in resized])).reshape(*images.shape[:-2], *size)
+
+
+def place_all(source: ArraySource, canvas: Canvas, indices: np.ndarray | None = None) -> tuple[Tensor, Extent]:
+    """The images of an array (or those at `indices`) on the canvas: (n, C, height, width) uint8, and their extent.
+
+    When all are asked for and none must be resized, the result shares the array's memory.
+    """
+    images = source.images if indices is None else source.images[indices]
+    pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+    first, extent = place(pixels[0], canvas)
+    if first.shape == pixels[0].shape and canvas.crop == 1:
+        return pixels, extent
+    placed = torch.empty(len(pixels), *first.shape, dtype=torch.uint8)
+    for out, part in zip(placed.split(256), pixels.split(256), strict=True):
+        out.copy_(place(part, canvas)[0])
+    return placed, extent
+
+
+def load_files(
+    root: str, paths: Sequence[str], channels: int, canvas: Canvas, threads: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Files below `root` on the canvas: (n, channels, height, width) uint8, and (n, 2) int64 extents.
+
+    Raises ConfigError that names every file that cannot be read.
+    """
+    images = torch.empty(len(paths), channels, canvas.height, canvas.width, dtype=torch.uint8)
+    extents = torch.empty(len(paths), 2, dtype=torch.int64)
+    failures: list[Diagnostic] = []
+
+    def load(number: int) -> None:
+        try:
+            image, extent = place(decode(Path(root, paths[number]), channels), canvas)
+        except ConfigError as error:
+            failures.extend(error.diagnostics)
+            return
+        images[number] = image
+        extents[number, 0], extents[number, 1] = extent
+
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(load, range(len(paths))))
+    else:
+        for number in range(len(paths)):
+            load(number)
+    if failures:
+        raise ConfigError(sorted(failures, key=lambda d: d.message))
+    return images, extents
+
+
+def load_source(source: FileSource, indices: np.ndarray, canvas: Canvas, threads: int = 1) -> tuple[Tensor, Tensor]:
+    """`load_files` for the examples of a source at `indices`."""
+    return load_files(source.root, [source.paths[i] for i in indices], source.channels, canvas, threads)

@@ -1,0 +1,245 @@
+"""The kind `Dataset`: where images and labels come from, and how they are read and divided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from dltrain.config import Choice, Fraction, NonNegativeInt, PositiveInt, reject
+from dltrain.data.base import Splits
+
+if TYPE_CHECKING:
+    from dltrain.data.splitting import Parts
+
+
+class Dataset(Choice):
+    """Images with labels. An entry's `read` gives its parts; `load` divides them by the common rule."""
+
+    kind: ClassVar[str] = "datasets"
+
+    name: str
+    """Which data set."""
+    validation: Fraction | NonNegativeInt = 0.1
+    """What validation takes from the training part: a share below 1, or a number of examples; 0 for none.
+    Of every class it takes the examples with the lowest content hash, whatever the seed."""
+    scaling: Literal["auto", "none", "min_max", "standardize"] = "auto"
+    """Input scaling per channel, measured on the training part: standardize (mean 0, standard deviation 1),
+    min_max (smallest to 0, largest to 1), none (0..255 to 0..1), or auto: as the pretrained weights
+    expect, else standardize."""
+    size: PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
+    """Side of the model's square input in pixels, or [height, width]. Null: what pretrained weights expect,
+    else the images' own size, else (for files) 224."""
+    interpolation: Literal["auto", "nearest", "bilinear", "bicubic", "lanczos"] = "auto"
+    """How images are resized, with antialiasing; auto: as the pretrained weights expect, else bilinear."""
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    """resident: decoded once and kept on the device; streaming: read batch by batch; auto: resident when
+    the images fit into half of the free memory."""
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    """Processes that decode files for the streaming loader; 0 decodes in the main process."""
+
+    @property
+    def known_channels(self) -> int | None:
+        """Channels of the images, where that is known without reading them."""
+        return None
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there can be a validation split, as far as is known without the data."""
+        return self.validation != 0
+
+    def read(self) -> Parts:
+        """The images and labels. Raises ConfigError when they are missing or unfit."""
+        raise NotImplementedError
+
+    def load(self) -> Splits:
+        """The training, validation and test splits.
+
+        Raises ConfigError when the data is missing or unfit, or a split would lack a class.
+        """
+        from dltrain.data.splitting import divide
+
+        return divide(self.read(), self.validation)
+
+
+class Digits(Dataset):
+    """1,797 handwritten digits, 1x8x8, that come with scikit-learn; a fixed fifth is the test split."""
+
+    name: Literal["digits"] = "digits"
+    source: ClassVar[str] = "Alpaydin & Kaynak 1998, UCI Optical Recognition of Handwritten Digits"
+
+    @property
+    def known_channels(self) -> int:
+        return 1
+
+    def read(self) -> Parts:
+        from dltrain.data.readers import read_digits
+
+        return read_digits()
+
+
+class Published(Dataset):
+    """A data set that is read from files as published, and downloaded when they are not there."""
+
+    root: str = "data"
+    """Folder with the files, relative to the working directory; where downloads go."""
+    download: bool = True
+    """Download what is not there, with torchvision."""
+
+
+class Idx(Published):
+    """Grey 28x28 images in four IDX files, gzipped or not."""
+
+    @property
+    def known_channels(self) -> int:
+        return 1
+
+    def read(self) -> Parts:
+        from dltrain.data.readers import read_idx_dataset
+
+        return read_idx_dataset(self.name, self.root, self.download)
+
+
+class MNIST(Idx):
+    """Handwritten digits, 1x28x28: 60,000 for training, 10,000 for testing."""
+
+    name: Literal["mnist"] = "mnist"
+    source: ClassVar[str] = "LeCun, Bottou, Bengio, Haffner 1998"
+
+
+class FashionMNIST(Idx):
+    """Clothes, 1x28x28, 10 classes: 60,000 for training, 10,000 for testing."""
+
+    name: Literal["fashion_mnist"] = "fashion_mnist"
+    source: ClassVar[str] = "Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747"
+
+
+class KMNIST(Idx):
+    """Cursive Japanese characters, 1x28x28, 10 classes: 60,000 for training, 10,000 for testing."""
+
+    name: Literal["kmnist"] = "kmnist"
+    source: ClassVar[str] = "Clanuwat+ 2018, arXiv 1812.01718"
+
+
+class Color(Published):
+    """RGB images that torchvision reads, and checks by their MD5 sums."""
+
+    @property
+    def known_channels(self) -> int:
+        return 3
+
+    def read(self) -> Parts:
+        from dltrain.data.readers import read_torchvision
+
+        return read_torchvision(self.name, self.root, self.download)
+
+
+class CIFAR10(Color):
+    """Animals and vehicles, 3x32x32, 10 classes: 50,000 for training, 10,000 for testing."""
+
+    name: Literal["cifar10"] = "cifar10"
+    source: ClassVar[str] = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
+
+
+class CIFAR100(Color):
+    """Objects, 3x32x32, 100 classes: 50,000 for training, 10,000 for testing."""
+
+    name: Literal["cifar100"] = "cifar100"
+    source: ClassVar[str] = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
+
+
+class SVHN(Color):
+    """House number digits, 3x32x32: 73,257 for training, 26,032 for testing."""
+
+    name: Literal["svhn"] = "svhn"
+    source: ClassVar[str] = "Netzer+ 2011, Reading Digits in Natural Images with Unsupervised Feature Learning"
+
+
+class STL10(Color):
+    """Animals and vehicles, 3x96x96, 10 classes: 5,000 labelled for training, 8,000 for testing."""
+
+    name: Literal["stl10"] = "stl10"
+    source: ClassVar[str] = "Coates, Lee, Ng 2011, An Analysis of Single-Layer Networks"
+
+
+class ImageFolder(Dataset):
+    """Image files in class folders, as `root/train/<class>/*.jpg` or as `root/<class>/*.jpg`.
+
+    With train/, the folders val/ and test/ are the validation and test splits where they exist. Class
+    folders alone are divided: `test` of them becomes the test split. Hidden files and files without an
+    image's suffix are left out; class folders may hold folders.
+    """
+
+    name: Literal["image_folder"] = "image_folder"
+    root: str
+    """The folder, relative to the working directory."""
+    test: Fraction = 0.2
+    """Share of the images, of every class, that is the test split when there are class folders alone."""
+    channels: Literal[1, 3] = 3
+    """3: all images as RGB; 1: all as grey."""
+
+    @property
+    def known_channels(self) -> int:
+        return self.channels
+
+    @property
+    def has_validation(self) -> bool:
+        from dltrain.data.folders import validation_folder
+
+        root = Path(self.root)
+        return self.validation != 0 or not root.is_dir() or validation_folder(root) is not None
+
+    def read(self) -> Parts:
+        from dltrain.data.folders import read_folder
+
+        return read_folder(self.root, self.test, self.channels)
+
+
+class Arrays(Dataset):
+    """A NumPy .npz file with `images` (uint8) and `labels` (0, 1, ...).
+
+    Optional in it are `test_images` and `test_labels` (otherwise `test` of the examples are held out) and
+    `classes`, the names. `images` is (N, H, W), (N, H, W, C) or (N, C, H, W).
+    """
+
+    name: Literal["arrays"] = "arrays"
+    path: str
+    """The .npz file, relative to the working directory."""
+    layout: Literal["auto", "channels_first", "channels_last"] = "auto"
+    """Where four-dimensional images have their channels; auto: in the dimension that is at most 4."""
+    test: Fraction = 0.2
+    """Share of the examples, of every class, that is the test split when the file has no test images."""
+
+    def read(self) -> Parts:
+        from dltrain.data.arrays import read_arrays
+
+        return read_arrays(self.path, self.layout, self.test)
+
+
+class Synthetic(Dataset):
+    """A pattern per class with noise, of any size, for benchmarks; a fixed fifth is the test split."""
+
+    name: Literal["synthetic"] = "synthetic"
+    examples: PositiveInt = 1000
+    """Number of images, test split included."""
+    classes: Annotated[int, Field(ge=2)] = 10
+    """Number of classes."""
+    shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = [3, 32, 32]
+    """[channels, height, width]."""
+
+    @model_validator(mode="after")
+    def _enough_examples(self) -> Synthetic:
+        if self.examples < 5 * self.classes:
+            message = f"`examples` must be at least 5 for each of the {self.classes} classes, {5 * self.classes}"
+            raise reject("examples", message)
+        return self
+
+    @property
+    def known_channels(self) -> int:
+        return self.shape[0]
+
+    def read(self) -> Parts:
+        from dltrain.data.readers import read_synthetic
+
+        return read_synthetic(self.examples, self.classes, (self.shape[0], self.shape[1], self.shape[2]))

@@ -1,0 +1,113 @@
+"""Folders of image files: which files belong to which class of which split. Reads names, never pixels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.base import FileSource
+from dltrain.data.splitting import Parts, hold_out
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"))
+VALIDATION_NAMES = ("val", "validation", "valid")
+LAYOUT = (
+    "expected class folders in train/ (and optionally in val/ and test/):",
+    "    {root}/train/<class>/<image>.jpg",
+    "or class folders alone, which are split:",
+    "    {root}/<class>/<image>.jpg",
+)
+
+
+def read_folder(root: str, test: float, channels: Literal[1, 3]) -> Parts:
+    """The splits below `root`, or one set of class folders with `test` of it held out.
+
+    Raises ConfigError when there are no images, a class is empty, or the splits' classes differ.
+    """
+    base = Path(root)
+    if not base.is_dir():
+        raise _error(base, f"there is no folder {base.absolute()}")
+    if not _has_splits(base):
+        everything, classes = _read_split(base, base, channels)
+        train, held_out = hold_out(everything, test, classes)
+        return Parts(train, None, held_out, classes)
+    files, classes = _read_split(base, base / "train", channels)
+    validation, tested = validation_folder(base), base / "test"
+    return Parts(
+        files,
+        _read_other(base, validation, channels, classes) if validation is not None else None,
+        _read_other(base, tested, channels, classes) if tested.is_dir() else None,
+        classes,
+    )
+
+
+def validation_folder(base: Path) -> Path | None:
+    """The folder with the validation split, if there is one. Raises ConfigError when there are two."""
+    found = [base / name for name in VALIDATION_NAMES if (base / name).is_dir()] if _has_splits(base) else []
+    if len(found) > 1:
+        raise _error(base, f"both {found[0]} and {found[1]} could be the validation split; keep one")
+    return found[0] if found else None
+
+
+def _has_splits(base: Path) -> bool:
+    """Whether train/ holds class folders: it could also be a class of that name."""
+    return (base / "train").is_dir() and bool(_class_names(base / "train"))
+
+
+def _class_names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__MACOSX")))
+
+
+def _read_split(base: Path, folder: Path, channels: int) -> tuple[FileSource, list[str]]:
+    classes = _class_names(folder)
+    paths: list[str] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for label, name in enumerate(classes):
+        found = _images(folder, name)
+        if not found:
+            empty.append(name)
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
+        raise _error(base, f"there are no images in class folders in {folder.absolute()}")
+    if empty:
+        raise ConfigError(
+            Diagnostic(f"class `{name}` is empty: no image in {folder / name}", notes=(_suffixes(),)) for name in empty
+        )
+    return FileSource(str(folder), paths, np.array(labels, dtype=np.int64), channels), classes
+
+
+def _read_other(base: Path, folder: Path, channels: int, classes: list[str]) -> FileSource:
+    source, found = _read_split(base, folder, channels)
+    if found != classes:
+        unknown, absent = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
+        notes = [f"only in {folder.name}: {', '.join(unknown)}"] if unknown else []
+        notes += [f"only in train: {', '.join(absent)}"] if absent else []
+        message = f"the classes in {folder} are not those in {base / 'train'}"
+        raise ConfigError([Diagnostic(message, notes=notes)])
+    return source
+
+
+def _images(folder: Path, name: str) -> list[str]:
+    """Paths of the class's image files relative to `folder`, with forward slashes, sorted."""
+    found = []
+    for where, folders, files in os.walk(folder / name, followlinks=True):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        inside = Path(where).relative_to(folder).as_posix()
+        for file in files:
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+                found.append(f"{inside}/{file}")
+    return sorted(found)
+
+
+def _suffixes() -> str:
+    return f"image files end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+
+
+def _error(base: Path, message: str) -> ConfigError:
+    return ConfigError([Diagnostic(message, notes=[line.format(root=base) for line in LAYOUT])])

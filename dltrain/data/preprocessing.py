@@ -1,0 +1,96 @@
+"""How images become the model's input: decided once, stored in the checkpoint, used by every command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dltrain.data.augmentation_base import Augmentation
+from dltrain.data.base import ArraySource, ImageShape, Interpolation, Source
+from dltrain.data.canvas import Canvas
+from dltrain.data.datasets import Dataset
+from dltrain.data.scaling import Scaling
+from dltrain.models.base import Preprocessing as Pretrained
+
+FOLDER_SIZE = 224
+"""Pixels, when neither `data.size` nor pretrained weights say (Krizhevsky et al. 2012 and since)."""
+CANVAS_RATIO = 2
+"""Random resized crops cut from the whole image, shrunk until its longer side is this many times the size:
+a crop of a quarter of the area or more is then never enlarged beyond what the file holds."""
+CENTRE_CROP = 0.875
+"""Share of the shorter side that evaluation keeps after training on random resized crops (224 of 256)."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The model's input shape, the canvas of training and of evaluation images, and the scaling."""
+
+    shape: ImageShape
+    train: Canvas
+    evaluation: Canvas
+    scaling: Scaling
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint."""
+        return {
+            "shape": [self.shape.channels, self.shape.height, self.shape.width], "train": asdict(self.train),
+            "evaluation": asdict(self.evaluation), "scaling": self.scaling.to_dict(),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """What `to_dict` wrote."""
+        return cls(ImageShape(*values["shape"]), Canvas(**values["train"]), Canvas(**values["evaluation"]),
+                   Scaling.from_dict(values["scaling"]))  # fmt: skip
+
+
+def plan_preprocessing(
+    dataset: Dataset, source: Source, augmentations: Sequence[Augmentation], pretrained: Pretrained | None
+) -> Preprocessing:
+    """Sizes and scaling: from the data section, else from the pretrained weights, else from the data itself.
+
+    source: the training split; the scaling's statistics are of it alone.
+    """
+    native = (source.images.shape[2], source.images.shape[3]) if isinstance(source, ArraySource) else None
+    channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
+    size = _size(dataset, native, pretrained)
+    interpolation: Interpolation = "bilinear"
+    if dataset.interpolation != "auto":
+        interpolation = dataset.interpolation
+    elif pretrained is not None:
+        interpolation = pretrained.interpolation
+    crops = bool(augmentations) and augmentations[0].name == "random_resized_crop"
+    if native == size:
+        evaluation = train = Canvas(*size, rule="exact", interpolation=interpolation)
+    else:
+        share = pretrained.crop if pretrained is not None else CENTRE_CROP if crops and native is None else 1.0
+        evaluation = train = Canvas(*size, rule="crop", interpolation=interpolation, crop=share)
+        if crops and native is not None:
+            train = Canvas(*native, rule="exact", interpolation=interpolation)
+        elif crops:
+            height, width = size
+            train = Canvas(CANVAS_RATIO * height, CANVAS_RATIO * width, rule="fit", interpolation=interpolation)
+    if dataset.scaling == "auto" and pretrained is not None:
+        scaling = _pretrained_scaling(pretrained, channels)
+    else:
+        scaling = Scaling.fit("standardize" if dataset.scaling == "auto" else dataset.scaling, source, train)
+    return Preprocessing(ImageShape(channels, *size), train, evaluation, scaling)
+
+
+def _size(dataset: Dataset, native: tuple[int, int] | None, pretrained: Pretrained | None) -> tuple[int, int]:
+    if isinstance(dataset.size, int):
+        return dataset.size, dataset.size
+    if dataset.size is not None:
+        return dataset.size[0], dataset.size[1]
+    if pretrained is not None:
+        return pretrained.size
+    return native or (FOLDER_SIZE, FOLDER_SIZE)
+
+
+def _pretrained_scaling(pretrained: Pretrained, channels: int) -> Scaling:
+    """The weights' mean and std; their average over the channels when the data has another number of them."""
+    mean, std = list(pretrained.mean), list(pretrained.std)
+    if len(mean) != channels:
+        mean, std = [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
+    return Scaling([255 * m for m in mean], [255 * s for s in std])

@@ -1,0 +1,127 @@
+"""Input scaling: (x - mean) / std per channel, on values 0..255. Fitted on the training part, kept in checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dltrain.data.base import ArraySource, Source
+from dltrain.data.canvas import Canvas, load_source, place_all
+from dltrain.data.resources import usable_cores
+
+ScalingKind = Literal["none", "min_max", "standardize"]
+SAMPLE = 2048
+"""Files that statistics are measured on, evenly spaced over the training part; arrays are measured whole."""
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """mean and std per channel, in 0..255."""
+
+    mean: list[float]
+    std: list[float]
+
+    @classmethod
+    def fit(cls, kind: ScalingKind, source: Source, canvas: Canvas) -> Scaling:
+        """The scaling of images `source`, as they lie on the canvas.
+
+        none: to 0..1 (mean 0, std 255). min_max: the channel's smallest and largest value to 0 and 1.
+        standardize: mean 0 and population standard deviation 1. A constant channel becomes 0 everywhere.
+        Sums are exact (integers); of files, at most 2,048 evenly spaced ones are measured.
+        """
+        if kind == "none":
+            channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
+            return cls([0.0] * channels, [255.0] * channels)
+        mean, std = [], []
+        values = np.arange(256)
+        for counts in histogram(source, canvas):
+            n, total, squares = (int((counts * values**power).sum()) for power in (0, 1, 2))
+            if kind == "standardize":
+                mean.append(total / n)
+                std.append(math.sqrt(n * squares - total**2) / n or 1.0)
+            else:
+                present = np.flatnonzero(counts)
+                mean.append(float(present[0]))
+                std.append(float(present[-1] - present[0]) or 1.0)
+        return cls(mean, std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Scaling:
+        """What `to_dict` wrote."""
+        return cls(list(values["mean"]), list(values["std"]))
+
+    def on(self, device: torch.device | str, *, channels_last: bool = False) -> Scaler:
+        """The function, with its constants on the device."""
+        return Scaler(self, torch.device(device), channels_last)
+
+    def apply(self, images: Tensor, *, channels_last: bool = False) -> Tensor:
+        """`images` scaled, once; where it happens every step, use `on`."""
+        return self.on(images.device, channels_last=channels_last).apply(images)
+
+
+class Scaler:
+    """A scaling with its constants on a device."""
+
+    def __init__(self, scaling: Scaling, device: torch.device, channels_last: bool) -> None:
+        self.mean = torch.tensor(scaling.mean, dtype=torch.float64).float().view(1, -1, 1, 1).to(device)
+        self.factor = (1 / torch.tensor(scaling.std, dtype=torch.float64)).float().view(1, -1, 1, 1).to(device)
+        self.format = torch.channels_last if channels_last else torch.preserve_format
+
+    def apply(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 or float, values 0..255, to float32; the input is left as it is."""
+        scaled = images.to(torch.float32, memory_format=self.format)
+        scaled = scaled - self.mean if scaled is images else scaled.sub_(self.mean)
+        return scaled.mul_(self.factor)
+
+
+def histogram(source: Source, canvas: Canvas) -> np.ndarray:
+    """(C, 256) int64: how often each channel has each value."""
+    counts: np.ndarray | None = None
+    for images in _images(source, canvas):
+        found = np.stack([torch.bincount(plane.flatten(), minlength=256).numpy() for plane in images.unbind(1)])
+        counts = found if counts is None else counts + found
+    assert counts is not None
+    return counts
+
+
+def pixel_covariance(source: Source, canvas: Canvas) -> Tensor:
+    """(C, C) float32 population covariance of the channels, of pixels in 0..1 (Krizhevsky et al. 2012).
+
+    Measured on at most 2,048 evenly spaced examples.
+    """
+    n, total, products = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for images in _images(source, canvas, SAMPLE):
+        pixels = images.transpose(0, 1).flatten(1).double() / 255
+        n, total, products = n + pixels.shape[1], total + pixels.sum(1), products + pixels @ pixels.T
+    mean = total / n
+    return (products / n - torch.outer(mean, mean)).float()
+
+
+def _images(source: Source, canvas: Canvas, limit: int | None = None) -> Iterator[Tensor]:
+    """The images on the canvas in parts, (n, C, H, W) uint8; without what lies beside an image on a fit canvas."""
+    if limit is None:
+        limit = len(source) if isinstance(source, ArraySource) else SAMPLE
+    indices = np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).round().astype(np.int64))
+    for start in range(0, len(indices), CHUNK):
+        part = indices[start : start + CHUNK]
+        if isinstance(source, ArraySource):
+            placed, (height, width) = place_all(source, canvas, part)
+            yield placed[:, :, :height, :width]
+            continue
+        images, extents = load_source(source, part, canvas, usable_cores())
+        if canvas.rule != "fit":
+            yield images
+            continue
+        for image, (height, width) in zip(images, extents.tolist(), strict=True):
+            yield image[None, :, :height, :width]

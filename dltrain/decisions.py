@@ -1,0 +1,170 @@
+"""Every `auto` is decided here, once, with its reason; a resume uses what was decided."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dltrain.training import Training
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dltrain.data.base import ImageShape
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an automatic setting became, and why."""
+
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{str(self.value).lower() if isinstance(self.value, bool) else self.value} ({self.reason})"
+
+
+Decisions = dict[str, Decision]
+
+CPU_COMPILE_WORK = 2e13
+GPU_COMPILE_WORK = 1e15
+"""Multiply-adds of a whole training above which compiling is repaid. On 2 cores, CIFAR ResNet-20 compiles in
+32 s and then takes 0.84 of the time (288 -> 343 images/s), so it pays from about 200 s of training."""
+LARGE_NETWORK = 2e7
+"""Multiply-adds an image above which channels_last and compile pay on a CPU: a LeNet-size network (1e6)
+is slower with them, ResNet-20 (4e7) faster."""
+
+
+def pick_device(requested: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device. Raises ValueError when it is not there."""
+    import torch
+
+    if requested == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(requested)
+    except RuntimeError:
+        raise ValueError(f"`{requested}` is not a device; use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"there is no device {requested}: this machine has {count} CUDA GPUs")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("there is no device mps on this machine")
+    if device.type not in ("cpu", "mps"):
+        raise ValueError(f"`{requested}` is not a device that dltrain trains on; use auto, cpu, cuda or mps")
+    return device
+
+
+def decide(training: Training, device: torch.device, multiply_adds: int, images: float) -> Decisions:
+    """Precision, memory format, compile and threads for a training over `images` images in all.
+
+    multiply_adds: of one image's forward pass.
+    """
+    import torch
+
+    work = 3.0 * multiply_adds * images  # the backward pass costs about twice the forward pass
+    return {
+        "device": Decision(str(device), device_name(device)),
+        "precision": _precision(training, device),
+        "channels_last": _channels_last(training, device, multiply_adds),
+        "compile": _compile(training, device, multiply_adds, work),
+        "threads": Decision(torch.get_num_threads(), "torch's choice for this machine"),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the hardware."""
+    import platform
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def _precision(training: Training, device: torch.device) -> Decision:
+    import torch
+
+    if training.precision != "auto":
+        return Decision(training.precision, "set in the experiment")
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return Decision("bfloat16", "the GPU has bfloat16 units")
+    reason = "the GPU has no bfloat16 units" if device.type == "cuda" else "reduced precision is slower on this device"
+    return Decision("float32", reason)
+
+
+def _channels_last(training: Training, device: torch.device, multiply_adds: int) -> Decision:
+    if training.channels_last != "auto":
+        return Decision(training.channels_last, "set in the experiment")
+    if device.type == "cuda":
+        return Decision(True, "tensor cores read NHWC")
+    if multiply_adds < LARGE_NETWORK:
+        return Decision(False, f"no gain for a network of {multiply_adds / 1e6:.3g}M multiply-adds")
+    return Decision(True, f"pays for a network of {multiply_adds / 1e6:.3g}M multiply-adds")
+
+
+def _compile(training: Training, device: torch.device, multiply_adds: int, work: float) -> Decision:
+    compiler = _compiler(device)
+    if training.compile != "auto":
+        if training.compile and compiler is None:
+            return Decision(False, f"asked for, but there is no {_needed(device)} on this machine")
+        return Decision(training.compile, "set in the experiment")
+    threshold = GPU_COMPILE_WORK if device.type == "cuda" else CPU_COMPILE_WORK
+    if device.type not in ("cpu", "cuda"):
+        return Decision(False, f"not supported on {device.type}")
+    if work < threshold:
+        return Decision(False, f"training is too short to repay it: {work:.1e} of {threshold:.0e} multiply-adds")
+    if device.type == "cpu" and multiply_adds < LARGE_NETWORK:
+        return Decision(False, f"no gain for a network of {multiply_adds / 1e6:.3g}M multiply-adds")
+    if compiler is None:
+        return Decision(False, f"there is no {_needed(device)} on this machine")
+    return Decision(True, f"repaid by {work:.1e} multiply-adds; compiler {compiler}")
+
+
+def _compiler(device: torch.device) -> str | None:
+    if device.type == "cuda":
+        from importlib.util import find_spec
+
+        return "triton" if find_spec("triton") is not None else None
+    return next((name for name in ("g++", "clang++", "cl") if shutil.which(name)), None)
+
+
+def _needed(device: torch.device) -> str:
+    return "Triton" if device.type == "cuda" else "C++ compiler"
+
+
+def count_multiply_adds(network: nn.Module, shape: ImageShape) -> int:
+    """Multiply-adds of one image's forward pass, counted by running it once in evaluation mode."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, shape.channels, shape.height, shape.width))
+    network.train(was_training)
+    return int(counter.get_total_flops()) // 2
+
+
+def configure_torch(decisions: Decisions, *, deterministic: bool) -> None:
+    """Set torch's process-wide switches to what was decided, so that the same run gives the same numbers."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(decisions["threads"].value)
+    if str(decisions["device"].value).startswith("cuda"):
+        # cuBLAS is deterministic only with a fixed workspace, which it reads when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.set_float32_matmul_precision("highest" if deterministic else "high")
+        torch.backends.cudnn.allow_tf32 = not deterministic

@@ -1,0 +1,212 @@
+"""Metrics of classification, summed up on the device and read once. Imports torch.
+
+logits_bk: (B, K). labels: (B,) int64. losses: (B,). No update waits for the device, and an update costs the
+same memory whatever came before. `valid` is the number of leading rows that count, for padded batches.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dltrain.config.diagnostics import cells
+
+
+class TrainingMetrics:
+    """Mean loss and accuracy of the training batches since the last `reset`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss_sum = torch.zeros((), dtype=_wide(device), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.examples = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def update(self, losses: Tensor, logits_bk: Tensor, targets: Tensor, valid: int | None = None) -> None:
+        """Add a batch. A soft target (B, K) counts as right when its largest class is predicted."""
+        losses, logits_bk, targets = losses[:valid], logits_bk[:valid], targets[:valid]
+        labels = targets.argmax(dim=1) if targets.ndim == 2 else targets
+        self.loss_sum += losses.sum(dtype=self.loss_sum.dtype)
+        self.correct += (logits_bk.argmax(dim=1) == labels).sum()
+        self.examples += len(losses)
+
+    def compute(self) -> dict[str, float]:
+        """`loss`, `accuracy` and `examples`, all 0 before the first update. Waits for the device once."""
+        sums = torch.stack([self.loss_sum, self.correct.to(self.loss_sum.dtype), self.examples.to(self.loss_sum.dtype)])
+        loss, correct, examples = sums.tolist()
+        n = max(examples, 1.0)
+        return {"loss": loss / n, "accuracy": correct / n, "examples": examples}
+
+    def reset(self) -> None:
+        """Start again from nothing."""
+        for value in self.state_dict().values():
+            value.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums, as tensors."""
+        return {"loss_sum": self.loss_sum, "correct": self.correct, "examples": self.examples}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
+
+
+class ClassificationReport:
+    """What a split says about a classifier: accuracy, loss, calibration, and how each class fares."""
+
+    bins = 15
+    """Equal bins of confidence for the expected calibration error (Guo et al. 2017)."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self.classes = classes
+        wide = _wide(device)
+        self.counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+        self.in_top5 = torch.zeros((), dtype=torch.int64, device=device)
+        self.loss_sum = torch.zeros((), dtype=wide, device=device)
+        self.hits = torch.zeros(self.bins, dtype=wide, device=device)
+        self.confidences = torch.zeros(self.bins, dtype=wide, device=device)
+        self._upper = torch.arange(1, self.bins + 1, device=device)
+
+    @classmethod
+    def from_logits(cls, logits_bk: Tensor, labels: Tensor) -> ClassificationReport:
+        """The report on one batch."""
+        report = cls(logits_bk.shape[1], logits_bk.device)
+        report.update(logits_bk, labels)
+        return report
+
+    @torch.no_grad()
+    def update(self, logits_bk: Tensor, labels: Tensor, losses: Tensor | None = None, valid: int | None = None) -> None:
+        """Add a batch; `losses` are cross-entropies when left out."""
+        logits_bk, labels = logits_bk[:valid].float(), labels[:valid]
+        losses = F.cross_entropy(logits_bk, labels, reduction="none") if losses is None else losses[:valid]
+        confidence, predicted = logits_bk.softmax(dim=1).to(self.hits.dtype).max(dim=1)
+        right = predicted == labels
+        # Not bincount: its result's size is read back from the device.
+        self.counts.index_add_(0, labels * self.classes + predicted, torch.ones_like(labels))
+        if self.classes > 5:
+            self.in_top5 += (logits_bk.topk(5, dim=1).indices == labels[:, None]).sum()
+        self.loss_sum += losses.sum(dtype=self.loss_sum.dtype)
+        # A mask and a sum, not an index_add of floats: that adds in no fixed order on a GPU.
+        inside = (confidence * self.bins).ceil().clamp(1, self.bins)[:, None] == self._upper
+        self.hits += (inside & right[:, None]).sum(dim=0)
+        self.confidences += (inside * confidence[:, None]).sum(dim=0)
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Examples by true class (row) and predicted class (column)."""
+        rows: list[list[int]] = self.counts.view(self.classes, self.classes).tolist()
+        return rows
+
+    @property
+    def examples(self) -> int:
+        """How many examples were measured. Raises ValueError when there were none."""
+        if count := int(self.counts.sum()):
+            return count
+        raise ValueError("no example was measured")
+
+    @property
+    def accuracy(self) -> float:
+        """Share of examples whose largest logit is the true class's."""
+        return int(self.counts.view(self.classes, self.classes).diagonal().sum()) / self.examples
+
+    @property
+    def top5_accuracy(self) -> float | None:
+        """Share of examples whose class is among the five largest logits; None with five classes or fewer."""
+        return int(self.in_top5) / self.examples if self.classes > 5 else None
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return float(self.loss_sum) / self.examples
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: sum over bins of share * abs(accuracy - mean confidence), 0 to 1."""
+        return float((self.hits - self.confidences).abs().sum()) / self.examples
+
+    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Plain numbers, ready for JSON. `macro` are means over the classes that occur or were predicted; a
+        share of nothing is 0, as in scikit-learn."""
+        matrix = self.counts.view(self.classes, self.classes).cpu()
+        support, predicted, right = matrix.sum(dim=1), matrix.sum(dim=0), matrix.diagonal()
+        precision = (right / predicted.clamp_min(1).double()).tolist()
+        recall = (right / support.clamp_min(1).double()).tolist()
+        f1 = (2 * right / (support + predicted).clamp_min(1).double()).tolist()
+        occurs = [i for i, n in enumerate((support + predicted).tolist()) if n]
+        rows = zip(classes, precision, recall, f1, support.tolist(), strict=True)
+        columns = {"precision": precision, "recall": recall, "f1": f1}
+        return {
+            "examples": self.examples,
+            "accuracy": self.accuracy,
+            "top5_accuracy": self.top5_accuracy,
+            "loss": self.loss,
+            "ece": self.ece,
+            "macro": {key: sum(values[i] for i in occurs) / len(occurs) for key, values in columns.items()},
+            "per_class": [
+                {"class": name, "precision": p, "recall": r, "f1": f, "support": n} for name, p, r, f, n in rows
+            ],
+            "confusion_matrix": self.confusion,
+        }
+
+    def table(self, classes: Sequence[str], most: int = 30) -> str:
+        """The report as text. With more than `most` classes, those with the lowest F1 and no matrix."""
+        return table(self.to_dict(classes), most)
+
+
+def table(report: dict[str, Any], most: int = 30) -> str:
+    """What `to_dict` returned, as text for a terminal."""
+    top5 = report["top5_accuracy"]
+    lines = [f"{'examples':<10}{report['examples']:>10}", f"{'accuracy':<10}{report['accuracy']:>10.4f}"]
+    lines += [f"{'top-5':<10}{top5:>10.4f}"] if top5 is not None else []
+    lines += [f"{'loss':<10}{report['loss']:>10.4f}", f"{'ECE':<10}{report['ece']:>10.4f}", ""]
+    rows = report["per_class"]
+    whole = len(rows) <= most
+    if not whole:
+        rows = sorted(rows, key=lambda row: row["f1"])[:most]
+        lines += [f"the {most} of {len(report['per_class'])} classes with the lowest F1:"]
+    names = [_fit(row["class"]) for row in rows]
+    width = max(map(cells, [*names, "macro mean"]))
+    lines.append(f"{'class':<{width}}  precision  recall      F1  support")
+    for name, row in zip(names, rows, strict=True):
+        shares = f"{row['precision']:>9.4f}  {row['recall']:>6.4f}  {row['f1']:>6.4f}"
+        lines.append(f"{_pad(name, width)}  {shares}  {row['support']:>7}")
+    mean = report["macro"]
+    shares = f"{mean['precision']:>9.4f}  {mean['recall']:>6.4f}  {mean['f1']:>6.4f}"
+    lines.append(f"{'macro mean':<{width}}  {shares}  {report['examples']:>7}")
+    if whole:
+        lines += ["", *_matrix(names, width, report["confusion_matrix"])]
+    return "\n".join(lines)
+
+
+def _matrix(names: Sequence[str], width: int, matrix: list[list[int]]) -> list[str]:
+    cell = max(len(str(max(map(max, matrix)))), len(str(len(matrix) - 1))) + 1
+    lines = ["confusion matrix: rows are true classes, columns predicted ones in the same order"]
+    lines.append(" " * (width + 4) + "".join(f"{i:>{cell}}" for i in range(len(matrix))))
+    for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        # A dot for 0: the mistakes stand out.
+        lines.append(f"{_pad(name, width)} {i:>3}" + "".join(f"{n or '.':>{cell}}" for n in row))
+    return lines
+
+
+def _fit(name: str, width: int = 28) -> str:
+    """A class name on one line, cut to a width in terminal cells."""
+    name = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in name)
+    if cells(name) <= width:
+        return name
+    while cells(name) > width - 1:
+        name = name[:-1]
+    return name + "…"
+
+
+def _pad(name: str, width: int) -> str:
+    return name + " " * (width - cells(name))
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """float64, for sums over a data set; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64

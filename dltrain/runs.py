@@ -1,0 +1,202 @@
+"""Run: the directory of one training. It stores the values it is given and knows nothing of the trainer.
+
+    experiment.yaml  environment.json  result.json  metrics.csv  log.txt  events.out.tfevents.*
+    checkpoints/last.pt  checkpoints/best.pt  eval/<split>.json
+
+Tables and events are always written from the whole history, so that after a resume neither holds a row
+twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from dltrain import checkpoints
+from dltrain.checkpoints import CheckpointError, write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+History = Sequence[Mapping[str, float]]
+STATES = ("running", "finished", "interrupted", "failed")
+
+
+class RunError(Exception):
+    """A run that is not there, is in use, or cannot be continued; the message says what to do."""
+
+
+class Run:
+    """A run directory, `runs/<experiment>/<NNN>`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock", timeout=0)
+        self._writer: Any = None
+
+    # -- finding and making
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        """The run directory `path`, made anew."""
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> tuple[Run, Path | None]:
+        """The run at `path`, or of the checkpoint file at `path`, and that file."""
+        path = Path(path)
+        if path.is_file() and path.suffix == ".pt":
+            return cls(path.parent.parent if path.parent.name == "checkpoints" else path.parent), path
+        if (path / "experiment.yaml").is_file():
+            return cls(path), None
+        if not path.exists():
+            raise RunError(f"there is no run or checkpoint at {path}")
+        numbers = sorted(p for p in path.iterdir() if (p / "experiment.yaml").is_file()) if path.is_dir() else []
+        hint = f"; did you mean {numbers[-1]}?" if numbers else ""
+        raise RunError(f"{path} is not a run: it has no experiment.yaml{hint}")
+
+    def lock(self) -> None:
+        """Take the run for this process. Raises RunError when another process has it."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RunError(f"{self.path} is being trained by another process") from None
+
+    def close(self) -> None:
+        """Finish the event file and give the run free."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._lock.release()
+
+    # -- checkpoints
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation metric."""
+        return self.path / "checkpoints" / "best.pt"
+
+    def save(self, state: dict[str, Any], *, best: bool = False) -> None:
+        """Write `last`, and `best` first when this is the best: a crash in between repeats the epoch."""
+        if best:
+            checkpoints.save(self.best, state)
+            checkpoints.copy_atomically(self.best, self.last)
+        else:
+            checkpoints.save(self.last, state)
+
+    def checkpoint(self, which: str) -> tuple[Path, dict[str, Any]]:
+        """The checkpoint `best` or `last`. Raises RunError, naming the other one when that is sound."""
+        path = self.best if which == "best" else self.last
+        if not path.exists():
+            raise RunError(f"{self.path} has no {which} checkpoint{self._offer(path)}")
+        return self.checkpoint_at(path)
+
+    def checkpoint_at(self, path: Path) -> tuple[Path, dict[str, Any]]:
+        """The checkpoint in the file `path`. Raises RunError like `checkpoint`."""
+        try:
+            return path, checkpoints.load(path)
+        except CheckpointError as error:
+            raise RunError(f"{error}{self._offer(path)}") from None
+
+    def _offer(self, refused: Path) -> str:
+        others = [p for p in (self.last, self.best) if p.resolve() != refused.resolve()]
+        return "".join(f"\n{p} is sound: give that path instead" for p in others if checkpoints.is_sound(p))
+
+    # -- what a person reads
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """A JSON file in the run directory, replaced atomically."""
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run directory; empty when it is not there or was cut short."""
+        try:
+            content = json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def log(self, text: str) -> None:
+        """Append to log.txt."""
+        with (self.path / "log.txt").open("a") as file:
+            file.write(text + "\n")
+
+    def record(self, history: History) -> None:
+        """Write the table of all epochs, and the newest epoch's scalars as events."""
+        self._write_table(history)
+        if self._writer is not None and history:
+            self._add_scalars(history[-1])
+            self._writer.flush()
+
+    def start_events(self, history: History, hyperparameters: Mapping[str, Any], images: Tensor | None) -> None:
+        """Begin the event file: hyperparameters, a grid of training images, and the epochs so far.
+
+        images: (B, C, H, W) in 0..1. Event files of an earlier, interrupted process are replaced.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
+
+        old = list(self.path.glob("events.out.tfevents.*"))
+        # A suffix of its own: two processes may start in the same second.
+        self._writer = SummaryWriter(str(self.path), filename_suffix=f".{len(old)}")
+        metrics = dict.fromkeys(("validation/accuracy", "validation/loss", "train/accuracy", "train/loss"))
+        for summary in hparams(dict(hyperparameters), metrics):  # type: ignore[no-untyped-call]
+            self._writer.file_writer.add_summary(summary)
+        if images is not None:
+            self._writer.add_image("train/images", _grid(images), 0)
+        for row in history:
+            self._add_scalars(row)
+        self._writer.flush()
+        for path in old:
+            path.unlink()
+        self._write_table(history)
+
+    def _add_scalars(self, row: Mapping[str, float]) -> None:
+        for tag, value in row.items():
+            if "/" in tag or tag == "lr":
+                self._writer.add_scalar(tag, value, int(row["step"]))
+
+    def _write_table(self, history: History) -> None:
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomically(self.path / "metrics.csv", text.getvalue().encode())
+
+
+def _grid(images: Tensor, columns: int = 8) -> Tensor:
+    """(B, C, H, W) as one picture (3, rows * H, columns * W); grey becomes RGB."""
+    from torchvision.utils import make_grid
+
+    grid: Tensor = make_grid(images, nrow=columns, padding=2)
+    return grid
+
+
+def next_free(folder: Path, prefix: str = "") -> Path:
+    """Make and return the directory `<folder>/<prefix><NNN>` with the next number that nobody has taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [p.name.removeprefix(prefix) for p in folder.iterdir() if p.name.startswith(prefix)]
+    number = max((int(name) for name in taken if name.isdigit()), default=0)
+    while True:
+        number += 1
+        path = folder / f"{prefix}{number:03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # by another process, just now
+            continue
+        return path

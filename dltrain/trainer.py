@@ -1,0 +1,371 @@
+"""The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
+
+    a step:    batch -> augment(batch, step) -> forward and backward -> clip -> optimizer at lr(step) -> average
+    an epoch:  its steps -> evaluate on the validation split -> EpochReport
+
+Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
+is its tensors and its step, at any step. Nothing inside a step waits for the device: the first
+non-finite loss is kept as a flag on the device and read when progress is reported, and before any state
+leaves the trainer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.data.base import Batch, mix
+from dltrain.data.loaders import Loader
+from dltrain.data.pipeline import Pipeline
+from dltrain.metrics import ClassificationReport
+from dltrain.tasks import Classification
+from dltrain.training import EarlyStopping
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is, a few times a second. Loss and accuracy are means over the epoch so far."""
+
+    epoch: int
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+    images_per_second: float
+    seconds: float
+    """Training time of this epoch so far."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """A finished epoch: its number from 1, and its metrics by TensorBoard tag."""
+
+    epoch: int
+    step: int
+    total_steps: int
+    metrics: Row
+    is_best: bool
+    should_stop: bool
+
+
+class NonFiniteError(Exception):
+    """The loss or the weights became infinite or not a number."""
+
+    def __init__(self, step: int, lr: float, what: str) -> None:
+        self.step, self.lr, self.what = step, lr, what
+        super().__init__(f"the {what} became non-finite at step {step} (learning rate {lr:.3g})")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers that steer the loop."""
+
+    seed: int
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    accumulate: int = 1
+    clip_norm: float | None = None
+    evaluate_every: int = 1
+    early_stopping: EarlyStopping | None = None
+    limit_batches: int | None = None
+    progress_seconds: float = 0.25
+
+    @property
+    def epochs(self) -> int:
+        """Epochs, a last incomplete one included."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+
+@dataclass
+class Parts:
+    """What `build` assembles for the trainer."""
+
+    model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    """The model, compiled or not."""
+    optimizer: torch.optim.Optimizer
+    learning_rate: Callable[[int], float]
+    task: Classification
+    pipeline: Pipeline
+    train: Loader
+    validation: Loader | None
+    device: torch.device
+    average: Any = None
+    autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
+    scaler: torch.amp.GradScaler | None = None
+    momentum: Callable[[int], float] | None = None
+
+
+class Trainer:
+    """Trains one model. `run` is the loop; `state_dict` between two events continues it bit-exactly."""
+
+    def __init__(self, parts: Parts, plan: Plan) -> None:
+        self.parts, self.plan = parts, plan
+        self.about: dict[str, Any] = {}
+        """Plain values that a checkpoint carries beside the weights: experiment, classes, preprocessing, decisions."""
+        self.summary: dict[str, str] = {}
+        self.notes: list[str] = []
+        """What this training is, and what there is to say about it before it starts."""
+        self.step = 0
+        self.history: list[Row] = []
+        self.metrics = parts.task.training_metrics()
+        self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=parts.device)
+        self.gradient_norm = torch.zeros((), device=parts.device)
+        self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
+        self._epoch_seconds = 0.0
+
+    def run(self) -> Iterator[Progress | EpochReport]:
+        """Train from the current step to the end, yielding progress and a report per epoch."""
+        if self.should_stop():
+            return
+        batches = self.parts.train.batches(self.step)
+        started = reported = time.perf_counter()
+        self.parts.model.train()
+        while self.step < self.plan.total_steps:
+            self._train_step(next(batches), self.step)
+            self.step += 1
+            now = time.perf_counter()
+            ends = self.step % self.plan.steps_per_epoch == 0 or self.step == self.plan.total_steps
+            if not ends and now - reported < self.plan.progress_seconds:
+                continue
+            if ends:
+                self._synchronise()
+            self._epoch_seconds += time.perf_counter() - started
+            if ends:
+                report = self._finish_epoch()
+                yield report
+                if report.should_stop:
+                    return
+                self.parts.model.train()
+            else:
+                yield self._progress()
+            started = reported = time.perf_counter()
+
+    def _train_step(self, batch: Batch, step: int) -> None:
+        parts, plan = self.parts, self.plan
+        seed_layers(mix(plan.seed, step, "layers"), parts.device)
+        lr = parts.learning_rate(step)
+        for group in parts.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+            if parts.momentum is not None:
+                _set_momentum(group, parts.momentum(step))
+        inputs, targets = parts.pipeline.train(batch, step)
+        for x, y in zip(inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True):
+            with parts.autocast():
+                logits = parts.forward(x)
+            losses = parts.task.loss(logits, y)
+            loss = losses.mean() / plan.accumulate
+            (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
+            self.metrics.update(losses.detach(), logits.detach(), y)
+            bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
+            self.first_bad_step.masked_fill_(bad, step)
+        self._update_weights(step)
+        if parts.average is not None:
+            parts.average.update(parts.model, step)
+
+    def _update_weights(self, step: int) -> None:
+        optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm
+        epoch_ends = (step + 1) % self.plan.steps_per_epoch == 0 or step + 1 == self.plan.total_steps
+        if scaler is not None and (clip is not None or epoch_ends):
+            scaler.unscale_(optimizer)
+        if clip is not None:
+            self.gradient_norm = nn.utils.clip_grad_norm_(self._parameters, clip).detach()
+        elif epoch_ends:
+            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if scaler is not None:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _finish_epoch(self) -> EpochReport:
+        self._raise_if_not_finite()
+        parts, plan = self.parts, self.plan
+        epoch = math.ceil(self.step / plan.steps_per_epoch)
+        trained = self.metrics.compute()
+        row: Row = {"epoch": epoch, "step": self.step, "train/loss": trained["loss"]}
+        row["train/accuracy"] = trained["accuracy"]
+        due = epoch % plan.evaluate_every == 0 or self.step == plan.total_steps
+        started = time.perf_counter()
+        if parts.validation is not None and due:
+            measured = self.evaluate(parts.validation)
+            row["validation/loss"], row["validation/accuracy"] = measured.loss, measured.accuracy
+        row["lr"] = parts.learning_rate(self.step - 1)
+        row["throughput/images_per_second"] = trained["examples"] / max(self._epoch_seconds, 1e-9)
+        row["norm/gradient"] = float(self.gradient_norm)
+        row["norm/weights"] = float(nn.utils.get_total_norm(self._parameters))
+        row["seconds/train"], row["seconds/evaluate"] = self._epoch_seconds, time.perf_counter() - started
+        self.history.append(row)
+        self.metrics.reset()
+        self._epoch_seconds = 0.0
+        is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
+        return EpochReport(epoch, self.step, plan.total_steps, row, is_best, self.should_stop())
+
+    def _progress(self) -> Progress:
+        self._raise_if_not_finite()
+        now = self.metrics.compute()
+        return Progress(
+            epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
+            steps_per_epoch=self.plan.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
+            lr=self.parts.learning_rate(self.step - 1),
+            images_per_second=now["examples"] / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
+        )  # fmt: skip
+
+    def evaluate(self, loader: Loader) -> ClassificationReport:
+        """Loss and metrics on a split, with the averaged weights when there are any."""
+        parts = self.parts
+        averaged = parts.average.model if parts.average is not None else None
+        network = averaged if averaged is not None else parts.model
+        forward = averaged if averaged is not None else parts.forward
+        return evaluate(network, forward, loader, parts.pipeline, parts.task, parts.autocast, self.plan.limit_batches)
+
+    @property
+    def best_metric(self) -> str | None:
+        """The metric that decides which epoch is best; None without a validation split."""
+        if self.plan.early_stopping is not None:
+            return self.plan.early_stopping.metric
+        return "validation/accuracy" if self.parts.validation is not None else None
+
+    def should_stop(self) -> bool:
+        """Whether early stopping has ended the training: a function of the history alone."""
+        stopping = self.plan.early_stopping
+        return stopping is not None and stops_early(self.history, stopping)
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as plain values. Raises NonFiniteError rather than
+        hand out weights that are no numbers."""
+        self._raise_if_not_finite()
+        tensors = [p for p in self.parts.model.state_dict().values() if p.is_floating_point()]
+        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all()):
+            raise NonFiniteError(self.step - 1, self.parts.learning_rate(max(self.step - 1, 0)), "weights")
+        parts = self.parts
+        return {
+            "about": self.about,
+            "step": self.step,
+            "history": [dict(row) for row in self.history],
+            "model": parts.model.state_dict(),
+            "average": parts.average.state_dict() if parts.average is not None else None,
+            "optimizer": parts.optimizer.state_dict(),
+            "scaler": parts.scaler.state_dict() if parts.scaler is not None else None,
+            "metrics": self.metrics.state_dict(),
+            "epoch_seconds": self._epoch_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        parts = self.parts
+        parts.model.load_state_dict(state["model"])
+        parts.optimizer.load_state_dict(state["optimizer"])
+        if parts.average is not None:
+            parts.average.load_state_dict(state["average"])
+        if parts.scaler is not None:
+            parts.scaler.load_state_dict(state["scaler"])
+        self.metrics.load_state_dict(state["metrics"])
+        self.step, self.history = state["step"], [dict(row) for row in state["history"]]
+        self._epoch_seconds = state["epoch_seconds"]
+
+    def sample_images(self, count: int = 32) -> Tensor:
+        """The first training images as the model gets them: (B, C, H, W) float32, scaled back to 0..1."""
+        batches = self.parts.train.batches(0)
+        batch = next(batches)
+        batches.close()
+        inputs, _ = self.parts.pipeline.train(batch, 0)
+        images: Tensor = self.parts.pipeline.scaling.invert(inputs[:count].float())
+        return images.clamp(0, 255).cpu() / 255
+
+    def _raise_if_not_finite(self) -> None:
+        bad = int(self.first_bad_step)
+        if bad >= 0:
+            raise NonFiniteError(bad, self.parts.learning_rate(bad), "loss")
+
+    def _synchronise(self) -> None:
+        if self.parts.device.type == "cuda":
+            torch.cuda.synchronize(self.parts.device)
+
+    def close(self) -> None:
+        """Free the loaders' processes."""
+        self.parts.train.close()
+        if self.parts.validation is not None:
+            self.parts.validation.close()
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, pipeline: Pipeline, task: Classification,
+    autocast: Callable[[], AbstractContextManager[Any]], limit_batches: int | None = None,
+) -> ClassificationReport:  # fmt: skip
+    """Measure a network on every example of a loader, in file order."""
+    report = task.report()
+    was_training = network.training
+    network.eval()
+    for number, (batch, valid) in enumerate(loader.evaluation_batches()):
+        if limit_batches is not None and number >= limit_batches:
+            break
+        inputs = pipeline.evaluate(batch.images)
+        with autocast():
+            logits = forward(inputs)
+        report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
+    network.train(was_training)
+    return report
+
+
+def seed_layers(seed: int, device: torch.device) -> None:
+    """Seed what layers draw from (dropout, stochastic depth). The generators directly: torch.manual_seed
+    takes hundreds of times longer in a CUDA build."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def is_better(value: float, than: float, metric: str, by: float = 0.0) -> bool:
+    """Whether `value` improves on `than` by more than `by`: a loss falls, anything else rises."""
+    return value < than - by if metric.endswith("loss") else value > than + by
+
+
+def best_epoch(history: list[Row], metric: str | None) -> int | None:
+    """Index of the row with the best metric, the earliest among equals; the last row without a metric."""
+    if metric is None:
+        return len(history) - 1 if history else None
+    best: int | None = None
+    for index, row in enumerate(history):
+        if metric in row and (best is None or is_better(row[metric], history[best][metric], metric)):
+            best = index
+    return best
+
+
+def stops_early(history: list[Row], stopping: EarlyStopping) -> bool:
+    """Whether `patience` evaluations in a row have not improved the metric."""
+    best: float | None = None
+    waited = 0
+    for row in history:
+        if (value := row.get(stopping.metric)) is None:
+            continue
+        if best is None or is_better(value, best, stopping.metric, stopping.minimum_change):
+            best, waited = value, 0
+        else:
+            waited += 1
+    return waited >= stopping.patience
+
+
+def _set_momentum(group: dict[str, Any], value: float) -> None:
+    if "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    elif "momentum" in group:
+        group["momentum"] = value

@@ -1,0 +1,129 @@
+"""The sections `training` and `sweep`: how long, in which precision, when to stop, what to search."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from dltrain.config import NonNegative, Positive, PositiveInt, Section, reject
+from dltrain.optim.base import Average
+
+Metric = Literal["validation/loss", "validation/accuracy", "train/loss", "train/accuracy"]
+
+
+class EarlyStopping(Section):
+    """Stop when a metric has not improved for some epochs (Prechelt 1998); `best` keeps the best."""
+
+    patience: PositiveInt = 20
+    """Evaluations without improvement before training stops."""
+    metric: Metric = "validation/loss"
+    """The metric that must improve: a loss falls, an accuracy rises."""
+    minimum_change: NonNegative = 0.0
+    """A smaller improvement than this does not count."""
+
+
+class Training(Section):
+    """How long and how to train."""
+
+    epochs: Positive | None = None
+    """Passes over the training split; fractions allowed. 10 when neither epochs nor steps is given."""
+    steps: PositiveInt | None = None
+    """Optimizer steps, instead of epochs."""
+    batch_size: PositiveInt = 128
+    """Examples per optimizer step."""
+    accumulate: PositiveInt = 1
+    """Parts into which a batch is cut to save memory; gradients are averaged over them."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the network; auto: bfloat16 on GPUs that have it, else float32."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile the network; auto: where it pays and a compiler is found."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory format NHWC for convolutions; auto: where it pays."""
+    deterministic: bool = True
+    """Same YAML, seed and machine give the same weights; false lets cuDNN pick faster kernels."""
+    average: Average | None = None
+    """Running average of the weights, used by validation, `best` and `eval`."""
+    early_stopping: EarlyStopping | None = None
+    """When to stop before the end."""
+    clip_norm: Positive | None = None
+    """Largest norm of the gradient; longer ones are scaled down."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
+    checkpoint_every: Positive = 10.0
+    """Minutes between checkpoints inside an epoch; one is written after every epoch too."""
+    limit_batches: PositiveInt | None = None
+    """Use only this many batches of each split per epoch: to try things out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("epochs") is None and value.get("steps") is None:
+            return {**value, "epochs": 10}
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Training:
+        if self.epochs is not None and self.steps is not None:
+            raise reject("steps", "`training.epochs` and `training.steps` are both given; keep one")
+        if self.batch_size % self.accumulate:
+            message = f"`training.accumulate` must divide `batch_size`: {self.batch_size} / {self.accumulate}"
+            raise reject("accumulate", message)
+        return self
+
+
+class Range(Section):
+    """The values of one key to search: an interval (`low`, `high`) or a list (`choices`)."""
+
+    low: float | int | None = None
+    """Smallest value; two integers make an integer range."""
+    high: float | int | None = None
+    """Largest value."""
+    log: bool = False
+    """Sample the logarithm evenly: for learning rates and weight decay."""
+    step: Positive | int | None = None
+    """Distance between the values."""
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
+    """The values to choose from."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Range:
+        if self.choices is not None:
+            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
+                raise reject("choices", "a range has either `choices` or `low` and `high`")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("a range needs `low` and `high`, or `choices`")
+        if self.low >= self.high:
+            raise reject("high", f"`high` must be above `low` ({self.low:g}), not {self.high:g}")
+        if self.log and self.low <= 0:
+            raise reject("low", f"a log range needs `low` > 0, not {self.low:g}")
+        if self.log and self.step is not None:
+            raise reject("step", "a log range takes no `step`")
+        return self
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the range holds integers only."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Sweep(Section):
+    """Hyperparameter search on the validation split; the test split takes no part."""
+
+    trials: PositiveInt = 100
+    """How many settings to try."""
+    epochs: Positive | None = None
+    """Epochs of each trial, the schedule compressed to fit; null: as many as training."""
+    sampler: Literal["random"] = "random"
+    """How settings are drawn: independently at random (Bergstra & Bengio 2012)."""
+    metric: Metric = "validation/accuracy"
+    """What ranks the trials, at its best epoch."""
+    space: Annotated[dict[str, Range], Field(min_length=1)]
+    """Dotted keys and the values to search for each."""
+
+    @model_validator(mode="after")
+    def _validation_metric(self) -> Sweep:
+        if not self.metric.startswith("validation/"):
+            raise reject("metric", "a sweep is judged on the validation split: validation/accuracy or validation/loss")
+        return self

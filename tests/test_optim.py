@@ -1,0 +1,419 @@
+"""Optimizers, parameter groups and averages. The contract tests run over the catalogue: a new entry is covered."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dltrain.config import ConfigError
+from dltrain.optim import EMA, SGD, AdaGrad, Adam, AdamW, Average, OneCycle, Optimizer
+from dltrain.optim.groups import parameter_groups
+from dltrain.optim.optimizers import form, kernels, set_momentum
+
+CPU = torch.device("cpu")
+NAMES = Optimizer.all_names()
+
+
+def parse(name: str, **options: Any) -> Optimizer:
+    if Optimizer.lookup(name).model_fields["lr"].is_required():  # type: ignore[union-attr]
+        options = {"lr": 0.1, **options}
+    entry = Optimizer.parse({"name": name, **options})
+    assert isinstance(entry, Optimizer)
+    return entry
+
+
+def build(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    return section.build(parameter_groups(model, section), CPU)
+
+
+def variants(name: str) -> list[Optimizer]:
+    """The entry as it is, with weight decay, and with each of its options moved."""
+    moved: dict[str, Any] = {
+        "momentum": 0.9, "nesterov": True, "dampening": 0.5, "betas": [0.8, 0.9], "eps": 1e-3, "amsgrad": True,
+        "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5,
+    }  # fmt: skip
+    fields = Optimizer.lookup(name).model_fields  # type: ignore[union-attr]
+    found = [parse(name), parse(name, weight_decay=0.3)]
+    for key, value in moved.items():
+        if key in fields:
+            found.append(parse(name, **{"momentum": 0.9} if key in ("nesterov", "dampening") else {}, **{key: value}))
+    return found
+
+
+def problem(dimension: int = 6) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
+    """A logistic regression that can be learned."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, dimension, generator=generator)
+    y = (x @ torch.randn(dimension, generator=generator) > 0).long()
+    model = nn.Linear(dimension, 2)
+    with torch.no_grad():
+        model.weight.normal_(0, 0.1, generator=generator)
+        model.bias.zero_()
+    return model, x, y
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor, steps: int) -> float:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+    return float(nn.functional.cross_entropy(model(x), y).detach())
+
+
+# -- the contract of every optimizer
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_step_is_the_formula(name: str) -> None:
+    for section in variants(name):
+        for w, g in ((1.5, 0.4), (-0.7, 3.0)):
+            model = nn.Linear(1, 1, bias=False).double()
+            nn.init.constant_(model.weight, w)
+            optimizer = build(section, model)
+            model.weight.grad = torch.full_like(model.weight, g)
+            optimizer.step()
+            expected = section.first_step(w, g)
+            assert expected is None or model.weight.item() == pytest.approx(expected, rel=1e-9), section
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lowers_a_logistic_loss(name: str) -> None:
+    for variant in variants(name):
+        section = variant.model_copy(update={"lr": 0.05})
+        model, x, y = problem()
+        before = train(model, build(section, model), x, y, 0)
+        assert train(model, build(section, model), x, y, 40) < 0.9 * before, section
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_continues_exactly_from_a_safe_checkpoint(name: str) -> None:
+    for section in variants(name):
+        model, x, y = problem()
+        optimizer = build(section, model)
+        train(model, optimizer, x, y, 3)
+        file = io.BytesIO()
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+        train(model, optimizer, x, y, 3)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+        again = nn.Linear(6, 2)
+        again.load_state_dict(state["model"])
+        continued = build(section, again)
+        continued.load_state_dict(state["optimizer"])
+        assert form(continued) == form(optimizer)
+        train(again, continued, x, y, 3)
+        assert torch.equal(again.weight, model.weight), section
+        assert torch.equal(again.bias, model.bias), section
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_reaches_the_optimizer(name: str) -> None:
+    for section in variants(name):
+        model = nn.Linear(2, 2)
+        defaults = build(section, model).defaults
+        options = section.model_dump(exclude={"name", "no_decay"})
+        found = {key: list(v) if isinstance(v := defaults.get(key), tuple) else v for key in options}
+        assert found == options
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_option_is_an_error(name: str) -> None:
+    with pytest.raises(ValidationError, match="momentun"):
+        parse(name, momentun=0.9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", [{"lr": 0}, {"lr": -1.0}, {"lr": "0.1"}, {"weight_decay": -0.1}, {"lr": True}])
+def test_values_out_of_range_are_errors(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        parse(name, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_never_waits_for_the_device(name: str) -> None:
+    """Fake tensors have no values: reading one on the host raises."""
+    section = parse(name)
+    with FakeTensorMode():
+        model = nn.Linear(3, 3)
+        optimizer = build(section, model)
+        train_step = nn.functional.mse_loss(model(torch.ones(2, 3)), torch.zeros(2, 3))
+        train_step.backward()
+        optimizer.step()
+
+
+def test_catalogue_documents_every_option() -> None:
+    from dltrain.config.section import field_docs
+
+    for name in NAMES:
+        entry = Optimizer.lookup(name)
+        assert entry is not None and entry.summary()
+        assert set(field_docs(entry)) >= set(entry.model_fields) - {"name"}, name
+
+
+# -- single optimizers
+
+
+def test_first_step_facts() -> None:
+    """COMPONENTS: adam and adagrad move by lr at first, rmsprop by lr / sqrt(1 - alpha), adamw shrinks at g = 0."""
+    assert parse("adam").first_step(0.0, 5.0) == pytest.approx(-1e-3)
+    assert parse("adagrad").first_step(0.0, -5.0) == pytest.approx(1e-2)
+    assert parse("rmsprop").first_step(0.0, 5.0) == pytest.approx(-1e-2 / 0.1)
+    assert AdamW(lr=0.1, weight_decay=0.5).first_step(2.0, 0.0) == pytest.approx(2.0 * (1 - 0.05))
+
+
+def test_gradient_descent_shrinks_a_quadratic_by_one_minus_lr_curvature() -> None:
+    w = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
+    optimizer = SGD(lr=0.1).build([{"params": [w], "weight_decay": 0.0}], CPU)
+    for _ in range(5):
+        w.grad = 2.5 * w.detach()
+        optimizer.step()
+    assert w.item() == pytest.approx(3.0 * (1 - 0.25) ** 5, rel=1e-12)
+
+
+def test_defaults_are_the_usual_ones() -> None:
+    assert {name: parse(name).lr for name in NAMES if name != "sgd"} | {"sgd": 0.1} == {
+        "sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-2, "adagrad": 1e-2,
+    }  # fmt: skip
+    assert [parse(n).weight_decay for n in ("sgd", "adam", "adamw")] == [0.0, 0.0, 0.01]
+    with pytest.raises(ValidationError, match="lr"):
+        Optimizer.parse("sgd")
+
+
+def test_nesterov_needs_momentum() -> None:
+    with pytest.raises(ValidationError, match="needs `momentum`"):
+        SGD(lr=0.1, nesterov=True)
+    with pytest.raises(ValidationError, match="must be 0 with `nesterov`"):
+        SGD(lr=0.1, nesterov=True, momentum=0.9, dampening=0.1)
+
+
+@pytest.mark.parametrize("betas", [[0.9], [0.9, 1.0], [0.9, 0.99, 0.999], 0.9])
+def test_betas_are_two_shares(betas: Any) -> None:
+    with pytest.raises(ValidationError, match="betas"):
+        parse("adam", betas=betas)
+
+
+def test_fastest_form_of_the_device() -> None:
+    assert kernels(CPU, ("cpu",)) == {"fused": True}
+    assert kernels(CPU, ()) == {"foreach": False}
+    assert kernels(torch.device("cuda"), ()) == {"foreach": True}
+    model = nn.Linear(2, 2)
+    found = {name: form(build(parse(name), model)) for name in ("sgd", "adam", "adamw", "rmsprop", "adagrad")}
+    assert found == {"sgd": "fused", "adam": "fused", "adamw": "fused", "rmsprop": "loop", "adagrad": "fused"}
+
+
+def test_set_momentum() -> None:
+    model = nn.Linear(2, 2)
+    sgd, adam, adagrad = (build(s, model) for s in (SGD(lr=0.1, momentum=0.9), Adam(), AdaGrad()))
+    for optimizer in (sgd, adam, adagrad):
+        set_momentum(optimizer, 0.85)
+    assert sgd.param_groups[0]["momentum"] == 0.85
+    assert adam.param_groups[0]["betas"] == (0.85, 0.999)
+    assert "momentum" not in adagrad.param_groups[0]
+    assert OneCycle().build_momentum(100, 10) is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_saved_in_another_memory_format_is_laid_out_anew(name: str) -> None:
+    """Fused kernels would mix up a channels_last momentum beside a contiguous weight."""
+
+    def steps(model: nn.Conv2d, optimizer: torch.optim.Optimizer, start: int) -> None:
+        for step in range(start, start + 2):
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
+            optimizer.step()
+
+    section = parse(name, **{"momentum": 0.9} if name in ("sgd", "rmsprop") else {})
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    optimizer = build(section, model)
+    steps(model, optimizer, 0)
+    other = nn.Conv2d(3, 8, 3)
+    other.load_state_dict(model.state_dict())
+    continued = build(section, other)
+    continued.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(model, optimizer, 2), steps(other, continued, 2)
+    assert other.weight.is_contiguous() and not model.weight.is_contiguous()
+    torch.testing.assert_close(other.weight, model.weight)
+
+
+# -- parameter groups
+
+
+def counts(model: nn.Module, no_decay: list[str], weight_decay: float = 0.1) -> dict[float, int]:
+    section = SGD(lr=0.1, weight_decay=weight_decay, no_decay=no_decay)
+    return {group["weight_decay"]: len(group["params"]) for group in parameter_groups(model, section)}
+
+
+def test_resnet18_decays_convolutions_and_the_classifier() -> None:
+    from torchvision.models import resnet18
+
+    with torch.device("meta"):
+        model = resnet18()
+    section = SGD(lr=0.1, weight_decay=0.1, no_decay=["bias", "norm"])
+    decay, exempt = parameter_groups(model, section)
+    assert sorted(p.ndim for p in decay["params"]) == [2] + [4] * 20
+    assert len(exempt["params"]) == 41 and exempt["weight_decay"] == 0.0
+    assert counts(model, []) == {0.1: 62}
+    assert counts(model, ["norm"]) == {0.1: 22, 0.0: 40}
+    assert counts(model, ["fc.*", "layer?.*.downsample.0.weight"]) == {0.1: 57, 0.0: 5}
+
+
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "resnetv2_50", "evonorm", "vit_tiny_patch16_224", "efficientnet_b0", "frn"]
+)
+def test_norms_of_timm_are_found(name: str) -> None:
+    """Everything that is a matrix or a kernel decays; vectors of norms and biases do not."""
+    import timm
+    from timm.layers import EvoNorm2dS0, FilterResponseNormTlu2d
+
+    with torch.device("meta"):
+        special = {"evonorm": EvoNorm2dS0, "frn": FilterResponseNormTlu2d}
+        if name in special:
+            model: nn.Module = nn.Sequential(nn.Conv2d(3, 32, 1, bias=False), special[name](32))
+        else:
+            model = timm.create_model(name)
+    section = SGD(lr=0.1, weight_decay=0.1, no_decay=["bias", "norm"])
+    decay, _ = parameter_groups(model, section)
+    names = {id(p): key for key, p in model.named_parameters()}
+    left = {names[id(p)] for p in decay["params"] if p.ndim <= 1}
+    # ConvNeXt's layer scale is a vector, and no norm: it decays unless a pattern says otherwise.
+    assert all(key.endswith(".gamma") for key in left), left
+    assert sum(p.ndim > 1 for p in decay["params"]) == sum(
+        p.ndim > 1 for key, p in model.named_parameters() if not key.endswith("bias")
+    )
+
+
+def test_words_exempt_what_they_say() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU(4), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(4, 2))
+    assert counts(model, ["bias"]) == {0.1: 4, 0.0: 3}
+    assert counts(model, ["norm"]) == {0.1: 5, 0.0: 2}
+    assert counts(model, ["activation"]) == {0.1: 6, 0.0: 1}
+    assert counts(model, ["bias", "norm", "activation"]) == {0.1: 2, 0.0: 5}
+    assert counts(model, ["bias", "norm"], weight_decay=0.0) == {0.0: 7}
+    assert counts(nn.Linear(2, 2), ["norm", "activation"]) == {0.1: 2}  # a word may match nothing: recipes are shared
+    assert counts(nn.MultiheadAttention(4, 1), ["activation"]) == {0.1: 4}
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    assert counts(model, ["bias"]) == {0.1: 1, 0.0: 1}
+    model.requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        counts(model, [])
+
+
+def test_shared_parameters_count_once() -> None:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    assert counts(nn.Sequential(first, second), ["bias"]) == {0.1: 1, 0.0: 2}
+
+
+def test_a_pattern_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        counts(nn.Sequential(nn.Linear(2, 2)), ["0.wieght", "nowhere.*"])
+    assert len(caught.value.diagnostics) == 2
+    text = str(caught.value)
+    assert "`0.wieght` in `optimizer.no_decay` matches no parameter" in text and "did you mean `0.weight`?" in text
+
+
+@pytest.mark.parametrize("word", ["biases", "norms", "Norm", "activations"])
+def test_a_misspelt_word_is_an_error_without_a_model(word: str) -> None:
+    with pytest.raises(ValidationError, match="did you mean"):
+        SGD(lr=0.1, no_decay=[word])
+
+
+# -- averages
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def average(**options: Any) -> tuple[nn.Module, Any]:
+    model = network()
+    section = Average.parse({"name": "ema", **options})
+    assert isinstance(section, EMA)
+    return model, section.build(model)
+
+
+def test_constant_weights_stay_what_they_are() -> None:
+    model, ema = average()
+    for step in range(5):
+        ema.update(model, step)
+    assert torch.equal(ema.model[0].weight, model[0].weight)
+    assert not ema.model.training and not any(p.requires_grad for p in ema.model.parameters())
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_start_fades_with_decay_to_the_power_of_steps(every: int) -> None:
+    model, ema = average(decay=0.9, update_every=every)
+    model.double(), ema.model.double()
+    start = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight.zero_()
+    for step in range(20):
+        ema.update(model, step)
+    torch.testing.assert_close(ema.model[0].weight, start * 0.9**20, rtol=1e-12, atol=0)
+
+
+def test_average_agrees_with_torch() -> None:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    model, ema = average(decay=0.8)
+    reference = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    reference.update_parameters(model)  # torch's first update copies
+    for step in range(6):
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn_like(model[0].weight))
+        ema.update(model, step)
+        reference.update_parameters(model)
+    torch.testing.assert_close(ema.model[0].weight, reference.module[0].weight)
+
+
+def test_warmup_forgets_the_first_weights() -> None:
+    model, ema = average(decay=0.999, warmup=True)
+    with torch.no_grad():
+        model[0].bias.fill_(1.0)
+        ema.model[0].bias.zero_()
+    left = 1.0
+    for step in range(30):
+        ema.update(model, step)
+        left *= min(0.999, (1 + step) / (10 + step))
+    assert 1 - ema.model[0].bias[0].item() == pytest.approx(left, abs=1e-6) and left < 1e-6
+
+
+def test_buffers_are_copied() -> None:
+    model, ema = average()
+    model(torch.randn(8, 3)), model(torch.randn(8, 3))
+    ema.update(model, 0)
+    assert torch.equal(ema.model[1].running_var, model[1].running_var)
+    assert ema.model[1].num_batches_tracked.item() == 2
+
+
+def test_average_continues_exactly_and_never_waits_for_the_device() -> None:
+    model, ema = average(decay=0.9)
+    model2, ema2 = average(decay=0.9)
+    with torch.no_grad():
+        model[0].weight.mul_(3)
+    ema.update(model, 0)
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "average": ema.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    model2.load_state_dict(state["model"]), ema2.load_state_dict(state["average"])
+    ema.update(model, 1), ema2.update(model2, 1)
+    assert all(torch.equal(a, b) for a, b in zip(ema.model.parameters(), ema2.model.parameters(), strict=True))
+    with FakeTensorMode():
+        fake, ema.model = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
+        ema.update(fake, 2)

@@ -1,0 +1,245 @@
+"""Learning-rate schedules: against torch's schedulers, against published values, and as shapes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.optim import lr_scheduler as reference
+
+from dltrain.config import ConfigError
+from dltrain.optim import Cosine, Exponential, Schedule, Step, Warmup
+
+TOTAL, PER_EPOCH = 120, 10
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "step": {"epochs": 4.0},
+    "multi_step": {"epochs": [4.0, 8.0]},
+    "exponential": {"gamma": 0.9, "epochs": 1.0},
+}
+"""Options for the entries that need some."""
+
+
+def parse(name: str, **options: Any) -> Schedule:
+    section = Schedule.parse({"name": name, **options})
+    assert isinstance(section, Schedule)
+    return section
+
+
+def values(section: Schedule, lr: float = 1.0, total: int = TOTAL, per_epoch: int = PER_EPOCH) -> list[float]:
+    function = section.build(lr, total, per_epoch)
+    return [function(step) for step in range(total)]
+
+
+def torch_values(cls: Any, lr: float = 1.0, total: int = TOTAL, **options: Any) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler = cls(optimizer, **options)
+        for _ in range(total):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if len(found) < total:
+                scheduler.step()
+    return found
+
+
+# -- every schedule
+
+
+@pytest.mark.parametrize("name", Schedule.all_names())
+def test_contract(name: str) -> None:
+    section = parse(name, **EXAMPLES.get(name, {}))
+    found = values(section, lr=0.3)
+    assert found == values(section, lr=0.3), "a pure function of the step"
+    assert max(found) == pytest.approx(0.3), "lr is the peak"
+    assert all(0 <= lr <= 0.3 + 1e-12 and isinstance(lr, float) for lr in found)
+    peak = found.index(max(found))
+    assert all(b <= a + 1e-12 for a, b in zip(found[peak:], found[peak + 1 :], strict=False)), "falls after its peak"
+    assert section.remarks(TOTAL, PER_EPOCH) == []
+    short = section.compressed(0.5)
+    assert short.name == name
+    half = values(short, lr=0.3, total=TOTAL // 2)
+    assert half == pytest.approx(found[::2], abs=0.015), "the same shape in half the time"
+
+
+@pytest.mark.parametrize("name", [n for n in Schedule.all_names() if n != "one_cycle"])
+def test_warmup_reaches_lr_at_its_end_and_goes_on_from_there(name: str) -> None:
+    section = parse(name, **EXAMPLES.get(name, {}), warmup={"epochs": 1.5, "start": 0.1})
+    found = values(section, lr=2.0)
+    assert found[:16] == pytest.approx([0.2 + 1.8 * t / 15 for t in range(16)])
+    assert found[15] == 2.0 == max(found)
+
+
+def test_catalogue() -> None:
+    assert Schedule.all_names()[:8] == [
+        "constant", "step", "multi_step", "exponential", "cosine", "linear", "polynomial", "one_cycle",
+    ]  # fmt: skip
+    from dltrain.config.section import field_docs
+
+    for name in Schedule.all_names():
+        entry = Schedule.lookup(name)
+        assert entry is not None and entry.summary()
+        assert set(field_docs(entry)) >= set(entry.model_fields) - {"name"}, name
+
+
+# -- against torch
+
+
+@pytest.mark.parametrize(
+    ("section", "cls", "options"),
+    [
+        (parse("constant"), reference.ConstantLR, {"factor": 1.0}),
+        (parse("step", steps=17, gamma=0.3), reference.StepLR, {"step_size": 17, "gamma": 0.3}),
+        (parse("step", epochs=3.0), reference.StepLR, {"step_size": 30}),
+        (parse("multi_step", steps=[40, 90]), reference.MultiStepLR, {"milestones": [40, 90]}),
+        (parse("multi_step", epochs=[2.5, 9.0], gamma=0.5), reference.MultiStepLR,
+         {"milestones": [25, 90], "gamma": 0.5}),
+        (parse("exponential", gamma=0.97, steps=1), reference.ExponentialLR, {"gamma": 0.97}),
+        (parse("exponential", gamma=0.5, epochs=2.5), reference.ExponentialLR, {"gamma": 0.5 ** (1 / 25)}),
+        (parse("cosine"), reference.CosineAnnealingLR, {"T_max": TOTAL}),
+        (parse("cosine", end=0.1), reference.CosineAnnealingLR, {"T_max": TOTAL, "eta_min": 0.1}),
+        (parse("cosine", end_lr=0.02), reference.CosineAnnealingLR, {"T_max": TOTAL, "eta_min": 0.02}),
+        (parse("linear"), reference.LinearLR, {"start_factor": 1.0, "end_factor": 0.0, "total_iters": TOTAL}),
+        (parse("linear", end=0.2), reference.LinearLR, {"start_factor": 1.0, "end_factor": 0.2, "total_iters": TOTAL}),
+        (parse("polynomial", power=2.0), reference.PolynomialLR, {"total_iters": TOTAL, "power": 2.0}),
+        (parse("one_cycle"), reference.OneCycleLR, {"max_lr": 1.0, "total_steps": TOTAL}),
+        (parse("one_cycle", peak=0.45, start=0.1, end=0.01), reference.OneCycleLR,
+         {"max_lr": 1.0, "total_steps": TOTAL, "pct_start": 0.45, "div_factor": 10.0, "final_div_factor": 10.0}),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)  # fmt: skip
+def test_agrees_with_torch(section: Schedule, cls: Any, options: dict[str, Any]) -> None:
+    assert values(section) == pytest.approx(torch_values(cls, **options), rel=1e-6, abs=1e-12)
+
+
+def test_momentum_of_one_cycle_agrees_with_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    scheduler = reference.OneCycleLR(optimizer, max_lr=1.0, total_steps=TOTAL)
+    momentum = parse("one_cycle").build_momentum(TOTAL, PER_EPOCH)
+    assert momentum is not None
+    for step in range(TOTAL):
+        assert momentum(step) == pytest.approx(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        if step < TOTAL - 1:
+            scheduler.step()
+    assert parse("one_cycle", cycle_momentum=False).build_momentum(TOTAL, PER_EPOCH) is None
+    assert parse("cosine").build_momentum(TOTAL, PER_EPOCH) is None
+
+
+# -- published values
+
+
+def test_notes_recipe() -> None:
+    """lr 0.1 -> 0.4 over 5 epochs, then cosine to 0 over 145."""
+    per_epoch = 49
+    function = Cosine(warmup=Warmup(epochs=5.0, start=0.25)).build(0.4, 150 * per_epoch, per_epoch)
+    at = {epoch: round(function(epoch * per_epoch), 6) for epoch in (0, 1, 2, 3, 4, 5, 50, 100, 150)}
+    assert list(at.values()) == [0.1, 0.16, 0.22, 0.28, 0.34, 0.4, 0.312237, 0.106318, 0.0]
+    absolute = Cosine(warmup=Warmup(epochs=5.0, start_lr=0.1)).build(0.4, 150 * per_epoch, per_epoch)
+    assert [absolute(t) for t in range(500)] == pytest.approx([function(t) for t in range(500)])
+
+
+def test_facts() -> None:
+    cosine = parse("cosine").build(1.0, 100, 10)
+    assert (cosine(0), cosine(50), cosine(100)) == pytest.approx((1.0, 0.5, 0.0))
+    assert parse("polynomial", power=2.0).build(1.0, 100, 10)(50) == pytest.approx(0.25)
+    assert parse("linear", end=0.5).build(1.0, 100, 10)(50) == pytest.approx(0.75)
+    found = values(parse("one_cycle"), total=1000)
+    assert (found[0], max(found), found[-1]) == pytest.approx((0.04, 1.0, 4e-6))
+    milestone = parse("multi_step", steps=[32000, 48000]).build(0.1, 64000, 391)
+    assert [milestone(t) for t in (31999, 32000, 47999, 48000)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+
+
+def test_milestones_count_from_the_start_whatever_the_warmup() -> None:
+    """As in 1706.02677: warm-up for 5 epochs, drops at 30 and 60."""
+    function = parse("step", epochs=30.0, warmup={"epochs": 5.0}).build(1.0, 900, 10)
+    assert [function(t) for t in (50, 299, 300, 599, 600)] == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01])
+    function = parse("multi_step", epochs=[30.0, 60.0], warmup={"epochs": 5.0}).build(1.0, 900, 10)
+    assert [function(t) for t in (50, 299, 300, 599, 600)] == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01])
+
+
+def test_other_schedules_run_over_what_the_warmup_leaves() -> None:
+    function = Cosine(warmup=Warmup(steps=20)).build(1.0, 120, 10)
+    assert function(0) == 0.0
+    assert function(10) == pytest.approx(0.5)
+    assert function(70) == pytest.approx(0.5)  # half-way through the 100 steps that are left
+    fall = Exponential(gamma=0.5, steps=10, warmup=Warmup(steps=20)).build(1.0, 120, 10)
+    assert fall(30) == pytest.approx(0.5)
+
+
+# -- compression
+
+
+def test_compression_scales_every_time_and_nothing_else() -> None:
+    section = parse("multi_step", epochs=[80.0, 120.0], gamma=0.2, warmup={"epochs": 5.0, "start": 0.1})
+    short = section.compressed(1 / 10)
+    assert (
+        short.model_dump()
+        == parse("multi_step", epochs=[8.0, 12.0], gamma=0.2, warmup={"epochs": 0.5, "start": 0.1}).model_dump()
+    )
+    steps = parse("step", steps=30000, warmup={"steps": 500}).compressed(1 / 1000)
+    assert steps.steps == 30 and steps.warmup.steps == 0  # type: ignore[attr-defined,union-attr]
+    assert parse("cosine").compressed(0.1) == Cosine()
+
+
+@pytest.mark.parametrize("name", Schedule.all_names())
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_fits_into_very_few_steps(name: str, total: int) -> None:
+    section = parse(name, **EXAMPLES.get(name, {}), **({} if name == "one_cycle" else {"warmup": {"epochs": 2.0}}))
+    found = values(section.compressed(total / TOTAL), total=total)
+    assert all(math.isfinite(lr) and 0 <= lr <= 1 for lr in found) and max(found) > 0
+    again = parse(**section.compressed(total / TOTAL).model_dump())  # the resolved experiment is read back
+    assert values(again, total=total) == found
+
+
+# -- mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "cosine", "warmup": {"start": 0.1}}, "a warm-up needs a time"),
+        ({"name": "cosine", "warmup": {"epochs": 1.0, "steps": 5}}, "both given"),
+        ({"name": "cosine", "warmup": {"epochs": 1.0, "start": 0.1, "start_lr": 0.1}}, "keep one"),
+        ({"name": "cosine", "warmup": {"epochs": -1.0}}, "greater than or equal to 0"),
+        ({"name": "cosine", "end": 0.1, "end_lr": 0.1}, "keep one"),
+        ({"name": "cosine", "end": 1.5}, "less than or equal to 1"),
+        ({"name": "step"}, "schedule `step` needs a time: `epochs: 30`"),
+        ({"name": "step", "epochs": 0.0}, "greater than 0"),
+        ({"name": "step", "epochs": 1.0, "steps": 5}, "both given"),
+        ({"name": "multi_step", "epochs": []}, "`epochs` is empty"),
+        ({"name": "multi_step", "epochs": [80.0, 40.0]}, "must rise: 40, 80"),
+        ({"name": "exponential", "epochs": 1.0}, "gamma"),
+        ({"name": "one_cycle", "warmup": {"epochs": 1.0}}, "has its own warm-up"),
+        ({"name": "one_cycle", "low_momentum": 0.99}, "must not be above"),
+    ],
+)
+def test_mistakes_are_found_in_the_file(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Schedule.parse(options)
+
+
+@pytest.mark.parametrize("length", [{"epochs": 12.0}, {"steps": 120}, {"steps": 500}])
+def test_a_warmup_as_long_as_the_training_is_an_error(length: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"the warm-up takes .* steps, and the whole training only 120"):
+        values(parse("cosine", warmup=length))
+
+
+def test_a_drop_inside_the_warmup_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"the first drop .*step 20.* comes before the warm-up ends .*step 50"):
+        values(parse("multi_step", epochs=[2.0, 8.0], warmup={"epochs": 5.0}))
+    with pytest.raises(ConfigError, match="before the warm-up ends"):
+        values(Step(epochs=2.0, warmup=Warmup(epochs=5.0)))
+
+
+def test_drops_that_never_come_are_remarked_on() -> None:
+    (remark,) = parse("multi_step", epochs=[8.0, 20.0]).remarks(TOTAL, PER_EPOCH)
+    assert remark.startswith("only 1 of 2 drops") and "ends at step 120, before step 200" in remark
+    (remark,) = parse("step", epochs=30.0).remarks(TOTAL, PER_EPOCH)
+    assert remark.startswith("no drop of the learning rate happens")
