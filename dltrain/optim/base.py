@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from dltrain.config import (
     Choice,
@@ -49,12 +49,13 @@ class Optimizer(Choice):
     """Parameters without weight decay: `bias`, `norm` (of normalisation layers), `activation` (of trainable
     activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
 
-    @model_validator(mode="after")
-    def _no_misspelt_word(self) -> Optimizer:
-        for word in self.no_decay:
+    @field_validator("no_decay")
+    @classmethod
+    def _no_misspelt_word(cls, words: list[str]) -> list[str]:
+        for word in words:
             if word not in EXEMPTIONS and word.isalpha() and (near := suggest(word, EXEMPTIONS)):
                 raise reject("no_decay", f"`{word}` is no group of parameters; did you mean `{near}`?")
-        return self
+        return words
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
         """The torch optimizer of parameter groups that carry their own `weight_decay`."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from dltrain.config import Fraction, NonNegative, Positive, Probability, reject
 from dltrain.optim.base import Optimizer
@@ -116,11 +116,12 @@ class AdamOptions(Optimizer):
     amsgrad: bool = False
     """Divide by the largest mean square so far (1904.09237)."""
 
-    @model_validator(mode="after")
-    def _two_betas(self) -> AdamOptions:
-        if len(self.betas) != 2:
-            raise reject("betas", f"`betas` are two numbers, of the gradient and of its square, not {len(self.betas)}")
-        return self
+    @field_validator("betas")
+    @classmethod
+    def _two(cls, betas: list[float]) -> list[float]:
+        if len(betas) != 2:
+            raise reject("betas", f"`betas` are two numbers, of the gradient and of its square, not {len(betas)}")
+        return betas
 
     def _arguments(self, device: torch.device) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dltrain.config import (
     ConfigError,
@@ -72,14 +72,19 @@ class MultiStep(Schedule):
     gamma: Positive = 0.1
     """Factor of each drop."""
 
+    @field_validator("epochs", "steps")
+    @classmethod
+    def _rising(cls, times: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        key = str(info.field_name)
+        if times is not None and not times:
+            raise reject(key, f"`{key}` is empty: it lists when the learning rate drops; `constant` never drops it")
+        if times is not None and times != sorted(times):
+            raise reject(key, f"the times in `{key}` must rise: {', '.join(f'{t:g}' for t in sorted(times))}")
+        return times
+
     @model_validator(mode="after")
     def _agree(self) -> MultiStep:
         one_unit(self, self.epochs, self.steps, "schedule `multi_step`", "`epochs: [80, 120]`", "`steps: [32000]`")
-        for key, times in (("epochs", self.epochs), ("steps", self.steps)):
-            if times is not None and not times:
-                raise reject(key, f"`{key}` is empty: it lists when the learning rate drops; `constant` never drops it")
-            if times is not None and list(times) != sorted(times):
-                raise reject(key, f"the times in `{key}` must rise: {', '.join(f'{t:g}' for t in sorted(times))}")
         return self
 
     def _milestones(self, steps_per_epoch: int) -> list[int]:
