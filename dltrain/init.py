@@ -68,7 +68,7 @@ def look(path: Path) -> Findings:
         raise ConfigError([Diagnostic(message, notes=("a folder holds one sub-folder of images per class",))])
     splits = dataset.load()
     if isinstance(splits.train, ArraySource):
-        count, channels, height, width = splits.train.images.shape
+        channels, height, width = splits.train.images.shape[1:]
         return Findings(dataset, f"path: {path}", splits, [(width, height)], channels == 1)
     sizes, modes = _headers(splits.train)
     return Findings(dataset, f"root: {path}", splits, sizes, modes <= {"1", "L"})

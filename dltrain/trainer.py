@@ -340,12 +340,20 @@ def is_better(value: float, than: float, metric: str, by: float = 0.0) -> bool:
 
 
 def best_epoch(history: list[Row], metric: str | None) -> int | None:
-    """Index of the row with the best metric, the earliest among equals; the last row without a metric."""
+    """Index of the row with the best metric; the last row without a metric.
+
+    Among equal accuracies the one with the lower loss is best, then the earliest.
+    """
     if metric is None:
         return len(history) - 1 if history else None
     best: int | None = None
+    loss = metric.replace("accuracy", "loss")
     for index, row in enumerate(history):
-        if metric in row and (best is None or is_better(row[metric], history[best][metric], metric)):
+        if metric not in row:
+            continue
+        if best is None or is_better(row[metric], history[best][metric], metric):
+            best = index
+        elif row[metric] == history[best][metric] and row[loss] < history[best][loss]:
             best = index
     return best
 

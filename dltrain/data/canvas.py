@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -71,7 +71,7 @@ def decode(path: str | os.PathLike[str], channels: int) -> Tensor:
             warnings.simplefilter("ignore")  # about odd metadata; the pixels are read, or an error is raised
             pixels = _to_uint8(ImageOps.exif_transpose(image), {1: "L", 3: "RGB"}[channels])
     except Exception as error:  # decoders of damaged files raise whatever comes to their mind
-        what = "is not an image" if isinstance(error, Image.UnidentifiedImageError) else f"cannot be read: {error}"
+        what = "is not an image" if isinstance(error, UnidentifiedImageError) else f"cannot be read: {error}"
         missing = isinstance(error, FileNotFoundError)
         message = f"there is no file {path}" if missing else f"the image file {path} {what}"
         note = "" if missing else "delete the file, or replace it by an undamaged one"
@@ -155,8 +155,8 @@ def place_all(source: ArraySource, canvas: Canvas, indices: np.ndarray | None = 
     if first.shape == pixels[0].shape and canvas.crop == 1:
         return pixels, extent
     placed = torch.empty(len(pixels), *first.shape, dtype=torch.uint8)
-    for out, part in zip(placed.split(256), pixels.split(256), strict=True):
-        out.copy_(place(part, canvas)[0])
+    for start in range(0, len(pixels), 256):
+        placed[start : start + 256] = place(pixels[start : start + 256], canvas)[0]
     return placed, extent
 
 

@@ -26,6 +26,9 @@ class Scaling(Protocol):
     def apply(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or float32 in 0..255 to float32."""
 
+    def invert(self, scaled: Tensor) -> Tensor:
+        """The way back, to float32 in 0..255."""
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -74,8 +74,8 @@ class Scaler:
     """A scaling with its constants on a device."""
 
     def __init__(self, scaling: Scaling, device: torch.device, channels_last: bool) -> None:
-        self.mean = torch.tensor(scaling.mean, dtype=torch.float64).float().view(1, -1, 1, 1).to(device)
-        self.factor = (1 / torch.tensor(scaling.std, dtype=torch.float64)).float().view(1, -1, 1, 1).to(device)
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (scaling.mean, scaling.std))
+        self.mean, self.std, self.factor = (t.float().to(device) for t in (mean, std, 1 / std))
         self.format = torch.channels_last if channels_last else torch.preserve_format
 
     def apply(self, images: Tensor) -> Tensor:
@@ -83,6 +83,10 @@ class Scaler:
         scaled = images.to(torch.float32, memory_format=self.format)
         scaled = scaled - self.mean if scaled is images else scaled.sub_(self.mean)
         return scaled.mul_(self.factor)
+
+    def invert(self, inputs: Tensor) -> Tensor:
+        """Scaled images back to values 0..255, float32."""
+        return inputs * self.std + self.mean
 
 
 def histogram(source: Source, canvas: Canvas) -> np.ndarray:

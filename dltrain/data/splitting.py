@@ -50,10 +50,11 @@ def class_quotas(share: float | int, counts: np.ndarray) -> np.ndarray:
     if isinstance(share, float):
         return np.array([round(share * n) for n in counts.tolist()], dtype=np.int64)
     exact = [Exact(share * n, int(counts.sum())) for n in counts.tolist()]
-    quotas = np.array([int(q) for q in exact], dtype=np.int64)
-    order = sorted(range(len(exact)), key=lambda k: (quotas[k] - exact[k], k))
-    quotas[order[: share - int(quotas.sum())]] += 1
-    return quotas
+    quotas = [int(quota) for quota in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda k: (quotas[k] - exact[k], k))
+    for label in by_remainder[: share - sum(quotas)]:
+        quotas[label] += 1
+    return np.array(quotas, dtype=np.int64)
 
 
 def hold_out(

@@ -1,0 +1,93 @@
+"""What the machine has to spare, and what that means for the data path: each choice comes with its numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dltrain.data.base import ArraySource, Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from dltrain.data.canvas import Canvas
+
+MOST_WORKERS = 16
+"""Decoding processes beyond which more do not pay: each takes about 300 MB and seconds to start."""
+UNKNOWN_MEMORY = 4 * 10**9
+"""Bytes assumed to be free where the operating system does not say."""
+
+
+def choose_loader(
+    source: Source, canvas: Canvas, device: torch.device, requested: Literal["auto", "resident", "streaming"]
+) -> tuple[Literal["resident", "streaming"], str]:
+    """The loader for a split, and the reason. resident when the images fit into half of the free memory."""
+    if requested != "auto":
+        return requested, "set in the experiment"
+    channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
+    need = len(source) * channels * canvas.height * canvas.width
+    if isinstance(source, ArraySource) and device.type == "cpu" and need == source.images.nbytes:
+        return "resident", f"{size(need)} of images are in memory already"
+    free = free_memory(device)
+    where = "on the GPU" if device.type == "cuda" else "in memory"
+    numbers = f"{size(need)} of images, {size(free)} free {where}"
+    return ("resident" if need <= free / 2 else "streaming"), numbers
+
+
+def choose_workers(source: Source, requested: int | Literal["auto"]) -> tuple[int, str]:
+    """How many processes decode for the streaming loader, and the reason."""
+    if isinstance(source, ArraySource):
+        return 0, "the images are in memory; there is nothing to decode"
+    if requested != "auto":
+        return requested, "set in the experiment"
+    cores = usable_cores()
+    workers = min(max(cores - 1, 1), MOST_WORKERS)
+    return workers, f"{cores} cores to use, one of them for training"
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes on a CUDA device; else of main memory, within the limit of a container."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [amount for amount in (_available(), _left_in_container()) if amount is not None]
+    return min(found, default=UNKNOWN_MEMORY)
+
+
+def _available() -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of all memory
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
+
+
+def _left_in_container() -> int | None:
+    """What cgroups leave of their limit."""
+    base = Path("/sys/fs/cgroup")
+    for limit, used in (("memory.max", "memory.current"),
+                        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):  # fmt: skip
+        with contextlib.suppress(OSError, ValueError):  # "max" stands for no limit
+            return max(int((base / limit).read_text()) - int((base / used).read_text()), 0)
+    return None
+
+
+def size(count: float) -> str:
+    """Bytes for people: `153.6 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,183 @@
+"""The streaming loader: images come from files (decoded by worker processes) or from main memory, batch by batch.
+
+order -> paths -> workers decode and place -> pinned memory -> copied ahead on a side stream -> batch
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Iterable, Iterator
+from itertools import count
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.base import ArraySource, Batch, FileSource, Source
+from dltrain.data.canvas import Canvas, load_files, place_all
+from dltrain.data.loaders import Loader
+from dltrain.data.order import evaluation_indices
+
+Images = tuple[Tensor, Tensor | None]
+"""(B, C, H, W) uint8, and (B, 2) int64 extents on a fit canvas."""
+PREFETCH = 2
+"""Batches that each worker decodes ahead."""
+
+
+class StreamingLoader(Loader):
+    """Reads images when their batch is due. Each of its two streams, training and evaluation, has its own
+    workers, started when it is first used, and gives one iterator at a time."""
+
+    def __init__(
+        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, workers: int = 0
+    ) -> None:
+        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device)
+        self.workers = workers
+        self._pools: dict[str, Pool] = {}
+        self._open: WeakSet[Generator[Any, None, None]] = WeakSet()
+
+    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
+        return self._opened(self._train(start_step))
+
+    def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
+        return self._opened(self._evaluate())
+
+    def _train(self, start_step: int) -> Generator[Batch, None, None]:
+        images = self._images("train", self.order.batches(start_step))
+        for step, (pixels, extents) in zip(count(start_step), images, strict=False):
+            indices, epochs = self.examples_of(step)
+            yield Batch(pixels, self.labels.index_select(0, indices), indices, epochs, extents)
+
+    def _evaluate(self) -> Generator[tuple[Batch, int], None, None]:
+        plan = evaluation_indices(len(self.source), self.batch_size)
+        images = self._images("evaluate", (indices for indices, _ in plan))
+        for (pixels, extents), (host_indices, valid) in zip(images, plan, strict=True):
+            indices = host_indices.to(self.device)
+            labels = self.labels.index_select(0, indices)
+            yield Batch(pixels, labels, indices, torch.zeros_like(indices), extents), valid
+
+    def _opened(self, stream: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        self._open.add(stream)
+        return stream
+
+    def _images(self, purpose: str, indices: Iterable[Tensor]) -> Iterator[Images]:
+        """The images of each batch of indices, on the device."""
+        source = self.source
+        if isinstance(source, ArraySource):
+            return on_device(self._gathered(source, indices), self.device)
+        if purpose not in self._pools:
+            self._pools[purpose] = Pool(source, self.canvas, self.workers, pin=self.device.type == "cuda")
+        return on_device(self._pools[purpose].run(indices), self.device)
+
+    def _gathered(self, source: ArraySource, indices: Iterable[Tensor]) -> Iterator[Images]:
+        """From main memory; the device works on the last batch meanwhile."""
+        for chosen in indices:
+            images, extent = place_all(source, self.canvas, chosen.numpy())
+            if self.device.type == "cuda":
+                images = images.pin_memory()
+            yield images, torch.tensor([extent]).repeat(len(images), 1) if self.canvas.rule == "fit" else None
+
+    def close(self) -> None:
+        for stream in list(self._open):
+            stream.close()
+        self._pools.clear()
+
+
+def on_device(batches: Iterable[Images], device: torch.device) -> Iterator[Images]:
+    """Batches of the host, copied to the device; to a GPU one ahead, on a stream of its own."""
+    if device.type != "cuda":
+        for images, extents in batches:
+            yield images.to(device), extents.to(device) if extents is not None else None
+        return
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: tuple[Images, Any] | None = None
+    for images, extents in batches:
+        with torch.cuda.stream(stream):
+            copied = images.to(device, non_blocking=True), _to(extents, device)
+            done = stream.record_event()
+        if ahead is not None:
+            yield _awaited(*ahead, device)
+        ahead = copied, done
+    if ahead is not None:
+        yield _awaited(*ahead, device)
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return tensor.to(device, non_blocking=True) if tensor is not None else None
+
+
+def _awaited(images: Images, done: Any, device: torch.device) -> Images:
+    """Let the computing stream wait for the copy, and the allocator know who reads it."""
+    stream = torch.cuda.current_stream(device)
+    stream.wait_event(done)
+    for tensor in images:
+        if tensor is not None:
+            tensor.record_stream(stream)
+    return images
+
+
+class Decoder(Dataset[Any]):
+    """What a worker process holds: it gets paths and returns their images."""
+
+    def __init__(self, root: str, channels: int, canvas: Canvas) -> None:
+        self.root, self.channels, self.canvas = root, channels, canvas
+
+    def __getitems__(self, paths: list[str]) -> tuple[Tensor, Tensor | None] | list[Diagnostic]:
+        """The batch, or what is wrong with its files: an error with fields does not travel between processes."""
+        try:
+            images, extents = load_files(self.root, paths, self.channels, self.canvas)
+        except ConfigError as error:
+            return list(error.diagnostics)
+        return images, extents if self.canvas.rule == "fit" else None
+
+
+class Batches:
+    """The batch sampler: lists of paths, from whatever indices it was given last."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+        self.indices: Iterable[Tensor] = ()
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for chosen in self.indices:
+            yield [self.paths[i] for i in chosen.tolist()]
+
+
+class Pool:
+    """Worker processes that decode the files of a source; they live until the pool is dropped."""
+
+    def __init__(self, source: FileSource, canvas: Canvas, workers: int, *, pin: bool) -> None:
+        self.sampler = Batches(source.paths)
+        self.loader: DataLoader[Any] = DataLoader(
+            Decoder(source.root, source.channels, canvas),
+            batch_sampler=self.sampler,  # its "indices" are paths
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=PREFETCH if workers else None,
+            multiprocessing_context="spawn" if workers else None,  # a forked CUDA or threaded process may hang
+            worker_init_fn=_start_worker,
+            pin_memory=pin,
+            generator=torch.Generator(),  # else it draws from the one that dropout draws from
+        )
+
+    def run(self, indices: Iterable[Tensor]) -> Iterator[Images]:
+        """The images of each batch. Raises ConfigError naming the files that cannot be read."""
+        self.sampler.indices = indices
+        for result in self.loader:
+            if isinstance(result, list):
+                raise ConfigError(result)
+            yield result
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    """An interrupt from the terminal reaches all processes; the main one decides what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
