@@ -36,8 +36,9 @@ def _read(path: str) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise ConfigError([Diagnostic(f"there is no file {Path(path).absolute()}")])
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with Path(path).open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
                 raise _error(path, "it holds one array; save both with numpy.savez(path, images=..., labels=...)")
             names = list(file)
             arrays = {name: file[name] for name in names if name in KEYS}
@@ -49,9 +50,8 @@ def _read(path: str) -> dict[str, np.ndarray]:
     for key in needed:
         if key not in arrays:
             near = suggest(key, names)
-            raise _error(
-                path, f"it has no `{key}`", f"it has: {', '.join(names)}" + (f"; rename `{near}`?" if near else "")
-            )
+            hint = f"; is `{near}` meant?" if near else ""
+            raise _error(path, f"it has no `{key}`", f"it has: {', '.join(names)}{hint}")
     return arrays
 
 
@@ -60,7 +60,7 @@ def _class_names(path: str, arrays: dict[str, np.ndarray]) -> list[str]:
         labels = arrays["labels"]
         if not np.issubdtype(labels.dtype, np.integer) or not labels.size:
             return []  # said by _source
-        return [str(k) for k in range(int(labels.max()) + 1)] if labels.max() < labels.size else []
+        return [str(k) for k in range(min(int(labels.max()) + 1, labels.size))]
     names = arrays["classes"]
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise _error(path, f"`classes` must be a list of names, not {names.dtype} of shape {names.shape}")
@@ -82,9 +82,11 @@ def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, 
         shapes = f"{labels.shape}, with {prefix}images {images.shape}"
         raise _error(path, f"`{prefix}labels` must be one label an image, and have shape {shapes}")
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        message = f"`{prefix}labels` run from {low} to {high}, and must from 0 to the number of classes - 1"
-        raise _error(path, message + (f", {classes - 1}" if classes else ""))
+    if low < 0:
+        raise _error(path, f"`{prefix}labels` must be 0, 1, ..., and one is {low}")
+    if high >= classes:
+        limit = f"{classes} names in `classes`" if "classes" in arrays else f"{len(arrays['labels'])} examples"
+        raise _error(path, f"`{prefix}labels` go up to {high}, with {limit}; they must be 0, 1, ..., without gaps")
     return ArraySource(np.ascontiguousarray(_nchw(path, images, f"{prefix}images", layout)), labels.astype(np.int64))
 
 

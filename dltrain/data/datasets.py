@@ -28,7 +28,7 @@ class Dataset(Choice):
     """Input scaling per channel, measured on the training part: standardize (mean 0, standard deviation 1),
     min_max (smallest to 0, largest to 1), none (0..255 to 0..1), or auto: as the pretrained weights
     expect, else standardize."""
-    size: PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
+    size: PositiveInt | list[PositiveInt] | None = None
     """Side of the model's square input in pixels, or [height, width]. Null: what pretrained weights expect,
     else the images' own size, else (for files) 224."""
     interpolation: Literal["auto", "nearest", "bilinear", "bicubic", "lanczos"] = "auto"
@@ -38,6 +38,12 @@ class Dataset(Choice):
     the images fit into half of the free memory."""
     workers: NonNegativeInt | Literal["auto"] = "auto"
     """Processes that decode files for the streaming loader; 0 decodes in the main process."""
+
+    @model_validator(mode="after")
+    def _size_is_a_pair(self) -> Dataset:
+        if isinstance(self.size, list) and len(self.size) != 2:
+            raise reject("size", f"`size` is one number or [height, width], not a list of {len(self.size)}")
+        return self
 
     @property
     def known_channels(self) -> int | None:
@@ -225,11 +231,13 @@ class Synthetic(Dataset):
     """Number of images, test split included."""
     classes: Annotated[int, Field(ge=2)] = 10
     """Number of classes."""
-    shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = [3, 32, 32]
+    shape: list[PositiveInt] = [3, 32, 32]
     """[channels, height, width]."""
 
     @model_validator(mode="after")
-    def _enough_examples(self) -> Synthetic:
+    def _possible(self) -> Synthetic:
+        if len(self.shape) != 3:
+            raise reject("shape", f"`shape` is [channels, height, width], not a list of {len(self.shape)}")
         if self.examples < 5 * self.classes:
             message = f"`examples` must be at least 5 for each of the {self.classes} classes, {5 * self.classes}"
             raise reject("examples", message)

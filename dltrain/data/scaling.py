@@ -18,7 +18,8 @@ from dltrain.data.resources import usable_cores
 ScalingKind = Literal["none", "min_max", "standardize"]
 SAMPLE = 2048
 """Files that statistics are measured on, evenly spaced over the training part; arrays are measured whole."""
-CHUNK = 256
+CHUNK_BYTES = 2**25
+"""Pixels that are measured at a time."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,10 @@ def _images(source: Source, canvas: Canvas, limit: int | None = None) -> Iterato
     if limit is None:
         limit = len(source) if isinstance(source, ArraySource) else SAMPLE
     indices = np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).round().astype(np.int64))
-    for start in range(0, len(indices), CHUNK):
-        part = indices[start : start + CHUNK]
+    channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
+    chunk = max(CHUNK_BYTES // (channels * canvas.height * canvas.width), 1)
+    for start in range(0, len(indices), chunk):
+        part = indices[start : start + chunk]
         if isinstance(source, ArraySource):
             placed, (height, width) = place_all(source, canvas, part)
             yield placed[:, :, :height, :width]

@@ -67,7 +67,7 @@ def hold_out(
     """
     if share == 0:
         return source, None
-    counts = np.bincount(source.labels, minlength=len(classes))
+    counts = _counts(source, classes, "data set")
     if isinstance(share, int) and share >= len(source):
         message = f"`{name}: {share}` takes all {len(source):,} examples that there are"
         raise ConfigError([Diagnostic(message)])
@@ -92,17 +92,24 @@ def divide(parts: Parts, validation: float | int) -> Splits:
     if len(parts.classes) < 2:
         message = f"a classifier needs two classes or more, and the data has {parts.classes}"
         raise ConfigError([Diagnostic(message)])
-    for name, part in (("training", parts.train), ("validation", parts.validation)):
-        counts = np.bincount(part.labels, minlength=len(parts.classes)) if part is not None else np.ones(1)
-        if not counts.all():
-            absent = parts.classes[int(np.argmin(counts))]
-            raise ConfigError([Diagnostic(f"class `{absent}` has no example in the {name} split")])
+    _counts(parts.train, parts.classes, "training split")
+    if parts.validation is not None:
+        _counts(parts.validation, parts.classes, "validation split")
     hashes = content_hashes(parts.train)
     mark = fingerprint(parts, hashes)
     train, held_out = parts.train, parts.validation
     if held_out is None:
         train, held_out = hold_out(train, validation, parts.classes, "validation", hashes)
     return Splits(train, held_out, parts.test, parts.classes, mark)
+
+
+def _counts(source: Source, classes: list[str], name: str) -> np.ndarray:
+    """(K,) examples of each class. Raises ConfigError naming a class without any."""
+    counts = np.bincount(source.labels, minlength=len(classes))
+    if not counts.all():
+        absent = classes[int(np.argmin(counts))]
+        raise ConfigError([Diagnostic(f"class `{absent}` has no example in the {name}")])
+    return counts
 
 
 def fingerprint(parts: Parts, train_hashes: np.ndarray) -> str:
