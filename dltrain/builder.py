@@ -19,7 +19,7 @@ from dltrain.data.augmentation_base import AugmentationContext
 from dltrain.data.base import FileSource, ImageShape, Source, Splits, mix
 from dltrain.data.loaders import choose_loader, choose_workers, make_loader
 from dltrain.data.pipeline import Pipeline, build_pipeline
-from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
+from dltrain.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.data.scaling import pixel_covariance
 from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment

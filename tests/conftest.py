@@ -1,0 +1,35 @@
+"""Settings of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Tiny tensors: one thread is faster than two, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out `slow` tests unless they are asked for, and `gpu` tests where there is no GPU."""
+    asked = config.getoption("-m")
+    for item in items:
+        if "slow" in item.keywords and "slow" not in asked:
+            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
+        if "gpu" in item.keywords:
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the repository; the test is skipped where there is none."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real data: ../shared/data is not there")
+    return folder

@@ -1,0 +1,78 @@
+"""Every experiment that we ship is valid, and trains for a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+from dltrain import EpochReport, Experiment, build
+
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
+STAND_INS = {
+    "mnist": "{name: synthetic, examples: 60, shape: [1, 28, 28]}",
+    "fashion_mnist": "{name: synthetic, examples: 60, shape: [1, 28, 28]}",
+    "cifar10": "{name: synthetic, examples: 60, shape: [3, 32, 32]}",
+}
+
+
+def make_photos(folder: Path, classes: int = 3, images: int = 8) -> Path:
+    """JPEG files of mixed sizes in class folders below `folder`/train."""
+    random = np.random.default_rng(0)
+    for label in range(classes):
+        (folder / "train" / f"class_{label}").mkdir(parents=True)
+        for number in range(images):
+            height, width = random.integers(40, 90, 2)
+            pixels = random.integers(0, 120, (height, width, 3)) + 60 * label
+            path = folder / "train" / f"class_{label}" / f"{number}.jpg"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+def shortened(path: Path, folder: Path) -> list[str]:
+    """Overrides that make an experiment small: a stand-in for its data, two steps, small batches."""
+    data = Experiment.load(path).data
+    overrides = ["training.steps=2", "training.batch_size=4", "training.limit_batches=2"]
+    if data.name == "image_folder":
+        photos = make_photos(folder / "photos")
+        return [*overrides, f"data.root={photos}", "data.size=64", "model={name: timm/resnet18}"]
+    if data.name in STAND_INS:
+        size = f", size: {data.size}" if data.size is not None else ""
+        overrides.append(f"data={STAND_INS[data.name][:-1]}{size}}}")
+    return overrides
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_trains_for_a_step(path: Path, tmp_path: Path) -> None:
+    experiment = Experiment.load(path, shortened(path, tmp_path))
+    trainer = build(experiment, "cpu")
+    reports = [event for event in trainer.run() if isinstance(event, EpochReport)]
+    trainer.close()
+    assert reports[-1].step == 2
+    assert np.isfinite(reports[-1].metrics["train/loss"])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_resolved_dump_is_the_same_experiment(path: Path) -> None:
+    experiment = Experiment.load(path)
+    assert Experiment.parse(experiment.dump(), "dump") == experiment
+
+
+def test_notes_recipe_has_the_learning_rates_of_the_notes() -> None:
+    experiment = Experiment.load(REPOSITORY / "experiments/notes_recipe.yaml")
+    lr = experiment.schedule.build(experiment.optimizer.lr, 150, 1)
+    expected = {0: 0.1, 1: 0.16, 2: 0.22, 3: 0.28, 4: 0.34, 5: 0.4, 50: 0.312237, 100: 0.106318}
+    assert {epoch: round(lr(epoch), 6) for epoch in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["caltech12", "flowers"])
+def test_real_photos_train(name: str, shared_data: Path) -> None:
+    overrides = [f"data.root={shared_data / 'folder' / name}", "data.size=32", "model=convnet", "training.epochs=1"]
+    overrides += ["data.loader=resident", "training.limit_batches=4", "training.batch_size=16"]
+    trainer = build(Experiment.load(REPOSITORY / "experiments/photos.yaml", overrides), "cpu")
+    reports = [event for event in trainer.run() if isinstance(event, EpochReport)]
+    trainer.close()
+    assert np.isfinite(reports[-1].metrics["validation/loss"])

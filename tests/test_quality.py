@@ -1,0 +1,38 @@
+"""Form: lint, format, types, and the one way in which imports go."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports", "--no-cache"]],
+    ids=" ".join,
+)
+def test_clean(command: list[str]) -> None:
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_machine_path_and_no_registry_in_tracked_files() -> None:
+    pattern = r"/(work|root|home/[a-z]+)/|pypi\.org|pythonhosted"
+    command = ["git", "grep", "-nIE", pattern, "--", ".", ":!tests/test_quality.py"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert done.stdout == ""
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    long = {p.name: n for p in (REPOSITORY / "dltrain").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    assert long == {}

@@ -1,0 +1,104 @@
+"""Every command, YAML and program in the README works, in the order in which it stands there."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from test_experiments import make_photos
+from typer.testing import CliRunner
+
+from dltrain import Experiment
+from dltrain.cli import app
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
+SHORT = {
+    "fit": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
+    "sweep": ["sweep.trials=2", "sweep.epochs=1", "training.limit_batches=2"],
+}
+"""What makes the README's trainings short enough for a test."""
+
+
+def blocks(language: str) -> list[str]:
+    return [text for mark, found, text in BLOCKS if found == language and not mark]
+
+
+def commands() -> list[list[str]]:
+    lines = [line.partition("  #")[0].strip() for text in blocks("") for line in text.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("dltrain ")]
+
+
+def run(arguments: list[str]) -> tuple[int, str]:
+    output = None
+    if ">" in arguments:
+        output, arguments = arguments[-1], arguments[: arguments.index(">")]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    if output is not None:
+        Path(output).write_text(result.stdout)
+    return result.exit_code, result.output
+
+
+def test_every_command_works_in_the_order_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "experiments", "experiments")
+    make_photos(Path("photos"))
+    make_photos(Path("folder"))
+    shutil.copy("photos/train/class_0/0.jpg", "new_photo.jpg")
+    program = next(text for text in blocks("python") if "class " in text)
+    Path("my_parts.py").write_text(program)
+    done = set()
+    for command in commands():
+        arguments = command[1:]
+        extra = [] if "--plugin" in arguments else SHORT.get(arguments[0], [])
+        if "--plugin" in arguments:
+            extra = SHORT["fit"]
+        if arguments[:2] == ["fit", "photos.yaml"]:
+            extra = [*extra, "data.size=32", "model=convnet"]
+        redirect = arguments.index(">") if ">" in arguments else len(arguments)
+        code, output = run([*arguments[:redirect], *extra, *arguments[redirect:]])
+        assert code == 0, (command, output)
+        done.add(arguments[0])
+    assert done >= {"fit", "eval", "sweep", "list", "schema", "init", "predict", "check"}
+    assert Path("labels.csv").read_text().count("\n") == 26
+    assert list(Path("runs/digits").glob("*/events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_yaml_is_an_experiment(text: str) -> None:
+    Experiment.parse(text)
+
+
+def test_the_python_example_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    example = next(text for text in blocks("python") if "build(" in text and "class " not in text)
+    program = tmp_path / "example.py"
+    program.write_text(example)
+    runpy.run_path(str(program))
+    assert "EpochReport" in capsys.readouterr().out
+
+
+def test_the_error_in_the_readme_is_the_one_that_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = next(text for text in blocks("") if text.startswith("error:"))
+    monkeypatch.chdir(tmp_path)
+    Path("experiments").mkdir()
+    source = re.search(r"^ 4 \| (.*)$", shown, re.MULTILINE)
+    assert source is not None
+    Path("experiments/typo.yaml").write_text(f"data: digits\nmodel: mlp\n\n{source[1]}\n")
+    code, output = run(["check", "experiments/typo.yaml"])
+    assert code == 2
+    assert shown.strip() in output
+
+
+def test_the_ci_script_runs_the_test_command_of_the_readme() -> None:
+    command = next(text for mark, _, text in BLOCKS if mark == "test")
+    assert command.count("\n") == 1
+    assert "pytest" in command
+    assert "<!-- test -->" in (REPOSITORY / ".ci/run").read_text()
