@@ -20,14 +20,18 @@ from dltrain.experiment import Experiment
 from dltrain.runs import Run, next_free
 from dltrain.trainer import EpochReport, NonFiniteError, Trainer, best_epoch
 
+Hyperparameters = dict[str, str | int | float | bool]
+"""By dotted key, with plain values."""
+
 
 def fit(
     experiment: Experiment, path: Path | None, device: str, display: Display, *, runs: Path = Path("runs"),
-    plugins: dict[str, str] | None = None,
+    plugins: dict[str, str] | None = None, hyperparameters: Hyperparameters | None = None,
 ) -> tuple[int, Run]:  # fmt: skip
     """Train an experiment in a new run directory; the exit code and the run.
 
     path: the directory, or None for the next number under `runs`/<experiment name>.
+    hyperparameters: the run's row in TensorBoard's table, by default the whole experiment.
 
     Raises ConfigError before anything is created when the data does not fit the experiment.
     """
@@ -37,13 +41,15 @@ def fit(
     try:
         (run.path / "experiment.yaml").write_text(experiment.dump())
         run.write_json("environment.json", environment(trainer, experiment, plugins or {}))
-        return train(run, trainer, experiment, display), run
+        return train(run, trainer, experiment, display, hyperparameters), run
     finally:
         run.close()
         trainer.close()
 
 
-def resume(path: str, device: str | None, display: Display) -> tuple[int, Run]:
+def resume(
+    path: str, device: str | None, display: Display, *, hyperparameters: Hyperparameters | None = None
+) -> tuple[int, Run]:
     """Continue a run from its last checkpoint (or the given one), bit-exactly.
 
     Raises RunError when the run cannot be continued.
@@ -65,20 +71,22 @@ def resume(path: str, device: str | None, display: Display) -> tuple[int, Run]:
             if trainer.step >= trainer.plan.total_steps or trainer.should_stop():
                 display.line(f"{run.path} is already finished; nothing to do")
                 return 0, run
-            return train(run, trainer, experiment, display), run
+            return train(run, trainer, experiment, display, hyperparameters), run
         finally:
             trainer.close()
     finally:
         run.close()
 
 
-def train(run: Run, trainer: Trainer, experiment: Experiment, display: Display) -> int:
+def train(
+    run: Run, trainer: Trainer, experiment: Experiment, display: Display, hyperparameters: Hyperparameters | None = None
+) -> int:
     """Run the trainer to its end, a signal or a failure. Returns the exit code."""
     display.log = run.log
     announce(run, trainer, experiment, display)
     started = time.time()
     earlier = run.read_json("result.json").get("seconds", 0.0) if trainer.step else 0.0
-    run.start_events(trainer.history, flatten(experiment), trainer.sample_images())
+    run.start_events(trainer.history, hyperparameters or flatten(experiment), trainer.sample_images())
 
     def result(state: str, why: str | None = None) -> None:
         run.write_json("result.json", summary(trainer, state, why, earlier + time.time() - started))
@@ -182,9 +190,9 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def flatten(experiment: Experiment) -> dict[str, str | int | float | bool]:
+def flatten(experiment: Experiment) -> Hyperparameters:
     """The experiment as dotted keys with plain values, for TensorBoard's hyperparameter table."""
-    flat: dict[str, str | int | float | bool] = {}
+    flat: Hyperparameters = {}
 
     def walk(value: Any, prefix: str) -> None:
         if isinstance(value, dict):

@@ -81,7 +81,7 @@ class Range(Section):
     """Largest value."""
     log: bool = False
     """Sample the logarithm evenly: for learning rates and weight decay."""
-    step: Positive | int | None = None
+    step: PositiveInt | Positive | None = None
     """Distance between the values."""
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
     """The values to choose from."""
