@@ -26,7 +26,8 @@ from dltrain.data.augment_policies import RandAugment, TrivialAugment
 from dltrain.data.augmentation_base import Augmentation
 
 __all__ = [
-    "AlternatingFlip", "Augmentation", "Brightness", "ColorJitter", "ColorNoise", "Contrast", "CutMix", "Cutout", "GaussianBlur",
-    "GaussianNoise", "Grayscale", "HorizontalFlip", "Hue", "Mixup", "RandAugment", "RandomCrop", "RandomErasing",
-    "RandomResizedCrop", "Rotation", "Saturation", "Scale", "Translate", "TrivialAugment", "VerticalFlip",
+    "AlternatingFlip", "Augmentation", "Brightness", "ColorJitter", "ColorNoise", "Contrast", "CutMix", "Cutout",
+    "GaussianBlur", "GaussianNoise", "Grayscale", "HorizontalFlip", "Hue", "Mixup", "RandAugment", "RandomCrop",
+    "RandomErasing", "RandomResizedCrop", "Rotation", "Saturation", "Scale", "Translate", "TrivialAugment",
+    "VerticalFlip",
 ]  # fmt: skip

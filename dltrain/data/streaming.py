@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ArraySource, Batch, FileSource, Source
 from dltrain.data.canvas import Canvas, load_files, place_all
-from dltrain.data.loaders import Loader
+from dltrain.data.loader import Loader
 from dltrain.data.order import evaluation_indices
 
 Images = tuple[Tensor, Tensor | None]

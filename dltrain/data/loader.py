@@ -1,0 +1,57 @@
+"""What every loader is: a source -> batches on the device, each batch a function of its step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dltrain.data.base import Batch, Source
+from dltrain.data.canvas import Canvas
+from dltrain.data.order import Order
+
+
+class Loader(ABC):
+    """Batches of a split. Batch `step` is a function of (source, canvas, batch_size, seed, step)."""
+
+    def __init__(self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device) -> None:
+        self.source, self.canvas, self.batch_size, self.seed = source, canvas, batch_size, seed
+        self.device = torch.device(device)
+        self.labels = torch.from_numpy(np.array(source.labels, dtype=np.int64)).to(self.device)
+        self._epoch: tuple[int, Tensor, Tensor] | None = None
+
+    @cached_property
+    def order(self) -> Order:
+        """The order of training. Raises ConfigError when a batch is larger than the split."""
+        return Order(len(self.source), self.batch_size, self.seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """ceil(N / batch_size)."""
+        return self.order.steps_per_epoch
+
+    def examples_of(self, step: int) -> tuple[Tensor, Tensor]:
+        """Indices of the step's examples, and the epoch that each belongs to: (batch_size,) int64, on the device."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            indices, epochs = self.order.epoch(epoch)
+            self._epoch = epoch, indices.to(self.device), epochs.to(self.device)
+        start = number * self.batch_size
+        return self._epoch[1][start : start + self.batch_size], self._epoch[2][start : start + self.batch_size]
+
+    @abstractmethod
+    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
+        """The batches of step start_step, start_step + 1, ... without end."""
+
+    @abstractmethod
+    def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
+        """Every example once, in the order of the split, and how many of each batch count: all batches have
+        batch_size examples, the last one is completed by repeating."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free memory and processes."""

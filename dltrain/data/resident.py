@@ -1,0 +1,77 @@
+"""The resident loader: decode once, keep all images on the device, gather whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dltrain.data.base import ArraySource, Batch, Source
+from dltrain.data.canvas import Canvas, load_source, place_all
+from dltrain.data.loader import Loader
+from dltrain.data.order import evaluation_indices
+from dltrain.data.resources import usable_cores
+
+Progress = Callable[[int, int], None]
+"""Called with how many images are decoded, and of how many."""
+CHUNK = 1024
+
+
+class ResidentLoader(Loader):
+    """All images lie decoded on the device, as one uint8 tensor (N, C, H, W)."""
+
+    def __init__(
+        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
+        on_progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        """Raises ConfigError naming the files that cannot be read."""
+        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device)
+        self.images, self.extents = _resident(source, canvas, self.device, on_progress)
+
+    def batch(self, step: int) -> Batch:
+        """The step's batch."""
+        return self._gather(*self.examples_of(step))
+
+    def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
+        return Batch(
+            images=self.images.index_select(0, indices),
+            labels=self.labels.index_select(0, indices),
+            indices=indices,
+            epochs=epochs,
+            extents=self.extents.index_select(0, indices) if self.extents is not None else None,
+        )
+
+    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
+        step = start_step
+        while True:
+            yield self.batch(step)
+            step += 1
+
+    def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
+        for indices, valid in evaluation_indices(len(self.source), self.batch_size):
+            yield self._gather(indices.to(self.device), torch.zeros_like(indices, device=self.device)), valid
+
+    def close(self) -> None:
+        self.images = self.images.new_empty(0)
+
+
+def _resident(
+    source: Source, canvas: Canvas, device: torch.device, on_progress: Progress | None
+) -> tuple[Tensor, Tensor | None]:
+    """(N, C, H, W) uint8 and, on a fit canvas, (N, 2) int64 extents."""
+    if isinstance(source, ArraySource):
+        placed, extent = place_all(source, canvas)
+        extents = torch.tensor([extent]).repeat(len(source), 1)
+        return placed.to(device), extents.to(device) if canvas.rule == "fit" else None
+    count = len(source)
+    images = torch.empty(count, source.channels, canvas.height, canvas.width, dtype=torch.uint8, device=device)
+    extents = torch.empty(count, 2, dtype=torch.int64, device=device)
+    for start in range(0, count, CHUNK):
+        part = np.arange(start, min(start + CHUNK, count))
+        loaded, sizes = load_source(source, part, canvas, usable_cores())
+        images[start : start + len(part)], extents[start : start + len(part)] = loaded, sizes
+        if on_progress is not None:
+            on_progress(start + len(part), count)
+    return images, extents if canvas.rule == "fit" else None
