@@ -1,0 +1,229 @@
+"""Both loaders: the same batches from every start, whole epochs, no process left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dltrain.config import ConfigError
+from dltrain.data.base import ArraySource, Batch, FileSource, Source
+from dltrain.data.canvas import Canvas
+from dltrain.data.loaders import Loader, ResidentLoader, choose_loader, choose_workers, make_loader
+from dltrain.data.order import Order
+from dltrain.data.resources import free_memory
+from dltrain.data.streaming import StreamingLoader
+
+CPU = torch.device("cpu")
+FIELDS = ("images", "labels", "indices", "epochs", "extents")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> FileSource:
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.Generator(np.random.PCG64(1))
+    paths = [f"{number:02d}.png" for number in range(22)]
+    for number, path in enumerate(paths):
+        shape = (12 + number % 5, 10 + number % 7, 3)
+        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(root / path)
+    return FileSource(str(root), paths, np.arange(22, dtype=np.int64) % 3)
+
+
+@pytest.fixture(scope="module")
+def array() -> ArraySource:
+    random = np.random.Generator(np.random.PCG64(2))
+    return ArraySource(random.integers(0, 256, (22, 2, 8, 9), dtype=np.uint8), np.arange(22, dtype=np.int64) % 3)
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    for field in FIELDS:
+        a, b = getattr(one, field), getattr(other, field)
+        assert (a is None) == (b is None) and (a is None or (a.dtype == b.dtype and torch.equal(a, b))), field
+
+
+# -- order
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(20, 5), (22, 5), (7, 7), (7, 4), (5, 1)])
+def test_every_epoch_sees_every_example_and_every_batch_has_one_shape(examples: int, batch_size: int) -> None:
+    order = Order(examples, batch_size, 0)
+    assert order.steps_per_epoch == -(-examples // batch_size)
+    for epoch in range(3):
+        indices, epochs = order.epoch(epoch)
+        assert len(indices) == order.steps_per_epoch * batch_size
+        own, borrowed = indices[epochs == epoch], indices[epochs == epoch + 1]
+        assert sorted(own.tolist()) == list(range(examples))
+        assert torch.equal(borrowed, order.permutation(epoch + 1)[: len(borrowed)])
+        assert torch.equal(epochs, epochs.sort().values)
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    one, other = Order(50, 8, 1), Order(50, 8, 1)
+    other.epoch(7)
+    assert torch.equal(one.permutation(2), other.permutation(2))
+    assert not torch.equal(one.permutation(2), one.permutation(3))
+    assert not torch.equal(one.permutation(2), Order(50, 8, 2).permutation(2))
+    state = torch.get_rng_state()
+    one.permutation(9)
+    assert torch.equal(state, torch.get_rng_state())
+    stream = list(islice(one.batches(0), 20))
+    for start in (3, 6, 7, 15):
+        assert all(torch.equal(a, b) for a, b in zip(islice(other.batches(start), 5), stream[start:]))
+
+
+def test_a_batch_larger_than_the_split_is_refused(array: ArraySource) -> None:
+    loader = ResidentLoader(array, Canvas(8, 9), batch_size=23, seed=0, device=CPU)
+    with pytest.raises(ConfigError, match="a batch of 23 is larger than the training split of 22 examples"):
+        next(loader.batches())
+    batch, valid = next(loader.evaluation_batches())
+    assert valid == 22 and len(batch.images) == 23
+
+
+# -- batches
+
+
+def test_resident_batches_are_the_examples_they_say(array: ArraySource) -> None:
+    loader = ResidentLoader(array, Canvas(8, 9), batch_size=5, seed=3, device=CPU)
+    assert loader.images.data_ptr() == torch.from_numpy(array.images).data_ptr(), "arrays are not copied"
+    for step, batch in enumerate(islice(loader.batches(), 12)):
+        assert np.array_equal(batch.images, array.images[batch.indices])
+        assert np.array_equal(batch.labels, array.labels[batch.indices])
+        assert batch.extents is None and batch.epochs[0] == step // 5
+        assert_same(batch, loader.batch(step))
+
+
+CANVASES = [Canvas(8, 9), Canvas(6, 6, "crop", "bicubic"), Canvas(11, 11, "fit")]
+
+
+@pytest.mark.parametrize("canvas", CANVASES, ids=str)
+def test_streamed_arrays_equal_resident_ones(array: ArraySource, canvas: Canvas) -> None:
+    resident, streaming = both(array, canvas, workers=0)
+    for start in (0, 3, 4, 11):
+        for one, other in zip(islice(resident.batches(start), 6), streaming.batches(start), strict=False):
+            assert_same(one, other)
+    assert_same_evaluation(resident, streaming)
+
+
+@pytest.mark.parametrize("canvas", CANVASES[1:], ids=str)
+def test_streamed_files_equal_resident_ones(files: FileSource, canvas: Canvas) -> None:
+    resident, streaming = both(files, canvas, workers=0)
+    for start in (0, 4):
+        for one, other in zip(islice(resident.batches(start), 6), streaming.batches(start), strict=False):
+            assert_same(one, other)
+    assert_same_evaluation(resident, streaming)
+
+
+def both(source: Source, canvas: Canvas, workers: int) -> tuple[ResidentLoader, StreamingLoader]:
+    return (
+        ResidentLoader(source, canvas, batch_size=5, seed=3, device=CPU),
+        StreamingLoader(source, canvas, batch_size=5, seed=3, device=CPU, workers=workers),
+    )
+
+
+def assert_same_evaluation(resident: Loader, streaming: Loader) -> None:
+    pairs = list(zip(resident.evaluation_batches(), streaming.evaluation_batches(), strict=True))
+    for (one, valid), (other, same_valid) in pairs:
+        assert valid == same_valid
+        assert_same(one, other)
+    counted = torch.cat([batch.indices[:valid] for (batch, valid), _ in pairs])
+    assert counted.tolist() == list(range(22)) and {len(batch.images) for (batch, _), _ in pairs} == {5}
+
+
+def test_worker_processes(files: FileSource) -> None:
+    """One pool serves several starts, evaluation beside training, and an early stop; then nothing is left."""
+    canvas = Canvas(7, 7, "fit")
+    resident, streaming = both(files, canvas, workers=2)
+    state = torch.get_rng_state()
+    try:
+        stream = streaming.batches(3)
+        for step in range(3, 7):
+            assert_same(resident.batch(step), next(stream))
+        first = {process.pid for process in multiprocessing.active_children()}
+        assert len(first) == 2
+        stream.close()  # as after looking at sample images
+        stream = streaming.batches(0)
+        for step in range(2):
+            assert_same(resident.batch(step), next(stream))
+        assert {process.pid for process in multiprocessing.active_children()} == first, "the workers are kept"
+    finally:
+        streaming.close()  # with a stream half read
+    assert torch.equal(state, torch.get_rng_state())
+    assert_gone()
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def assert_gone() -> None:
+    end = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_stops_streaming_by_name(tmp_path: Path, workers: int) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("no image")
+    source = FileSource(str(tmp_path), ["good.png", "bad.png"], np.arange(2))
+    loader = make_loader("streaming", source, Canvas(4, 4, "crop"), batch_size=2, seed=0, device=CPU, workers=workers)
+    try:
+        with pytest.raises(ConfigError, match=r"bad\.png is not an image"):
+            next(loader.batches())
+    finally:
+        loader.close()
+    assert_gone()
+
+
+def test_resident_files_are_decoded_once_and_all_damaged_ones_named(tmp_path: Path, files: FileSource) -> None:
+    seen: list[tuple[int, int]] = []
+    loader = make_loader(
+        "resident", files, Canvas(7, 7, "crop"), batch_size=5, seed=0, device=CPU,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert isinstance(loader, ResidentLoader)
+    assert seen == [(22, 22)] and loader.images.shape == (22, 3, 7, 7)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(ConfigError) as caught:
+        ResidentLoader(FileSource(str(tmp_path), ["a.png", "b.png"], np.arange(2)), Canvas(4, 4, "crop"),
+                       batch_size=1, seed=0, device=CPU)  # fmt: skip
+    assert ["a.png" in d.message or "b.png" in d.message for d in caught.value.diagnostics] == [True, True]
+
+
+# -- the choice
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("dltrain.data.resources.free_memory", lambda device: 4000)
+    yield
+
+
+def test_resident_when_it_fits_into_half_of_the_free_memory(
+    array: ArraySource, files: FileSource, little_memory: None
+) -> None:
+    assert choose_loader(array, Canvas(8, 9), CPU, "auto") == ("resident", "3.2 kB of images are in memory already")
+    assert choose_loader(array, Canvas(7, 7, "crop"), CPU, "auto")[0] == "streaming"
+    assert choose_loader(files, Canvas(5, 5, "crop"), CPU, "auto") == (
+        "resident", "1.6 kB of images, 4.0 kB free in memory",
+    )  # fmt: skip
+    assert choose_loader(files, Canvas(6, 6, "crop"), CPU, "auto")[0] == "streaming"
+    assert choose_loader(files, Canvas(99, 99, "crop"), CPU, "resident") == ("resident", "set in the experiment")
+
+
+def test_workers(array: ArraySource, files: FileSource) -> None:
+    assert choose_workers(array, 4)[0] == 0
+    assert choose_workers(files, 4) == (4, "set in the experiment")
+    count, reason = choose_workers(files, "auto")
+    assert 1 <= count <= 16 and "cores" in reason
+
+
+def test_free_memory_is_measured() -> None:
+    assert 10**6 < free_memory(CPU) < 10**14
