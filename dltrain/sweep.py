@@ -1,238 +1,274 @@
-"""`sweep`: search hyperparameters on the validation split. Optuna draws the settings and keeps the record.
+"""`sweep`: search hyperparameters on the validation split.
 
     runs/<experiment>/sweep-NNN/
       experiment.yaml   journal.log   ranking.csv   best.yaml   trials/<NNN>/ (a run each)
 
-This process alone writes the journal. The settings of the k-th trial are a function of (seed, k), so an
-interrupted sweep goes on with the trials that it would have made.
+A trial is an ordinary run, shortened; one that was interrupted is resumed. The directory is therefore all
+that a sweep needs to go on.
 """
 
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
-import logging
-import os
-import warnings
-from dataclasses import dataclass
+import math
+import shutil
+import sys
+import time
+import traceback
 from pathlib import Path
 from typing import Any
 
-import optuna
+import torch
 from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
 from dltrain.checkpoints import write_atomically
 from dltrain.config import ConfigError
 from dltrain.console import Display
-from dltrain.data.base import mix
 from dltrain.experiment import Experiment
-from dltrain.fit import fit, resume
+from dltrain.fit import Hyperparameters, fit, resume
+from dltrain.reports import best_epoch
 from dltrain.runs import Run, RunError, next_free
-from dltrain.trainer import best_epoch
-from dltrain.training import Range, Sweep
+from dltrain.study import JOURNAL, Outcome, Study
+from dltrain.training import Sweep
 
-JOURNAL = "journal.log"
+SHOWN = 10
+"""Trials in the table on screen, which are also those that keep their checkpoints."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One trial: its place in the sweep, its settings, and how it went."""
-
-    index: int
-    values: dict[str, Any]
-    score: float | None
-    epoch: int | None
-    run: str | None
-    reason: str | None
+def is_sweep(folder: Path) -> bool:
+    """Whether `folder` is the directory of a sweep."""
+    return (folder / JOURNAL).is_file() and (folder / "experiment.yaml").is_file()
 
 
 def run_sweep(experiment: Experiment, folder: Path, device: str, display: Display) -> tuple[int, Path | None]:
     """Make every trial that is still missing; the exit code, and the path of best.yaml.
 
     folder: an earlier sweep's directory, or where a new one is made.
-    Raises RunError when another process runs this sweep.
+    Raises ConfigError when the data is unfit, or the earlier sweep searched something else, and RunError
+    when another process runs it.
     """
     assert experiment.sweep is not None
-    path = folder if (folder / "experiment.yaml").is_file() else next_free(folder, "sweep-")
+    splits = experiment.data.load()  # before anything is created: unfit data would fail every trial
+    facts = {"data": splits.fingerprint, **_searched(experiment)}
+    path = folder if is_sweep(folder) else next_free(folder, "sweep-")
     lock = FileLock(path / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise RunError(f"{path} is being run by another process") from None
     try:
+        study = Study(path, experiment.sweep, experiment.seed)
+        _refuse_changes(experiment, study.remember(facts), facts, path)
         write_atomically(path / "experiment.yaml", experiment.dump().encode())
-        study = _open_study(path, experiment.sweep)
-        display.line(f"{experiment.name}: {experiment.sweep.trials} trials -> {path}", "bold")
-        code = _make_trials(study, experiment, experiment.sweep, path, device, display)
-        best = _report(study, experiment, experiment.sweep, path, display)
-        if code >= 128:
-            display.error(f"interrupted; to go on: dltrain sweep {path}")
-        return code or (0 if best is not None else 1), best
+        return Search(experiment, experiment.sweep, study, path, len(splits.train), device, display).run()
     finally:
         lock.release()
 
 
-def _open_study(path: Path, sweep: Sweep) -> optuna.Study:
-    """The study in the directory's journal. What a killed process left half done is made good first."""
-    optuna.logging.set_verbosity(logging.WARNING)
-    journal = (path / JOURNAL).resolve()
-    (path / f"{JOURNAL}.lock").unlink(missing_ok=True)  # stale: we hold the directory
-    _cut_torn_line(journal)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        backend = JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
-        storage = JournalStorage(backend)
-    direction = StudyDirection.MINIMIZE if sweep.metric.endswith("loss") else StudyDirection.MAXIMIZE
-    study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # no reason is set: it will be made again
-    return study
+def _searched(experiment: Experiment) -> dict[str, Any]:
+    """All that a trial depends on, by dotted key: the experiment without the number of trials."""
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, f"{key}.{name}" if key else name)
+        else:
+            flat[key] = value
+
+    walk(experiment.model_dump(mode="json", exclude={"sweep": {"trials"}}), "")
+    return flat
 
 
-def _cut_torn_line(journal: Path) -> None:
-    """Drop a last line that was only half written: it would spoil the next one."""
-    if not journal.exists():
-        return
-    data = journal.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(journal, data.rfind(b"\n") + 1)
-
-
-def _make_trials(
-    study: optuna.Study, experiment: Experiment, sweep: Sweep, path: Path, device: str, display: Display
-) -> int:
-    distributions = {key: distribution(values) for key, values in sweep.space.items()}
-    done = {outcome.index for outcome in outcomes(study)}
-    for index in range(sweep.trials):
-        if index in done:
+def _refuse_changes(experiment: Experiment, before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    absent = object()
+    for key in {**before, **now}:
+        was, is_ = before.get(key, absent), now.get(key, absent)
+        if was == is_:
             continue
-        study.sampler = optuna.samplers.RandomSampler(seed=mix(experiment.seed, index, "sweep"))
-        trial = study.ask(distributions)
-        values = {key: value_of(sweep.space[key], trial.params[key]) for key in sweep.space}
-        trial.set_user_attr("index", index)
-        trial.set_user_attr("values", json.dumps(values))
-        outcome, code = _try(experiment, sweep, index, values, path / "trials", device)
+        if key == "data":
+            message = f"the data has changed since the sweep began ({was} -> {is_})"
+        else:
+            values = ["not set" if value is absent else json.dumps(value) for value in (was, is_)]
+            message = f"the trials of {path} were made with `{key}` {values[0]}; it cannot be {values[1]} now"
+        note = "only `sweep.trials` can change; for anything else start a new sweep: dltrain sweep EXPERIMENT"
+        raise experiment.error(key, message, note)
+
+
+class Search:
+    """The trials of one sweep, in order. examples: of the training split."""
+
+    def __init__(
+        self, experiment: Experiment, sweep: Sweep, study: Study, path: Path, examples: int, device: str,
+        display: Display,
+    ) -> None:  # fmt: skip
+        self.experiment, self.sweep, self.study, self.path = experiment, sweep, study, path
+        self.examples, self.device, self.display = examples, device, display
+
+    def run(self) -> tuple[int, Path | None]:
+        """Make the missing trials and report; the exit code, and the path of best.yaml."""
+        ranked = self.rank()
+        missing = sorted(set(range(self.sweep.trials)) - {outcome.index for outcome in ranked})
+        made = f", {len(ranked)} of them made" if ranked else ""
+        self.display.line(f"{self.experiment.name}: {self.sweep.trials} trials{made} -> {self.path}", "bold")
+        try:
+            for place, index in enumerate(missing, 1):
+                code = self.make(index, len(missing) - place)
+                if code >= 128:
+                    break
+            else:
+                code = 0
+        except KeyboardInterrupt:  # between two trainings
+            code = 130
+        if code:
+            self.display.error(f"interrupted; to go on: dltrain sweep {self.path}")
+            return code, None
+        return self.report()
+
+    def make(self, index: int, left: int) -> int:
+        """Make one trial and record it; 0, or the exit code of an interruption."""
+        trial, values = self.study.start(index)
+        _forget_last_trial()
+        started = time.perf_counter()
+        code, metrics, reason = self.train(index, values)
         if code >= 128:
-            study.tell(trial, state=TrialState.FAIL)
             return code
-        trial.set_user_attr("run", outcome.run)
-        trial.set_user_attr("epoch", outcome.epoch)
-        if outcome.score is None:
-            trial.set_user_attr("reason", outcome.reason)
-            study.tell(trial, state=TrialState.FAIL)
+        outcome = Outcome(index, values, metrics, reason, round(time.perf_counter() - started, 3))
+        self.study.finish(trial, outcome)
+        ranked = self.rank()
+        for loser in ranked[SHOWN:]:
+            shutil.rmtree(self.folder(loser.index) / "checkpoints", ignore_errors=True)
+        width = len(str(self.sweep.trials))
+        parts = [f"trial {index + 1:>{width}}/{self.sweep.trials}", *(f"{k}={_short(v)}" for k, v in values.items())]
+        if metrics is None:
+            parts.append(f"failed: {reason}")
         else:
-            study.tell(trial, outcome.score)
-        settings = "  ".join(f"{key}={_short(value)}" for key, value in values.items())
-        score = f"{sweep.metric} {outcome.score:.4f}" if outcome.score is not None else f"failed: {outcome.reason}"
-        display.line(f"trial {index + 1}/{sweep.trials}  {settings}  {score}")
-        _write_ranking(study, sweep, path)
-    return 0
+            parts.append(f"{self.sweep.metric} {metrics[self.sweep.metric]:.4f}")
+        seconds = sum(o.seconds for o in ranked) / len(ranked)
+        parts.append(f"{outcome.seconds:.1f} s" + (f", about {_duration(seconds * left)} left" if left else ""))
+        self.display.line("  ".join(parts) + ("  *" if metrics is not None and ranked[0].index == index else ""))
+        return 0
+
+    def train(self, index: int, values: dict[str, Any]) -> tuple[int, dict[str, float] | None, str | None]:
+        """Train one setting: the exit code, and the metrics of its best epoch or the reason why it has none."""
+        folder, quiet = self.folder(index), Display(quiet=True)
+        try:
+            if (folder / "experiment.yaml").is_file():
+                code, run = resume(str(folder), None, quiet, hyperparameters=_plain(values))
+            else:
+                trial = self.shortened(self.experiment.without_sweep().override_all(values))
+                code, run = fit(trial, folder, self.device, quiet, hyperparameters=_plain(values))
+        except ConfigError as error:
+            return 1, None, error.diagnostics[0].message
+        except RunError as error:
+            return 1, None, str(error)
+        except Exception as error:  # whatever a setting brings about, the others can still be tried
+            folder.mkdir(parents=True, exist_ok=True)
+            Run(folder).log(traceback.format_exc())
+            return 1, None, f"{type(error).__name__}: {error}"
+        if code:
+            return code, None, run.read_json("result.json").get("why")
+        history = run.checkpoint("last")[1]["history"]
+        best = best_epoch(history, self.sweep.metric)
+        if best is None or not math.isfinite(history[best].get(self.sweep.metric, math.nan)):
+            return 1, None, f"{self.sweep.metric} is not a number"
+        return 0, {key: value for key, value in history[best].items() if math.isfinite(value)}, None
+
+    def shortened(self, experiment: Experiment) -> Experiment:
+        """`experiment` with the length of a trial, its schedule compressed."""
+        if self.sweep.epochs is None:
+            return experiment
+        training = experiment.training
+        if training.steps is None:
+            return experiment.override("training.epochs", self.sweep.epochs)
+        per_epoch = min(-(-self.examples // training.batch_size), training.limit_batches or sys.maxsize)
+        return experiment.override("training.steps", max(round(self.sweep.epochs * per_epoch), 1))
+
+    def folder(self, index: int) -> Path:
+        """The run directory of a trial."""
+        return self.path / "trials" / f"{index + 1:03d}"
+
+    def rank(self) -> list[Outcome]:
+        """The trials so far, the best first (among equal accuracies the lower loss), failed ones last. Writes
+        ranking.csv and best.yaml."""
+        metric = self.sweep.metric
+        loss = metric.replace("accuracy", "loss")
+
+        def order(outcome: Outcome) -> tuple[bool, float, float, int]:
+            metrics = outcome.metrics
+            if metrics is None:
+                return True, 0.0, 0.0, outcome.index
+            score = metrics[metric] if metric == loss else -metrics[metric]
+            return False, score, metrics.get(loss, math.inf), outcome.index
+
+        ranked = sorted(self.study.outcomes(), key=order)
+        columns = list(dict.fromkeys((metric, "validation/accuracy", "validation/loss", "epoch")))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["rank", "trial", *columns, *self.sweep.space, "seconds", "run", "reason"])
+        for rank, outcome in enumerate(ranked, 1):
+            measured = [(outcome.metrics or {}).get(column) for column in columns]
+            values = [_text(outcome.values[key]) for key in self.sweep.space]
+            run = self.folder(outcome.index).relative_to(self.path)
+            writer.writerow(
+                [rank, outcome.index + 1, *measured, *values, outcome.seconds, run.as_posix(), outcome.reason]
+            )
+        write_atomically(self.path / "ranking.csv", text.getvalue().encode())
+        if ranked and (best := ranked[0]).metrics is not None:
+            score = f"{metric} {best.metrics[metric]:.4f}"
+            about = f"# The best of {len(ranked)} trials, number {best.index + 1}: {score}\n"
+            whole = self.experiment.without_sweep().override_all(best.values).dump()
+            write_atomically(self.path / "best.yaml", (about + whole).encode())
+        return ranked
+
+    def report(self) -> tuple[int, Path | None]:
+        """Show the table of the best trials; the exit code, and the path of best.yaml."""
+        ranked = self.rank()
+        good = [outcome for outcome in ranked if outcome.metrics is not None]
+        if failed := ranked[len(good) :]:
+            self.display.warning(f"{len(failed)} of {len(ranked)} trials failed, such as: {failed[0].reason}")
+        if not good:
+            self.display.error("no trial has succeeded")
+            return 1, None
+        rows = [["rank", "trial", self.sweep.metric, *self.sweep.space]]
+        for rank, outcome in enumerate(good[:SHOWN], 1):
+            score = (outcome.metrics or {})[self.sweep.metric]
+            values = [_short(outcome.values[key]) for key in self.sweep.space]
+            rows.append([str(rank), str(outcome.index + 1), f"{score:.4f}", *values])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            self.display.line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+        target = self.path / "best.yaml"
+        self.display.line(f"to train the best setting fully: dltrain fit {target}")
+        return 0, target
 
 
-def _try(
-    experiment: Experiment, sweep: Sweep, index: int, values: dict[str, Any], folder: Path, device: str
-) -> tuple[Outcome, int]:
-    """Train one setting; a run of it that was interrupted is continued."""
-    quiet = Display(quiet=True)
-    run: Run | None = None
-    reason: str | None = None
-    code = 1
-    try:
-        path = folder / f"{index + 1:03d}"
-        if (path / "experiment.yaml").is_file():
-            code, run = resume(str(path), None, quiet)
-        else:
-            code, run = fit(trial_experiment(experiment, sweep, values), path, device, quiet)
-    except ConfigError as error:
-        reason = error.diagnostics[0].message
-    except RunError as error:
-        reason = str(error)
-    if run is None:
-        return Outcome(index, values, None, None, None, reason), code
-    result = run.read_json("result.json")
-    history = [row for row in (result.get("best"), result.get("last")) if row is not None]
-    best = best_epoch(history, sweep.metric)
-    row = history[best] if best is not None else {}
-    finished = code == 0 and sweep.metric in row
-    reason = None if finished else result.get("why") or f"no {sweep.metric} was measured"
-    score = row[sweep.metric] if finished else None
-    epoch = int(row["epoch"]) if finished else None
-    return Outcome(index, values, score, epoch, str(run.path), reason), code
+def _forget_last_trial() -> None:
+    """A trial must not depend on those made before it in the same process."""
+    gc.collect()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # its limit of recompilations counts over all networks of a process
+    torch.cuda.empty_cache()  # the loader is chosen by the memory that is free
 
 
-def trial_experiment(experiment: Experiment, sweep: Sweep, values: dict[str, Any]) -> Experiment:
-    """The experiment of one setting: shortened to the sweep's epochs, and without its `sweep` section."""
-    length = {} if sweep.epochs is None else {"training.epochs": sweep.epochs}
-    return experiment.without_sweep().override_all({**length, **values})
+def _plain(values: dict[str, Any]) -> Hyperparameters:
+    """For TensorBoard's hyperparameter table."""
+    return {key: v if isinstance(v, (str, int, float)) else _text(v) for key, v in values.items()}
 
 
-def _report(study: optuna.Study, experiment: Experiment, sweep: Sweep, path: Path, display: Display) -> Path | None:
-    ranked = _write_ranking(study, sweep, path)
-    if not ranked or ranked[0].score is None:
-        display.line("no trial has succeeded")
-        return None
-    best = ranked[0]
-    target = path / "best.yaml"
-    write_atomically(target, experiment.without_sweep().override_all(best.values).dump().encode())
-    for rank, outcome in enumerate(ranked[:10], 1):
-        settings = "  ".join(f"{key}={_short(value)}" for key, value in outcome.values.items())
-        score = "failed" if outcome.score is None else f"{outcome.score:.4f}"
-        display.line(f"{rank:>3}  {score:>8}  {settings}  {outcome.run or ''}")
-    display.line(f"to train the best setting fully: dltrain fit {target}")
-    return target
-
-
-def outcomes(study: optuna.Study) -> list[Outcome]:
-    """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
-    found: dict[int, Outcome] = {}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
-        if trial.state == TrialState.COMPLETE or "reason" in trial.user_attrs:
-            outcome = _outcome(trial)
-            found[outcome.index] = outcome
-    return [found[index] for index in sorted(found)]
-
-
-def _outcome(trial: FrozenTrial) -> Outcome:
-    note = trial.user_attrs
-    return Outcome(note["index"], json.loads(note["values"]), trial.value, note.get("epoch"), note.get("run"),
-                   note.get("reason"))  # fmt: skip
-
-
-def _write_ranking(study: optuna.Study, sweep: Sweep, path: Path) -> list[Outcome]:
-    """ranking.csv: the best first, failed trials last with their reason."""
-    sign = 1 if sweep.metric.endswith("loss") else -1
-    ranked = sorted(outcomes(study), key=lambda o: (o.score is None, sign * (o.score or 0.0), o.index))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "trial", sweep.metric, "epoch", *sweep.space, "run", "reason"])
-    for rank, outcome in enumerate(ranked, 1):
-        values = [outcome.values.get(key) for key in sweep.space]
-        writer.writerow([rank, outcome.index + 1, outcome.score, outcome.epoch, *values, outcome.run, outcome.reason])
-    write_atomically(path / "ranking.csv", text.getvalue().encode())
-    return ranked
-
-
-def distribution(values: Range) -> BaseDistribution:
-    """A range as Optuna's distribution. Choices are drawn by their place in the list: they may be anything."""
-    if values.choices is not None:
-        return CategoricalDistribution(range(len(values.choices)))
-    assert values.low is not None and values.high is not None
-    if values.is_integer and (values.step is None or isinstance(values.step, int)):
-        return IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
-    step = None if values.step is None else float(values.step)
-    return FloatDistribution(float(values.low), float(values.high), log=values.log, step=step)
-
-
-def value_of(values: Range, drawn: Any) -> Any:
-    """What was drawn, as the experiment's value."""
-    return values.choices[drawn] if values.choices is not None else drawn
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    text = f"{value:.3g}" if isinstance(value, float) else _text(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

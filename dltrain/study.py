@@ -1,0 +1,138 @@
+"""The record of a sweep: Optuna's journal in the sweep's directory. Trials are drawn here and told how they went.
+
+One process alone writes the journal (it holds the directory's lock). The settings of the k-th trial are a
+function of (seed, k), so an interrupted sweep goes on with the trials that it would have made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+from optuna.trial import Trial, TrialState
+
+from dltrain.data.base import mix
+from dltrain.training import Range, Sweep
+
+JOURNAL = "journal.log"
+DIGITS = 6
+"""Significant digits of drawn numbers: enough for any hyperparameter, and readable in best.yaml."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. index: its place in the sweep, from 0. metrics: those of its best epoch, or None
+    when it failed, and `reason` then says why."""
+
+    index: int
+    values: dict[str, Any]
+    metrics: dict[str, float] | None
+    reason: str | None
+    seconds: float
+
+
+class Study:
+    """The journal of the sweep in `folder`. What a killed process left half done is made good on opening."""
+
+    def __init__(self, folder: Path, sweep: Sweep, seed: int) -> None:
+        self.sweep, self.seed = sweep, seed
+        self._study = _open(folder, sweep)
+
+    def remember(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The facts that the sweep began with: these ones, when it begins now."""
+        if not self._study.user_attrs:
+            self._study.set_user_attr("facts", json.dumps(facts))
+        known: dict[str, Any] = json.loads(self._study.user_attrs["facts"])
+        return known
+
+    def start(self, index: int) -> tuple[Trial, dict[str, Any]]:
+        """Draw trial `index`; the trial, and the value of each key of the space."""
+        trial = draw(self._study, self.sweep, self.seed, index)
+        values = {key: value_of(range_, trial.params[key]) for key, range_ in self.sweep.space.items()}
+        trial.set_user_attr("index", index)
+        trial.set_user_attr("values", json.dumps(values))
+        return trial, values
+
+    def finish(self, trial: Trial, outcome: Outcome) -> None:
+        """Record how a trial ended. A trial without this record is made again."""
+        record = {"metrics": outcome.metrics, "reason": outcome.reason, "seconds": outcome.seconds}
+        trial.set_user_attr("outcome", json.dumps(record))
+        if outcome.metrics is not None:
+            self._study.tell(trial, outcome.metrics[self.sweep.metric])
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def outcomes(self) -> list[Outcome]:
+        """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
+        found = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            note = trial.user_attrs
+            if trial.state.is_finished() and "outcome" in note:
+                outcome = Outcome(note["index"], json.loads(note["values"]), **json.loads(note["outcome"]))
+                found[outcome.index] = outcome
+        return [found[index] for index in sorted(found)]
+
+
+def draw(study: optuna.Study, sweep: Sweep, seed: int, index: int) -> Trial:
+    """Trial `index` of a sweep, a function of (seed, index): every key independently at random (Bergstra &
+    Bengio 2012). Another way to search is another sampler here, which may look at the study's trials."""
+    study.sampler = RandomSampler(seed=mix(seed, index, "sweep"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # `high` is no multiple of `step`: the last one below it is
+        return study.ask({key: distribution(range_) for key, range_ in sweep.space.items()})
+
+
+def distribution(values: Range) -> BaseDistribution:
+    """A range as Optuna's distribution. Choices are drawn by their place in the list: they may be anything."""
+    if values.choices is not None:
+        return CategoricalDistribution(range(len(values.choices)))
+    assert values.low is not None and values.high is not None
+    if values.is_integer and (values.step is None or isinstance(values.step, int)):
+        return IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
+    step = None if values.step is None else float(values.step)
+    return FloatDistribution(float(values.low), float(values.high), log=values.log, step=step)
+
+
+def value_of(values: Range, drawn: Any) -> Any:
+    """What was drawn, as the experiment's value: numbers are rounded to 6 digits, within the range."""
+    if values.choices is not None:
+        return values.choices[drawn]
+    if isinstance(drawn, int):
+        return drawn
+    assert values.low is not None and values.high is not None
+    return min(max(float(f"{drawn:.{DIGITS}g}"), float(values.low)), float(values.high))
+
+
+def _open(folder: Path, sweep: Sweep) -> optuna.Study:
+    optuna.logging.set_verbosity(logging.ERROR)
+    journal = (folder / JOURNAL).resolve()
+    journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)  # stale: we hold the directory
+    _cut_torn_line(journal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+    direction = StudyDirection.MINIMIZE if sweep.metric.endswith("loss") else StudyDirection.MAXIMIZE
+    study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    return study
+
+
+def _cut_torn_line(journal: Path) -> None:
+    """Drop a last line that was only half written: it would spoil the next one."""
+    if not journal.exists():
+        return
+    data = journal.read_bytes()
+    if data and not data.endswith(b"\n"):
+        os.truncate(journal, data.rfind(b"\n") + 1)
