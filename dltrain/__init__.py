@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from dltrain.builder import build
     from dltrain.config import ConfigError
     from dltrain.experiment import Experiment
+    from dltrain.reports import EpochReport, Progress
     from dltrain.runs import Run
-    from dltrain.trainer import EpochReport, Progress, Trainer
+    from dltrain.trainer import Trainer
 
 _HOMES = {
     "ConfigError": "dltrain.config",
-    "EpochReport": "dltrain.trainer",
+    "EpochReport": "dltrain.reports",
     "Experiment": "dltrain.experiment",
-    "Progress": "dltrain.trainer",
+    "Progress": "dltrain.reports",
     "Run": "dltrain.runs",
     "Trainer": "dltrain.trainer",
     "build": "dltrain.builder",

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -19,12 +19,12 @@ from dltrain.data.augmentation_base import AugmentationContext
 from dltrain.data.base import FileSource, ImageShape, Source, Splits, mix
 from dltrain.data.loaders import choose_loader, choose_workers, make_loader
 from dltrain.data.pipeline import Pipeline, build_pipeline
-from dltrain.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.data.scaling import pixel_covariance
 from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
+from dltrain.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.tasks import Classification
 from dltrain.trainer import Parts, Plan, Trainer, seed_layers
 from dltrain.transfer import initialize
@@ -32,15 +32,19 @@ from dltrain.transfer import initialize
 State = dict[str, Any]
 
 
-def build(experiment: Experiment, device: str = "auto", state: State | None = None) -> Trainer:
+def build(
+    experiment: Experiment, device: str = "auto", state: State | None = None, decided: State | None = None
+) -> Trainer:
     """Load the data and assemble the trainer.
 
     device: auto, cpu, cuda, cuda:1 or mps. state: the checkpoint that will be loaded into the trainer;
-    what was decided for it (preprocessing, precision, loader, ...) is kept.
+    what was decided for it (preprocessing, precision, loader, ...) is kept. decided: the decisions of a run
+    that began but has no checkpoint yet.
     Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
     """
     target = pick_device(device)
-    splits = experiment.data.load()
+    with _at(experiment, "data"):
+        splits = experiment.data.load()
     about = state["about"] if state is not None else None
     preprocessing = _preprocessing(experiment, splits, about)
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
@@ -55,8 +59,8 @@ def build(experiment: Experiment, device: str = "auto", state: State | None = No
     if training.limit_batches is not None:
         steps_per_epoch = min(steps_per_epoch, training.limit_batches)
     total_steps = training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
-    if about is not None:
-        decisions = {name: Decision(**decision) for name, decision in about["decisions"].items()}
+    if decided := about["decisions"] if about is not None else decided:
+        decisions = {name: Decision(**decision) for name, decision in decided.items()}
         decisions["device"] = Decision(str(target), decisions["device"].reason)
     else:
         decisions = decide(training, target, multiply_adds, total_steps * batch_size)
@@ -70,18 +74,28 @@ def build(experiment: Experiment, device: str = "auto", state: State | None = No
         make_loader, decisions["loader"].value, batch_size=batch_size, seed=experiment.seed, device=target,
         workers=decisions["workers"].value,
     )  # fmt: skip
-    optimizer = experiment.optimizer.build(parameter_groups(model, experiment.optimizer), target)
+    with _at(experiment, "optimizer"):
+        optimizer = experiment.optimizer.build(parameter_groups(model, experiment.optimizer), target)
+    with _at(experiment, "schedule"):
+        learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
+    with _at(experiment, "loss"):
+        task = Classification(experiment.loss, splits.classes, target)
+    with _at(experiment, "augmentation"):
+        pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
+    with _at(experiment, "data"):
+        train = loader(splits.train, preprocessing.train)
+        validation = loader(splits.validation, preprocessing.evaluation) if splits.validation is not None else None
     dtype = getattr(torch, decisions["precision"].value)
     parts = Parts(
         model=model,
         forward=torch.compile(model, dynamic=False) if decisions["compile"].value else model,
         optimizer=optimizer,
-        learning_rate=experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch),
+        learning_rate=learning_rate,
         momentum=experiment.schedule.build_momentum(total_steps, steps_per_epoch),
-        task=Classification(experiment.loss, splits.classes, target),
-        pipeline=_pipeline(experiment, preprocessing, splits, target, decisions),
-        train=loader(splits.train, preprocessing.train),
-        validation=loader(splits.validation, preprocessing.evaluation) if splits.validation is not None else None,
+        task=task,
+        pipeline=pipeline,
+        train=train,
+        validation=validation,
         device=target,
         average=training.average.build(model) if training.average is not None else None,
         autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
@@ -106,6 +120,15 @@ def build(experiment: Experiment, device: str = "auto", state: State | None = No
     return trainer
 
 
+@contextmanager
+def _at(experiment: Experiment, key: str) -> Iterator[None]:
+    """Give the mistakes that a part finds the place of its section in the experiment's file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise experiment.located(error, key) from None
+
+
 def _preprocessing(experiment: Experiment, splits: Splits, about: dict[str, Any] | None) -> Preprocessing:
     if about is None:
         pretrained = experiment.model.preprocessing()
@@ -120,11 +143,8 @@ def _network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: 
     """The model on the CPU (the same weights on every device), and its multiply-adds an image."""
     section = experiment.model if fresh else without_pretrained(experiment.model)
     seed_layers(mix(experiment.seed, "weights"), torch.device("cpu"))
-    try:
+    with _at(experiment, "model"):
         model = section.build(shape, classes)
-    except ConfigError as error:
-        first = error.diagnostics[0]
-        raise experiment.error("model", first.message, *first.notes) from None
     return model, count_multiply_adds(model, shape)
 
 

@@ -7,15 +7,18 @@ cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+Bytes = bytes | memoryview
 FORMAT = 1
 _PREFIX = b"dltrain blake2b "
 _COMMENT = len(_PREFIX) + 64
@@ -25,11 +28,14 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used, and why."""
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path` atomically: temporary file, fsync, rename."""
+def save(state: dict[str, Any], *paths: Path) -> None:
+    """Write `state` to each path in turn, atomically: temporary file, fsync, rename."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
-    write_atomically(path, _with_digest(buffer.getbuffer()))
+    # The last field of a zip file is the length of its comment, zero so far.
+    body: list[Bytes] = [buffer.getbuffer()[:-2], _COMMENT.to_bytes(2, "little")]
+    for path in paths:
+        write_atomically(path, *body, _PREFIX + _digest(body))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -38,7 +44,8 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, down to KeyError
-        raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {_first_line(error)}") from None
+        reason = "it holds more than plain values" if "weights_only" in str(error) else _first_line(error)
+        raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else None
         raise CheckpointError(f"{path} has checkpoint format {found}; this version of dltrain reads format {FORMAT}")
@@ -54,18 +61,38 @@ def is_sound(path: Path) -> bool:
     return True
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Replace `path` by `data`; a crash at any moment leaves the old file or the new one."""
+def all_finite(values: Any) -> bool:
+    """Whether every floating-point tensor in nested dicts and lists is finite. Waits for each device once."""
+    tensors: dict[torch.device, list[Tensor]] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, Tensor):
+            if value.is_floating_point() and value.numel():
+                tensors.setdefault(value.device, []).append(value)
+        elif isinstance(value, (dict, list, tuple)):
+            for inner in value.values() if isinstance(value, dict) else value:
+                collect(inner)
+
+    collect(values)
+    for found in tensors.values():
+        # A finite norm is finite numbers, and quick; an infinite one may be an overflow of its squares.
+        if not torch.stack(torch._foreach_norm(found)).isfinite().all():
+            return all(bool(tensor.isfinite().all()) for tensor in found)
+    return True
+
+
+def write_atomically(path: Path, *parts: Bytes) -> None:
+    """Replace `path` by the parts, one after the other; a crash at any moment leaves the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":
+    with contextlib.suppress(OSError):  # not every file system can make a rename durable
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -73,21 +100,18 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
             os.close(folder)
 
 
-def copy_atomically(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, without writing it twice where the disk can link."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # no hard links on this file system
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+def remove_temporaries(folder: Path) -> None:
+    """Delete what killed writers left half-written. Only for who alone writes there."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
-def _with_digest(zipped: memoryview) -> bytes:
-    # The last field of a zip file is the length of its comment, zero so far.
-    body = bytes(zipped[:-2]) + _COMMENT.to_bytes(2, "little")
-    return body + _PREFIX + hashlib.blake2b(body, digest_size=32).hexdigest().encode()
+def _digest(parts: Iterable[Bytes]) -> bytes:
+    digest = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest().encode()
 
 
 def _read(path: Path) -> bytes:
@@ -95,11 +119,11 @@ def _read(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-    body, comment = data[:-_COMMENT], data[-_COMMENT:]
+    body, comment = memoryview(data)[:-_COMMENT], data[-_COMMENT:]
     if not comment.startswith(_PREFIX):
         what = "was cut short or is not a dltrain checkpoint" if data else "is empty"
         raise CheckpointError(f"{path} {what}")
-    if hashlib.blake2b(body, digest_size=32).hexdigest().encode() != comment[len(_PREFIX) :]:
+    if _digest([body]) != comment[len(_PREFIX) :]:
         raise CheckpointError(f"{path} is damaged: its bytes do not fit its digest")
     return data
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from dltrain.trainer import EpochReport, Progress
+    from dltrain.reports import EpochReport, Progress
 
 
 class Display:

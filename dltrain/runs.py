@@ -9,6 +9,7 @@ twice.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -44,9 +45,14 @@ class Run:
 
     @classmethod
     def create(cls, path: Path) -> Run:
-        """The run directory `path`, made anew."""
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        return cls(path)
+        """The run directory `path`, made anew and locked. Raises RunError when it cannot be made."""
+        run = cls(path)
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            run.lock()
+        except OSError as error:
+            raise unwritable(error, path) from None
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> tuple[Run, Path | None]:
@@ -68,6 +74,8 @@ class Run:
             self._lock.acquire()
         except Timeout:
             raise RunError(f"{self.path} is being trained by another process") from None
+        for folder in (self.path, self.last.parent):
+            checkpoints.remove_temporaries(folder)
 
     def close(self) -> None:
         """Finish the event file and give the run free."""
@@ -89,12 +97,11 @@ class Run:
         return self.path / "checkpoints" / "best.pt"
 
     def save(self, state: dict[str, Any], *, best: bool = False) -> None:
-        """Write `last`, and `best` first when this is the best: a crash in between repeats the epoch."""
-        if best:
-            checkpoints.save(self.best, state)
-            checkpoints.copy_atomically(self.best, self.last)
-        else:
-            checkpoints.save(self.last, state)
+        """Write `last`, and `best` first when this is the best: a crash in between repeats the epoch.
+
+        They never share a file: when one is damaged the other is still sound.
+        """
+        checkpoints.save(state, *((self.best, self.last) if best else (self.last,)))
 
     def checkpoint(self, which: str) -> tuple[Path, dict[str, Any]]:
         """The checkpoint `best` or `last`. Raises RunError, naming the other one when that is sound."""
@@ -117,10 +124,11 @@ class Run:
     # -- what a person reads
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """A JSON file in the run directory, replaced atomically."""
+        """A JSON file in the run directory, replaced atomically; infinity and not-a-number become null."""
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
+        write_atomically(path, (json.dumps(strict, indent=2, ensure_ascii=False) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run directory; empty when it is not there or was cut short."""
@@ -131,8 +139,8 @@ class Run:
         return content if isinstance(content, dict) else {}
 
     def log(self, text: str) -> None:
-        """Append to log.txt."""
-        with (self.path / "log.txt").open("a") as file:
+        """Append to log.txt, if that is possible: a full disk is reported by what matters more."""
+        with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
     def record(self, history: History) -> None:
@@ -179,17 +187,37 @@ class Run:
         write_atomically(self.path / "metrics.csv", text.getvalue().encode())
 
 
-def _grid(images: Tensor, columns: int = 8) -> Tensor:
-    """(B, C, H, W) as one picture (3, rows * H, columns * W); grey becomes RGB."""
-    from torchvision.utils import make_grid
+def _grid(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:
+    """(B, C, H, W) as one picture (3, rows * (H + gap), columns * (W + gap)); grey becomes RGB."""
+    from torch.nn import functional as F
 
-    grid: Tensor = make_grid(images, nrow=columns, padding=2)
-    return grid
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    shown = images[:, :3] if channels >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+    cells = F.pad(shown, (0, gap, 0, gap, 0, 0, 0, rows * columns - count))
+    cells = cells.view(rows, columns, 3, height + gap, width + gap).permute(2, 0, 3, 1, 4)
+    return cells.reshape(3, rows * (height + gap), columns * (width + gap))
+
+
+def unwritable(error: OSError, path: Path) -> RunError:
+    """What to say when `path` cannot be written."""
+    return RunError(f"cannot write to {path}: {(error.strerror or str(error)).lower()}")
 
 
 def next_free(folder: Path, prefix: str = "") -> Path:
-    """Make and return the directory `<folder>/<prefix><NNN>` with the next number that nobody has taken."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make and return the directory `<folder>/<prefix><NNN>` with the next number that nobody has taken.
+
+    Raises RunError when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _next_free(folder, prefix)
+    except OSError as error:
+        raise unwritable(error, folder) from None
+
+
+def _next_free(folder: Path, prefix: str) -> Path:
     taken = [p.name.removeprefix(prefix) for p in folder.iterdir() if p.name.startswith(prefix)]
     number = max((int(name) for name in taken if name.isdigit()), default=0)
     while True:

@@ -21,50 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.checkpoints import all_finite
 from dltrain.data.base import Batch, mix
 from dltrain.data.loaders import Loader
 from dltrain.data.pipeline import Pipeline
 from dltrain.metrics import ClassificationReport
+from dltrain.reports import EpochReport, NonFiniteError, Progress, Row, best_epoch, stops_early
 from dltrain.tasks import Classification
 from dltrain.training import EarlyStopping
-
-Row = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training is, a few times a second. Loss and accuracy are means over the epoch so far."""
-
-    epoch: int
-    step: int
-    total_steps: int
-    steps_per_epoch: int
-    loss: float
-    accuracy: float
-    lr: float
-    images_per_second: float
-    seconds: float
-    """Training time of this epoch so far."""
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """A finished epoch: its number from 1, and its metrics by TensorBoard tag."""
-
-    epoch: int
-    step: int
-    total_steps: int
-    metrics: Row
-    is_best: bool
-    should_stop: bool
-
-
-class NonFiniteError(Exception):
-    """The loss or the weights became infinite or not a number."""
-
-    def __init__(self, step: int, lr: float, what: str) -> None:
-        self.step, self.lr, self.what = step, lr, what
-        super().__init__(f"the {what} became non-finite at step {step} (learning rate {lr:.3g})")
 
 
 @dataclass(frozen=True)
@@ -128,30 +92,25 @@ class Trainer:
 
     def run(self) -> Iterator[Progress | EpochReport]:
         """Train from the current step to the end, yielding progress and a report per epoch."""
-        if self.should_stop():
+        if self.finished:
             return
         batches = self.parts.train.batches(self.step)
-        started = reported = time.perf_counter()
         self.parts.model.train()
-        while self.step < self.plan.total_steps:
+        started = time.perf_counter()
+        while not self.finished:
             self._train_step(next(batches), self.step)
             self.step += 1
-            now = time.perf_counter()
-            ends = self.step % self.plan.steps_per_epoch == 0 or self.step == self.plan.total_steps
-            if not ends and now - reported < self.plan.progress_seconds:
+            ends = self._is_epoch_end(self.step)
+            if not ends and time.perf_counter() - started < self.plan.progress_seconds:
                 continue
             if ends:
                 self._synchronise()
             self._epoch_seconds += time.perf_counter() - started
-            if ends:
-                report = self._finish_epoch()
-                yield report
-                if report.should_stop:
-                    return
-                self.parts.model.train()
-            else:
-                yield self._progress()
-            started = reported = time.perf_counter()
+            yield self._finish_epoch() if ends else self._progress()
+            started = time.perf_counter()
+
+    def _is_epoch_end(self, steps: int) -> bool:
+        return steps % self.plan.steps_per_epoch == 0 or steps == self.plan.total_steps
 
     def _train_step(self, batch: Batch, step: int) -> None:
         parts, plan = self.parts, self.plan
@@ -177,7 +136,7 @@ class Trainer:
 
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm
-        epoch_ends = (step + 1) % self.plan.steps_per_epoch == 0 or step + 1 == self.plan.total_steps
+        epoch_ends = self._is_epoch_end(step + 1)
         if scaler is not None and (clip is not None or epoch_ends):
             scaler.unscale_(optimizer)
         if clip is not None:
@@ -192,7 +151,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
 
     def _finish_epoch(self) -> EpochReport:
-        self._raise_if_not_finite()
+        self._require_finite()
         parts, plan = self.parts, self.plan
         epoch = math.ceil(self.step / plan.steps_per_epoch)
         trained = self.metrics.compute()
@@ -212,10 +171,10 @@ class Trainer:
         self.metrics.reset()
         self._epoch_seconds = 0.0
         is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
-        return EpochReport(epoch, self.step, plan.total_steps, row, is_best, self.should_stop())
+        return EpochReport(epoch, self.step, plan.total_steps, row, is_best)
 
     def _progress(self) -> Progress:
-        self._raise_if_not_finite()
+        self._raise_if_loss_was_not_finite()
         now = self.metrics.compute()
         return Progress(
             epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
@@ -239,20 +198,20 @@ class Trainer:
             return self.plan.early_stopping.metric
         return "validation/accuracy" if self.parts.validation is not None else None
 
-    def should_stop(self) -> bool:
-        """Whether early stopping has ended the training: a function of the history alone."""
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or early stopping has ended the training: it depends on the state alone."""
         stopping = self.plan.early_stopping
-        return stopping is not None and stops_early(self.history, stopping)
+        return self.step >= self.plan.total_steps or (stopping is not None and stops_early(self.history, stopping))
 
     # -- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as plain values. Raises NonFiniteError rather than
-        hand out weights that are no numbers."""
-        self._raise_if_not_finite()
-        tensors = [p for p in self.parts.model.state_dict().values() if p.is_floating_point()]
-        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all()):
-            raise NonFiniteError(self.step - 1, self.parts.learning_rate(max(self.step - 1, 0)), "weights")
+        """Everything that the next step depends on, as plain values; the tensors are the live ones.
+
+        Raises NonFiniteError rather than hand out numbers that are none.
+        """
+        self._require_finite()
         parts = self.parts
         return {
             "about": self.about,
@@ -288,10 +247,20 @@ class Trainer:
         images: Tensor = self.parts.pipeline.scaling.invert(inputs[:count].float())
         return images.clamp(0, 255).cpu() / 255
 
-    def _raise_if_not_finite(self) -> None:
+    def _raise_if_loss_was_not_finite(self) -> None:
         bad = int(self.first_bad_step)
         if bad >= 0:
             raise NonFiniteError(bad, self.parts.learning_rate(bad), "loss")
+
+    def _require_finite(self) -> None:
+        """Raise NonFiniteError for the loss of any step so far, or for what the last step left behind."""
+        self._raise_if_loss_was_not_finite()
+        parts = self.parts
+        average = parts.average.state_dict() if parts.average is not None else {}
+        kept = {"weights": parts.model.state_dict(), "average": average, "optimizer state": parts.optimizer.state}
+        for what, values in kept.items():
+            if not all_finite(values):
+                raise NonFiniteError(self.step - 1, parts.learning_rate(max(self.step - 1, 0)), what)
 
     def _synchronise(self) -> None:
         if self.parts.device.type == "cuda":
@@ -332,44 +301,6 @@ def seed_layers(seed: int, device: torch.device) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
-
-
-def is_better(value: float, than: float, metric: str, by: float = 0.0) -> bool:
-    """Whether `value` improves on `than` by more than `by`: a loss falls, anything else rises."""
-    return value < than - by if metric.endswith("loss") else value > than + by
-
-
-def best_epoch(history: list[Row], metric: str | None) -> int | None:
-    """Index of the row with the best metric; the last row without a metric.
-
-    Among equal accuracies the one with the lower loss is best, then the earliest.
-    """
-    if metric is None:
-        return len(history) - 1 if history else None
-    best: int | None = None
-    loss = metric.replace("accuracy", "loss")
-    for index, row in enumerate(history):
-        if metric not in row:
-            continue
-        if best is None or is_better(row[metric], history[best][metric], metric):
-            best = index
-        elif row[metric] == history[best][metric] and row[loss] < history[best][loss]:
-            best = index
-    return best
-
-
-def stops_early(history: list[Row], stopping: EarlyStopping) -> bool:
-    """Whether `patience` evaluations in a row have not improved the metric."""
-    best: float | None = None
-    waited = 0
-    for row in history:
-        if (value := row.get(stopping.metric)) is None:
-            continue
-        if best is None or is_better(value, best, stopping.metric, stopping.minimum_change):
-            best, waited = value, 0
-        else:
-            waited += 1
-    return waited >= stopping.patience
 
 
 def _set_momentum(group: dict[str, Any], value: float) -> None:

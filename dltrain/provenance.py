@@ -1,0 +1,61 @@
+"""What the numbers of a run depend on besides its experiment: for environment.json and TensorBoard."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+PACKAGES = ("dltrain", "torch", "torchvision", "timm", "numpy", "pydantic", "optuna", "pillow")
+
+
+Hyperparameters = dict[str, str | int | float | bool]
+"""By dotted key, with plain values."""
+
+
+def environment(about: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The content of environment.json. about: what the run's checkpoints say of themselves."""
+    return {
+        "python": platform.python_version(), "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "command": sys.argv, "git_commit": _git_commit(), "seed": seed,
+        "data_fingerprint": about["fingerprint"], "decisions": about["decisions"], "plugins": about["plugins"],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def flatten(experiment: dict[str, Any]) -> Hyperparameters:
+    """An experiment as dotted keys with plain values, for TensorBoard's hyperparameter table."""
+    flat: Hyperparameters = {}
+
+    def walk(value: Any, prefix: str) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(inner, f"{prefix}.{key}" if prefix else key)
+        elif isinstance(value, (str, int, float, bool)):
+            flat[prefix] = value
+        elif value is not None:
+            names = [item["name"] if isinstance(item, dict) and "name" in item else item for item in value]
+            flat[prefix] = ", ".join(map(str, names))
+
+    walk(experiment, "")
+    return flat

@@ -1,0 +1,75 @@
+"""What a training says about itself: plain values, and what follows from its history of epochs alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dltrain.training import EarlyStopping
+
+Row = dict[str, float]
+"""The metrics of an epoch by TensorBoard tag, with its `epoch` (from 1) and the `step` after it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is, a few times a second. Loss and accuracy are means over the epoch so far."""
+
+    epoch: int
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+    images_per_second: float
+    seconds: float
+    """Training time of this epoch so far."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """A finished epoch: its number from 1, and its metrics by TensorBoard tag."""
+
+    epoch: int
+    step: int
+    total_steps: int
+    metrics: Row
+    is_best: bool
+
+
+class NonFiniteError(Exception):
+    """The loss or what training keeps (weights, their average, the optimizer's state) is no longer finite."""
+
+    def __init__(self, step: int, lr: float, what: str) -> None:
+        self.step, self.lr, self.what = step, lr, what
+        super().__init__(f"the {what} became infinite or not a number in step {step} (learning rate {lr:.3g})")
+
+
+def best_epoch(history: list[Row], metric: str | None) -> int | None:
+    """Index of the row with the best metric; the last row without a metric.
+
+    Among equal accuracies the one with the lower loss is best, then the earliest.
+    """
+    if metric is None:
+        return len(history) - 1 if history else None
+    loss = metric.replace("accuracy", "loss")
+    sign = 1.0 if metric.endswith("loss") else -1.0
+    measured = [i for i, row in enumerate(history) if not math.isnan(row.get(metric, math.nan))]
+    return min(measured, key=lambda i: (sign * history[i][metric], history[i][loss], i), default=None)
+
+
+def stops_early(history: list[Row], stopping: EarlyStopping) -> bool:
+    """Whether `patience` evaluations in a row have not improved the metric."""
+    best, waited = math.inf, 0
+    sign = 1.0 if stopping.metric.endswith("loss") else -1.0
+    for row in history:
+        if (value := row.get(stopping.metric)) is None:
+            continue
+        if sign * value < best - stopping.minimum_change:  # never true of not-a-number
+            best, waited = sign * value, 0
+        else:
+            waited += 1
+    return waited >= stopping.patience
