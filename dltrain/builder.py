@@ -83,8 +83,10 @@ def build(
     with _at(experiment, "augmentation"):
         pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
     with _at(experiment, "data"):
-        train = loader(splits.train, preprocessing.train)
+        train = loader(splits.train, preprocessing.train, moves=pipeline.first_moves)
         validation = loader(splits.validation, preprocessing.evaluation) if splits.validation is not None else None
+    if train.does_moves:
+        pipeline.leave_out_first_moves()
     dtype = getattr(torch, decisions["precision"].value)
     parts = Parts(
         model=model,
@@ -239,14 +241,18 @@ def restore_predictor(state: State, device: str = "auto") -> Predictor:
         averaged.load_state_dict(state["average"])
         model = averaged.model
     model.to(target).eval()
+    decided = {name: decision["value"] for name, decision in about["decisions"].items()}
     dtype = torch.float32
-    if target.type == torch.device(about["decisions"]["device"]["value"]).type:
-        dtype = getattr(torch, about["decisions"]["precision"]["value"])
+    if channels_last := bool(decided["channels_last"]):
+        model.to(memory_format=torch.channels_last)
+    if target.type == torch.device(decided["device"]).type:  # then the numbers are those of training
+        dtype = getattr(torch, decided["precision"])
+        torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
     context = AugmentationContext(
         shape=preprocessing.shape, classes=len(about["classes"]), seed=experiment.seed,
         mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
     )  # fmt: skip
-    pipeline = build_pipeline([], context, preprocessing.scaling.on(target))
+    pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
     autocast = partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32)
     return Predictor(model, pipeline, preprocessing, about["classes"], experiment, target, autocast)
 

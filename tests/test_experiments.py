@@ -13,9 +13,9 @@ from dltrain import EpochReport, Experiment, build
 
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
 STAND_INS = {
-    "mnist": "{name: synthetic, examples: 60, shape: [1, 28, 28]}",
-    "fashion_mnist": "{name: synthetic, examples: 60, shape: [1, 28, 28]}",
-    "cifar10": "{name: synthetic, examples: 60, shape: [3, 32, 32]}",
+    "mnist": "{name: synthetic, examples: 120, shape: [1, 28, 28]}",
+    "fashion_mnist": "{name: synthetic, examples: 120, shape: [1, 28, 28]}",
+    "cifar10": "{name: synthetic, examples: 120, shape: [3, 32, 32]}",
 }
 
 
@@ -35,7 +35,7 @@ def make_photos(folder: Path, classes: int = 3, images: int = 8) -> Path:
 def shortened(path: Path, folder: Path) -> list[str]:
     """Overrides that make an experiment small: a stand-in for its data, two steps, small batches."""
     data = Experiment.load(path).data
-    overrides = ["training.steps=2", "training.batch_size=4", "training.limit_batches=2"]
+    overrides = ["training.epochs=1", "training.batch_size=4", "training.limit_batches=2"]
     if data.name == "image_folder":
         photos = make_photos(folder / "photos")
         return [*overrides, f"data.root={photos}", "data.size=64", "model={name: timm/resnet18}"]

@@ -31,15 +31,11 @@ class RandomCrop(Augmentation):
         from dltrain.data import kernels_geometry as kernels
 
         if self.fill == "reflect" and self.padding >= min(context.shape.height, context.shape.width):
-            raise ConfigError(
-                [
-                    Diagnostic(
-                        f"`random_crop` cannot reflect {self.padding} pixels of images of {context.shape}",
-                        notes=("with `fill: reflect`, `padding` must be smaller than the height and the width",),
-                    )
-                ]
-            )
-        return kernels.Rearrange(partial(kernels.random_crop, padding=self.padding, fill=self.fill))
+            message = f"`random_crop` cannot reflect {self.padding} pixels of images of {context.shape}"
+            note = "with `fill: reflect`, `padding` must be smaller than the height and the width"
+            raise ConfigError([Diagnostic(message, notes=(note,))])
+        reach = self.padding if self.fill == "zero" else None
+        return kernels.Rearrange(partial(kernels.random_crop, padding=self.padding, fill=self.fill), reach)
 
 
 class HorizontalFlip(Augmentation):
@@ -90,7 +86,7 @@ class Translate(Augmentation):
     def build(self, context: AugmentationContext) -> Transform:
         from dltrain.data import kernels_geometry as kernels
 
-        return kernels.Rearrange(partial(kernels.translate, share=self.share))
+        return kernels.Rearrange(partial(kernels.translate, share=self.share), round(self.share * context.shape.width))
 
 
 class Rotation(Augmentation):

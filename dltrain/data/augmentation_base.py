@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,6 +11,8 @@ from dltrain.data.base import Batch, Draws, ImageShape
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+STAGES = ("pixels", "scaled", "batch")
 
 Transform = Callable[[Batch, Draws], Batch]
 """Takes a batch and the step's draws, returns a new batch; never writes into its input."""
@@ -46,3 +48,20 @@ class Augmentation(Choice):
     def build(self, context: AugmentationContext) -> Transform:
         """The function that does it."""
         raise NotImplementedError
+
+
+def check_order(augmentations: Sequence[Augmentation]) -> list[tuple[int, str]]:
+    """(index, message) of every augmentation that follows one of a later stage."""
+    when = {"pixels": "before scaling", "scaled": "after scaling", "batch": "last, on whole batches"}
+    problems: list[tuple[int, str]] = []
+    latest: Augmentation | None = None
+    for index, entry in enumerate(augmentations):
+        if latest is not None and STAGES.index(entry.stage) < STAGES.index(latest.stage):
+            name, before = entry.name, latest.name
+            message = (
+                f"`{name}` must come before `{before}`: it works {when[entry.stage]}, `{before}` {when[latest.stage]}"
+            )
+            problems.append((index, message))
+        else:
+            latest = entry
+    return problems

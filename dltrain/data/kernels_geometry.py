@@ -1,13 +1,13 @@
 """Where pixels go: batched crops, flips, shifts, affine maps and resized crops, each example with its own draws.
 
-Moves by whole pixels along rows and columns (`Rearrange`) are kept as index tables, so that the pipeline
-can join a chain of them into one gather. Everything else resamples and returns float32.
+Moves by whole pixels along rows and columns (`Rearrange`) say what they would do, so that the pipeline can
+join a chain of them into one gather. Everything else resamples and returns float32.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,84 +17,100 @@ from torch import Tensor
 
 from dltrain.data.base import Batch, Draws, mix
 
-Places = tuple[Tensor | None, Tensor | None]
-"""Source rows (B, H) and columns (B, W), int64; H or W itself means outside (zero), None means unchanged."""
+
+@dataclass(frozen=True)
+class Shift:
+    """Position j shows what was at j + offset, per example: (B,) int64. Beyond the border: 0, or a reflection."""
+
+    offset: Tensor
+    fill: Literal["zero", "reflect"] = "zero"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The line reversed where `chosen`: (B,) bool."""
+
+    chosen: Tensor
+
+
+Motion = tuple[Shift | Mirror | None, Shift | Mirror | None]
+"""What happens to the order of the rows, and to that of the columns."""
 
 
 @dataclass(frozen=True)
 class Rearrange:
-    """A transform that only moves whole pixels: `places` says where each row and column comes from."""
+    """A transform that only moves whole pixels.
 
-    places: Callable[[Batch, Draws], Places]
+    reach: the farthest that it shifts columns, in pixels; None when they are also reflected at the border.
+    """
+
+    motion: Callable[[Batch, Draws], Motion]
+    reach: int | None = 0
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        return rearrange(batch, [self.places(batch, draws)])
+        return rearrange(batch, [self.motion(batch, draws)])
 
 
-def rearrange(batch: Batch, moves: Iterable[Places]) -> Batch:
-    """The batch after all `moves` in turn, by one gather; uint8 stays uint8."""
-    rows: Tensor | None = None
-    columns: Tensor | None = None
-    for row, column in moves:
-        rows, columns = _chain(rows, row), _chain(columns, column)
+def rearrange(batch: Batch, motions: Sequence[Motion]) -> Batch:
+    """The batch after all `motions` in turn, by one gather; uint8 stays uint8."""
     count, channels, height, width = batch.images.shape
-    rows = torch.arange(height, device=batch.images.device)[None] if rows is None else rows
-    columns = torch.arange(width, device=batch.images.device)[None] if columns is None else columns
+    device = batch.images.device
+    rows = sources([row for row, _ in motions], height, device)
+    columns = sources([column for _, column in motions], width, device)
     padded = F.pad(batch.images, (0, 1, 0, 1)).flatten(2)  # the row and the column that mean outside
     index = (rows[:, :, None] * (width + 1) + columns[:, None, :]).view(-1, 1, height * width)
     moved = padded.gather(2, index.expand(count, channels, -1))
     return batch.with_(images=moved.view(count, channels, height, width))
 
 
-def _chain(first: Tensor | None, then: Tensor | None) -> Tensor | None:
-    if first is None or then is None:
-        return then if first is None else first
-    return F.pad(first, (0, 1), value=first.shape[1]).gather(1, then)
+def sources(motions: Sequence[Shift | Mirror | None], length: int, device: torch.device) -> Tensor:
+    """Where each position of a line comes from after all motions: (B or 1, length) int64, `length` for outside."""
+    line = torch.arange(length, device=device)
+    table: Tensor | None = None
+    for motion in motions:
+        if motion is None:
+            continue
+        if isinstance(motion, Mirror):
+            step = torch.where(motion.chosen[:, None], line.flip(0), line)
+        else:
+            step = _shifted(line, motion)
+        table = step if table is None else F.pad(table, (0, 1), value=length).gather(1, step)
+    return line[None] if table is None else table
 
 
-def _line(batch: Batch, axis: int) -> Tensor:
-    return torch.arange(batch.images.shape[axis], device=batch.images.device)
-
-
-def _shifted(line: Tensor, offset: Tensor, fill: str = "zero") -> Tensor:
-    """(B, L) places `line + offset` (B,), reflected at the borders or marked as outside."""
+def _shifted(line: Tensor, shift: Shift) -> Tensor:
     last = len(line) - 1
-    moved = line + offset[:, None]
-    if fill == "reflect":
+    moved = line + shift.offset[:, None]
+    if shift.fill == "reflect":
         return last - (last - moved.abs()).abs()
     return moved.masked_fill((moved < 0) | (moved > last), last + 1)
 
 
-def random_crop(batch: Batch, draws: Draws, padding: int, fill: str) -> Places:
+def random_crop(batch: Batch, draws: Draws, padding: int, fill: Literal["zero", "reflect"]) -> Motion:
     """A window of the image's own size, at one of (2 padding + 1)^2 equally likely places of the padded image."""
     top, left = draws.integers(2 * padding + 1, 2, len(batch.labels)) - padding
-    return _shifted(_line(batch, 2), top, fill), _shifted(_line(batch, 3), left, fill)
+    return Shift(top, fill), Shift(left, fill)
 
 
-def translate(batch: Batch, draws: Draws, share: float) -> Places:
+def translate(batch: Batch, draws: Draws, share: float) -> Motion:
     """A shift by whole pixels, uniform within +-share of the height and of the width."""
     down, right = draws.uniform(2, len(batch.labels), low=-1.0)
     height, width = batch.images.shape[2:]
-    rows = _shifted(_line(batch, 2), -(down * share * height).round().long())
-    return rows, _shifted(_line(batch, 3), -(right * share * width).round().long())
+    return Shift(-(down * share * height).round().long()), Shift(-(right * share * width).round().long())
 
 
-def flip(batch: Batch, draws: Draws, probability: float, axis: int) -> Places:
+def flip(batch: Batch, draws: Draws, probability: float, axis: int) -> Motion:
     """Mirrored along `axis` (2: rows, 3: columns) with the given probability."""
-    places = _mirrored(_line(batch, axis), draws.chance(probability, len(batch.labels)))
-    return (places, None) if axis == 2 else (None, places)
+    mirror = Mirror(draws.chance(probability, len(batch.labels)))
+    return (mirror, None) if axis == 2 else (None, mirror)
 
 
-def alternating_flip(batch: Batch, draws: Draws, seed: int) -> Places:
+def alternating_flip(batch: Batch, draws: Draws, seed: int) -> Motion:
     """Mirrored in every other epoch of an example; which ones come first is a hash of (seed, example)."""
     # One round of multiply and shift over wrapping int64, so that it runs alike on every device.
     hashed = (batch.indices + mix(seed, "alternating_flip")) * 0x5851F42D4C957F2D
     hashed = (hashed ^ ((hashed >> 31) & 0xFFFFFFFF)) * 0x27BB2EE687B0B0FD
-    return None, _mirrored(_line(batch, 3), (((hashed >> 41) + batch.epochs) & 1).bool())
-
-
-def _mirrored(line: Tensor, chosen: Tensor) -> Tensor:
-    return torch.where(chosen[:, None], line.flip(0), line)
+    return None, Mirror((((hashed >> 41) + batch.epochs) & 1).bool())
 
 
 def affine(images: Tensor, matrix: Tensor, mode: Literal["nearest", "bilinear"]) -> Tensor:

@@ -43,6 +43,11 @@ class Loader(ABC):
         start = number * self.batch_size
         return self._epoch[1][start : start + self.batch_size], self._epoch[2][start : start + self.batch_size]
 
+    @property
+    def does_moves(self) -> bool:
+        """Whether training batches come with the pipeline's first moves done."""
+        return False
+
     @abstractmethod
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of step start_step, start_step + 1, ... without end."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from dltrain.data.augmentation_base import Augmentation, AugmentationContext, Transform
+from torch import Tensor
+
+from dltrain.data.augmentation_base import STAGES, Augmentation, AugmentationContext, Transform
 from dltrain.data.base import Batch, Draws, mix
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-STAGES = ("pixels", "scaled", "batch")
+from dltrain.data.kernels_geometry import Motion, Rearrange, rearrange
 
 
 class Scaling(Protocol):
@@ -41,40 +39,19 @@ class Drawn:
         return self.transform(batch, Draws(self.seed, step, batch.images.device))
 
 
-def check_order(augmentations: Sequence[Augmentation]) -> list[tuple[int, str]]:
-    """(index, message) of every augmentation that follows one of a later stage."""
-    when = {"pixels": "before scaling", "scaled": "after scaling", "batch": "last, on whole batches"}
-    problems: list[tuple[int, str]] = []
-    latest: Augmentation | None = None
-    for index, entry in enumerate(augmentations):
-        if latest is not None and STAGES.index(entry.stage) < STAGES.index(latest.stage):
-            name, before = _name(entry), _name(latest)
-            message = (
-                f"`{name}` must come before `{before}`: it works {when[entry.stage]}, `{before}` {when[latest.stage]}"
-            )
-            problems.append((index, message))
-        else:
-            latest = entry
-    return problems
-
-
-def _name(entry: Augmentation) -> str:
-    return str(getattr(entry, "name", type(entry).__name__))
-
-
 @dataclass(frozen=True)
 class Moves:
     """Neighbours that only move whole pixels, joined: one gather does them all, with the same result."""
 
-    parts: list[Drawn]
+    parts: list[tuple[Rearrange, int]]
+    """Each with the seed of its draws."""
+
+    def motions(self, batch: Batch, step: int) -> list[Motion]:
+        """What each of them does to the rows and columns of this batch."""
+        return [move.motion(batch, Draws(seed, step, batch.images.device)) for move, seed in self.parts]
 
     def __call__(self, batch: Batch, step: int) -> Batch:
-        from dltrain.data.kernels_geometry import Rearrange, rearrange
-
-        device = batch.images.device
-        transforms = [(part.transform, part.seed) for part in self.parts]
-        moves = [t.places(batch, Draws(seed, step, device)) for t, seed in transforms if isinstance(t, Rearrange)]
-        return rearrange(batch, moves)
+        return rearrange(batch, self.motions(batch, step))
 
 
 class Pipeline:
@@ -83,18 +60,25 @@ class Pipeline:
     def __init__(
         self, pixels: list[Drawn], scaled: list[Drawn], mixing: list[Drawn], scaling: Scaling, seed: int
     ) -> None:
-        from dltrain.data.kernels_geometry import Rearrange
-
         self.pixels: list[Drawn | Moves] = []
         for drawn in pixels:
             last = self.pixels[-1] if self.pixels else None
             if not isinstance(drawn.transform, Rearrange):
                 self.pixels.append(drawn)
             elif isinstance(last, Moves):
-                last.parts.append(drawn)
+                last.parts.append((drawn.transform, drawn.seed))
             else:
-                self.pixels.append(Moves([drawn]))
+                self.pixels.append(Moves([(drawn.transform, drawn.seed)]))
         self.scaled, self.mixing, self.scaling, self.seed = scaled, mixing, scaling, seed
+
+    @property
+    def first_moves(self) -> Moves | None:
+        """The moves that come before everything else: a loader may do them while it gathers the batch."""
+        return self.pixels[0] if self.pixels and isinstance(self.pixels[0], Moves) else None
+
+    def leave_out_first_moves(self) -> None:
+        """The loader does them."""
+        del self.pixels[0]
 
     def train(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Inputs (B, C, H, W) float32, and targets: (B,) int64, or (B, K) float32 when examples are mixed."""
@@ -121,7 +105,7 @@ def build_pipeline(augmentations: Sequence[Augmentation], context: AugmentationC
     stages: dict[str, list[Drawn]] = {stage: [] for stage in STAGES}
     seen: list[str] = []
     for entry in augmentations:
-        name = _name(entry)
+        name = entry.name
         seed = mix(context.seed, name, seen.count(name))
         stages[entry.stage].append(Drawn(entry.build(context), seed))
         seen.append(name)

@@ -12,7 +12,9 @@ from dltrain.data.base import ArraySource, Batch, Source
 from dltrain.data.canvas import Canvas, load_source, place_all
 from dltrain.data.loader import Loader
 from dltrain.data.order import evaluation_indices
+from dltrain.data.pipeline import Moves
 from dltrain.data.resources import usable_cores
+from dltrain.data.windows import windows_for
 
 Progress = Callable[[int, int], None]
 """Called with how many images are decoded, and of how many."""
@@ -24,15 +26,30 @@ class ResidentLoader(Loader):
 
     def __init__(
         self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
-        on_progress: Progress | None = None,
+        moves: Moves | None = None, on_progress: Progress | None = None,
     ) -> None:  # fmt: skip
-        """Raises ConfigError naming the files that cannot be read."""
+        """moves: those that training images undergo first; `does_moves` says whether this loader takes them over.
+
+        Raises ConfigError naming the files that cannot be read.
+        """
         super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device)
         self.images, self.extents = _resident(source, canvas, self.device, on_progress)
+        self._moves = moves
+        self._windows = windows_for(self.images, moves) if moves is not None else None
+
+    @property
+    def does_moves(self) -> bool:
+        """Whether the batches of training come out moved."""
+        return self._windows is not None
 
     def batch(self, step: int) -> Batch:
         """The step's batch."""
-        return self._gather(*self.examples_of(step))
+        indices, epochs = self.examples_of(step)
+        if self._windows is None or self._moves is None:
+            return self._gather(indices, epochs)
+        labels = self.labels.index_select(0, indices)
+        batch = Batch(self.images[:1].expand(len(indices), -1, -1, -1), labels, indices, epochs)
+        return batch.with_(images=self._windows.take(indices, self._moves.motions(batch, step)))
 
     def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
         return Batch(
@@ -54,7 +71,7 @@ class ResidentLoader(Loader):
             yield self._gather(indices.to(self.device), torch.zeros_like(indices, device=self.device)), valid
 
     def close(self) -> None:
-        self.images = self.images.new_empty(0)
+        self.images, self._windows = self.images.new_empty(0), None
 
 
 def _resident(

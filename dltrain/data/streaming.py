@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 from weakref import WeakSet
@@ -167,7 +168,9 @@ class Pool:
     def run(self, indices: Iterable[Tensor]) -> Iterator[Images]:
         """The images of each batch. Raises ConfigError naming the files that cannot be read."""
         self.sampler.indices = indices
-        for result in self.loader:
+        with _signals_held_back():  # processes that start meanwhile never see them
+            results = iter(self.loader)
+        for result in results:
             if isinstance(result, list):
                 raise ConfigError(result)
             yield result
@@ -177,7 +180,23 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the end of the block.
+
+    A terminal or a job scheduler sends them to all processes. The main one decides what to do, for which it may
+    need its workers; and one that is interrupted while it starts would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(_: int) -> None:
-    """An interrupt from the terminal reaches all processes; the main one decides what to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where signals cannot be held back
     torch.set_num_threads(1)
