@@ -5,11 +5,12 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130/143 interrupt
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec
+from typing import Annotated, Literal, ParamSpec
 
 import typer
 
@@ -89,11 +90,11 @@ def fit(
 def resume(run: RunPath, device: Annotated[str | None, typer.Option(help="Default: the run's own.")] = None,
            plugin: Plugins = None) -> int:  # fmt: skip
     """Continue an interrupted run, bit-exactly."""
-    load_plugins(plugin)
+    plugins = load_plugins(plugin)
     from dltrain.console import Display, stdout
     from dltrain.fit import resume as run_resume
 
-    code, resumed = run_resume(run, _device(device) if device else None, Display())
+    code, resumed = run_resume(run, _device(device) if device else None, Display(), plugins=plugins)
     stdout(str(resumed.path))
     return code
 
@@ -102,15 +103,19 @@ def resume(run: RunPath, device: Annotated[str | None, typer.Option(help="Defaul
 @request
 def evaluate(
     run: RunPath,
+    data: Annotated[
+        list[str] | None, typer.Argument(metavar="[data.KEY=VALUE]...", help="Where the data is, if it has moved.")
+    ] = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What to measure on.")] = "test",
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
     device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Measure a run: accuracy, loss, and how each class fares."""
     load_plugins(plugin)
+    from dltrain.console import Display
     from dltrain.evaluate import evaluate_run
 
-    evaluate_run(run, split, checkpoint, _device(device), as_json=as_json)
+    evaluate_run(run, split, checkpoint, _device(device), Display(), overrides=data or (), as_json=as_json)
     return 0
 
 
@@ -140,17 +145,21 @@ def sweep(
     overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Search hyperparameters on the validation split; the test split takes no part."""
-    load_plugins(plugin)
+    plugins = load_plugins(plugin)
     from dltrain.experiment import Experiment
 
-    continued = experiment if (experiment / "experiment.yaml").is_file() else None
+    continued = experiment if experiment.is_dir() else None
     loaded = Experiment.load(experiment / "experiment.yaml" if continued else experiment, overrides or ())
     if loaded.sweep is None:
-        raise loaded.error("sweep", f"{experiment} has no `sweep` section", "dltrain list shows what one holds")
+        note = "write `sweep: {space: {optimizer.lr: {low: 1.0e-3, high: 1.0, log: true}}}`"
+        raise loaded.error("sweep", f"{experiment} has no `sweep` section", note)
     from dltrain.console import Display, stdout
-    from dltrain.sweep import run_sweep
+    from dltrain.sweep import is_sweep, run_sweep
 
-    code, best = run_sweep(loaded, continued or runs / loaded.name, _device(device), Display())
+    if continued is not None and not is_sweep(continued):
+        _fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on
+    code, best = run_sweep(loaded, continued or runs / loaded.name, _device(device), Display(), plugins)
     if best is not None:
         stdout(str(best))
     return code
@@ -169,6 +178,8 @@ def check(
 
     overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
     files = [text for text in experiments if text not in overrides]
+    if not files:
+        _fail("error: no experiment is named: dltrain check EXPERIMENT... [KEY=VALUE]...")
     failed = 0
     for file in files:
         try:
@@ -180,13 +191,15 @@ def check(
             for note in experiment.notes:
                 typer.echo(f"{file}: {note}", err=True)
             typer.echo(f"{file}: ok")
-    return 2 if failed or not files else 0
+    return 2 if failed else 0
 
 
 @app.command("list", epilog='Example: dltrain list models "resnet*"')
 @request
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="models, optimizers, ...; all kinds when left out.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="models, optimizers, ..., or a section: experiment, training, sweep.")
+    ] = None,
     name: Annotated[str | None, typer.Argument(help="One entry, or a pattern such as resnet*.")] = None,
     as_json: AsJson = False, plugin: Plugins = None,
 ) -> int:  # fmt: skip
@@ -243,8 +256,3 @@ def _device(name: str) -> str:
     except ValueError as error:
         _fail(f"error: {error}")
     return name
-
-
-def main() -> Any:
-    """The console script."""
-    return app()

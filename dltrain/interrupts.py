@@ -8,11 +8,16 @@ from typing import Any
 
 
 class Signals:
-    """Notes the first signal in `received`; a second one raises KeyboardInterrupt where the program stands."""
+    """Notes the first signal in `received`; a second one raises KeyboardInterrupt where the program stands.
+
+    One within another (a training of a sweep) shares what it has received, so that no signal is lost between
+    the two.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._outer: Signals | None = None
 
     def __enter__(self) -> Signals:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -20,11 +25,17 @@ class Signals:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not in the main thread: leave signals to whoever is
                 break
+        owners = [getattr(handler, "__self__", None) for handler in self._before.values()]
+        self._outer = next((owner for owner in owners if isinstance(owner, Signals)), None)
+        if self._outer is not None:
+            self.received = self._outer.received
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._outer is not None:
+            self._outer.received = self.received
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:

@@ -1,72 +1,135 @@
-"""`predict`: label image files with a checkpoint, by exactly the preprocessing of its evaluation."""
+"""`predict`: label image files with a checkpoint, by exactly the preprocessing of its evaluation.
+
+paths -> decoded by threads, a batch ahead -> probabilities -> a row each on stdout
+
+Nothing is kept: a folder may hold any number of images.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dltrain.builder import restore_predictor
 from dltrain.config import ConfigError
-from dltrain.data.canvas import IMAGE_SUFFIXES, decode, place
+from dltrain.data.canvas import IMAGE_SUFFIXES, Canvas, decode, place
+from dltrain.data.resources import usable_cores
 from dltrain.evaluate import find_checkpoint
 from dltrain.runs import Run, RunError
+
+Row = Callable[[Path, list[float]], None]
+"""Writes one image's path and its probability of every class."""
 
 
 def predict_files(path: str, inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64) -> int:
     """Write a row per image to stdout: path, class, probability, and the probability of every class.
 
     form: `csv` or `jsonl`. Files that cannot be read are named on stderr; the exit code is then 1.
-    Raises RunError when a path does not exist or holds no image.
+    Raises RunError when a path does not exist or a folder holds no image.
     """
-    files = list(image_files(inputs))
     run, file = Run.open(path)
-    _, state = find_checkpoint(run, file, which)
-    predictor = restore_predictor(state, device)
+    files = image_files(inputs)
+    predictor = restore_predictor(find_checkpoint(run, file, which)[1], device)
     canvas, channels = predictor.preprocessing.evaluation, predictor.preprocessing.shape.channels
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if form == "csv":
-        writer.writerow(["path", "class", "probability", *predictor.classes])
-    failed = 0
-    for start in range(0, len(files), batch_size):
+    if channels not in (1, 3):
+        raise RunError(f"the network takes images of {channels} channels; files are read as grey (1) or RGB (3)")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+    row = _csv(predictor.classes) if form == "csv" else _json_lines(predictor.classes)
+    total = failed = 0
+    for batch in _decoded(files, canvas, channels, batch_size):
         names, images = [], []
-        for name in files[start : start + batch_size]:
+        for name, future in batch:
+            total += 1
             try:
-                image, _ = place(decode(name, channels), canvas)
+                images.append(future.result())
             except ConfigError as error:
                 failed += 1
-                sys.stderr.write(f"{error.diagnostics[0].message}\n")
-                continue
-            names.append(name)
-            images.append(image)
-        if not images:
-            continue
-        for name, row in zip(names, predictor.probabilities(torch.stack(images)).tolist(), strict=True):
-            best = max(range(len(row)), key=row.__getitem__)
-            if form == "csv":
-                writer.writerow([name, predictor.classes[best], f"{row[best]:.6f}", *(f"{p:.6f}" for p in row)])
-                continue
-            probabilities = dict(zip(predictor.classes, row, strict=True))
-            record = {"path": str(name), "class": predictor.classes[best], "probability": row[best],
-                      "probabilities": probabilities}  # fmt: skip
-            sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+                print(error.diagnostics[0].message, file=sys.stderr)
+            else:
+                names.append(name)
+        if images:
+            for name, probabilities in zip(names, predictor.probabilities(torch.stack(images)).tolist(), strict=True):
+                row(name, probabilities)
     sys.stdout.flush()
+    if failed:
+        print(f"{failed} of {total} files could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
-def image_files(inputs: list[Path]) -> Iterator[Path]:
-    """The given files, and every image file below the given folders, in order of their names."""
+def _csv(classes: list[str]) -> Row:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "class", "probability", *classes])
+
+    def write(path: Path, probabilities: list[float]) -> None:
+        best = max(range(len(classes)), key=probabilities.__getitem__)
+        writer.writerow([path, classes[best], f"{probabilities[best]:.6f}", *(f"{p:.6f}" for p in probabilities)])
+
+    return write
+
+
+def _json_lines(classes: list[str]) -> Row:
+    def write(path: Path, probabilities: list[float]) -> None:
+        best = max(range(len(classes)), key=probabilities.__getitem__)
+        record = {
+            "path": str(path), "class": classes[best], "probability": probabilities[best],
+            "probabilities": dict(zip(classes, probabilities, strict=True)),
+        }  # fmt: skip
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _decoded(
+    files: Iterator[Path], canvas: Canvas, channels: int, batch_size: int
+) -> Iterator[list[tuple[Path, Future[Tensor]]]]:
+    """Batches of files with their images (C, H, W) uint8 on the canvas; the next batch is decoded meanwhile."""
+
+    def load(path: Path) -> Tensor:
+        return place(decode(path, channels), canvas)[0]
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        try:
+            ahead: list[tuple[Path, Future[Tensor]]] = []
+            while batch := [(path, pool.submit(load, path)) for path in islice(files, batch_size)]:
+                if ahead:
+                    yield ahead
+                ahead = batch
+            if ahead:
+                yield ahead
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def image_files(inputs: Iterable[Path]) -> Iterator[Path]:
+    """The given files, and every image file below the given folders, in order of their names.
+
+    Raises RunError at once when a path does not exist or a folder holds no image.
+    """
+    inputs = list(inputs)
     for path in inputs:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not found:
+            if next(_walk(path), None) is None:
                 raise RunError(f"there is no image in {path}")
-            yield from found
-        elif path.exists():
-            yield path
-        else:
+        elif not path.exists():
             raise RunError(f"there is no file {path}")
+    return (file for path in inputs for file in (_walk(path) if path.is_dir() else (path,)))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files before the folders beside them, both sorted; hidden ones are left out."""
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(where, name)

@@ -29,6 +29,7 @@ from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.experiment import Experiment
 from dltrain.fit import Hyperparameters, fit, resume
+from dltrain.interrupts import Signals
 from dltrain.reports import best_epoch
 from dltrain.runs import Run, RunError, next_free
 from dltrain.study import JOURNAL, Outcome, Study
@@ -43,10 +44,12 @@ def is_sweep(folder: Path) -> bool:
     return (folder / JOURNAL).is_file() and (folder / "experiment.yaml").is_file()
 
 
-def run_sweep(experiment: Experiment, folder: Path, device: str, display: Display) -> tuple[int, Path | None]:
+def run_sweep(
+    experiment: Experiment, folder: Path, device: str, display: Display, plugins: dict[str, str] | None = None
+) -> tuple[int, Path | None]:
     """Make every trial that is still missing; the exit code, and the path of best.yaml.
 
-    folder: an earlier sweep's directory, or where a new one is made.
+    folder: an earlier sweep's directory, or where a new one is made. plugins: path -> sha256.
     Raises ConfigError when the data is unfit, or the earlier sweep searched something else, and RunError
     when another process runs it.
     """
@@ -63,7 +66,9 @@ def run_sweep(experiment: Experiment, folder: Path, device: str, display: Displa
         study = Study(path, experiment.sweep, experiment.seed)
         _refuse_changes(experiment, study.remember(facts), facts, path)
         write_atomically(path / "experiment.yaml", experiment.dump().encode())
-        return Search(experiment, experiment.sweep, study, path, len(splits.train), device, display).run()
+        examples = len(splits.train)
+        del splits
+        return Search(experiment, experiment.sweep, study, path, examples, device, display, plugins or {}).run()
     finally:
         lock.release()
 
@@ -103,10 +108,10 @@ class Search:
 
     def __init__(
         self, experiment: Experiment, sweep: Sweep, study: Study, path: Path, examples: int, device: str,
-        display: Display,
+        display: Display, plugins: dict[str, str],
     ) -> None:  # fmt: skip
         self.experiment, self.sweep, self.study, self.path = experiment, sweep, study, path
-        self.examples, self.device, self.display = examples, device, display
+        self.examples, self.device, self.display, self.plugins = examples, device, display, plugins
 
     def run(self) -> tuple[int, Path | None]:
         """Make the missing trials and report; the exit code, and the path of best.yaml."""
@@ -114,15 +119,17 @@ class Search:
         missing = sorted(set(range(self.sweep.trials)) - {outcome.index for outcome in ranked})
         made = f", {len(ranked)} of them made" if ranked else ""
         self.display.line(f"{self.experiment.name}: {self.sweep.trials} trials{made} -> {self.path}", "bold")
-        try:
+        code = 0
+        with Signals() as signals:
             for place, index in enumerate(missing, 1):
-                code = self.make(index, len(missing) - place)
-                if code >= 128:
+                try:
+                    code = self.make(index, len(missing) - place)
+                except KeyboardInterrupt:  # a second signal, where nothing could be saved
+                    code = 130
+                if signals.received is not None:
+                    code = 128 + signals.received
+                if code:
                     break
-            else:
-                code = 0
-        except KeyboardInterrupt:  # between two trainings
-            code = 130
         if code:
             self.display.error(f"interrupted; to go on: dltrain sweep {self.path}")
             return code, None
@@ -154,13 +161,13 @@ class Search:
 
     def train(self, index: int, values: dict[str, Any]) -> tuple[int, dict[str, float] | None, str | None]:
         """Train one setting: the exit code, and the metrics of its best epoch or the reason why it has none."""
-        folder, quiet = self.folder(index), Display(quiet=True)
+        folder, quiet, row = self.folder(index), Display(quiet=True), _plain(values)
         try:
             if (folder / "experiment.yaml").is_file():
-                code, run = resume(str(folder), None, quiet, hyperparameters=_plain(values))
+                code, run = resume(str(folder), None, quiet, plugins=self.plugins, hyperparameters=row)
             else:
                 trial = self.shortened(self.experiment.without_sweep().override_all(values))
-                code, run = fit(trial, folder, self.device, quiet, hyperparameters=_plain(values))
+                code, run = fit(trial, folder, self.device, quiet, plugins=self.plugins, hyperparameters=row)
         except ConfigError as error:
             return 1, None, error.diagnostics[0].message
         except RunError as error:
