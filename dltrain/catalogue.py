@@ -2,126 +2,159 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dltrain.config import Choice, ConfigError, Diagnostic, Section, suggest
-from dltrain.config.section import field_docs
-from dltrain.config.validation import describe_field
+from dltrain.config.annotations import annotation_of, describe, is_kind, sections_within
+from dltrain.config.section import field_docs, kinds
+from dltrain.experiment import Experiment
+
+WIDTH = 100
 
 
-def kinds() -> dict[str, type[Choice]]:
-    """Every kind by its plural name. Importing Experiment has completed the catalogues."""
-    import dltrain.experiment  # noqa: F401  (imports every catalogue)
+def show(what: str | None, name: str | None, *, as_json: bool) -> str:
+    """Everything, one section, one kind, the entries of a kind that match a pattern, or one entry whole.
 
-    found: dict[str, type[Choice]] = {}
-    pending = list(Choice.__subclasses__())
-    while pending:
-        cls = pending.pop()
-        if "kind" in cls.__dict__ and cls.kind:
-            found[cls.kind] = cls
-    return dict(sorted(found.items()))
-
-
-def show(kind: str | None, name: str | None, *, as_json: bool) -> str:
-    """The catalogues, one catalogue, the entries that match a pattern, or one entry whole."""
-    roots = kinds()
-    if kind is None:
-        if as_json:
-            return json.dumps({k: [entry(root, n) for n in root.all_names()] for k, root in roots.items()}, indent=2)
-        return "\n\n".join(_overview(root) for root in roots.values())
-    root = roots.get(kind) or roots.get(kind + "s")
-    if root is None:
-        near = suggest(kind, roots)
-        hint = f"did you mean `{near}`?" if near else ""
-        raise _unknown(f"there is no kind `{kind}`", hint, f"kinds: {', '.join(roots)}")
-    if name is None:
-        return json.dumps([entry(root, n) for n in root.all_names()], indent=2) if as_json else _lines(root)
-    names = root.matching(name) if any(c in name for c in "*?[") else [name]
-    if not names or root.lookup(names[0]) is None:
-        near = suggest(name, root.all_names())
-        hint = f"did you mean `{near}`?" if near else ""
-        raise _unknown(f"no {root.singular()} matches `{name}`", hint, f"`dltrain list {root.kind}` shows all")
+    what: a kind or a key of the experiment (`optimizers`, `optimizer`), or `experiment`. Raises ConfigError when
+    there is no such thing.
+    """
+    catalogues = kinds()
+    if what is None:
+        found = {kind: root.all_names() for kind, root in catalogues.items()}
+        return _json(found) if as_json else _overview()
+    root = _find(what)
+    if not issubclass(root, Choice):
+        if name is not None:
+            raise _unknown(f"`{what}` is a section; it has no entry `{name}`", None, f"dltrain list {what}")
+        return json.dumps({what: options(root)}, indent=2) if as_json else _whole(root, what)
+    names = root.all_names() if name is None else root.matching(name)
+    if not names:
+        near = suggest(name or "", root.all_names())
+        raise _unknown(f"no {root.singular()} is called `{name}`", near, f"`dltrain list {root.kind}` shows all")
     if as_json:
-        entries = [entry(root, n) for n in names]
-        return json.dumps(entries if len(entries) > 1 else entries[0], indent=2)
-    return _lines(root, names) if len(names) > 1 else _whole(root, names[0])
+        return _json({root.kind: names})
+    return _whole(_entry(root, names[0]), names[0]) if names == [name] else _lines(root, names, asked=name is not None)
 
 
-def _unknown(message: str, hint: str, note: str) -> ConfigError:
-    error = ConfigError([Diagnostic(message, None, hint, (note,))])
-    error.summary = lambda: ""  # type: ignore[method-assign]
-    return error
+def _find(what: str) -> type[Section]:
+    """The section or kind that is called `what`, in the singular, the plural, or as a key of the experiment."""
+    found: dict[str, type[Section]] = {"experiment": Experiment}
+    for key, field in Experiment.model_fields.items():
+        for section in sections_within(field.annotation):
+            found[key] = section
+    for kind, root in kinds().items():
+        found |= {kind: root, root.singular(): root}
+    if what not in found:
+        names = ", ".join([*_own_sections(), *kinds()])
+        raise _unknown(f"there is no kind or section `{what}`", suggest(what, found), f"there are: {names}")
+    return found[what]
 
 
-def entry(root: type[Choice], name: str) -> dict[str, Any]:
-    """One entry as plain data: name, summary, source, options."""
-    cls = root.lookup(name)
-    assert cls is not None
-    return {"name": name, "summary": cls.summary(), "source": cls.source, "options": options(cls)}
+def _own_sections() -> dict[str, type[Section]]:
+    """The experiment, and its sections that are not choices."""
+    inner = {key: sections_within(field.annotation) for key, field in Experiment.model_fields.items()}
+    return {"experiment": Experiment} | {key: cls for key, found in inner.items() for cls in found if not is_kind(cls)}
+
+
+def _unknown(message: str, near: str | None, note: str) -> ConfigError:
+    return ConfigError([Diagnostic(message, None, f"did you mean `{near}`?" if near else "", (note,))])
+
+
+def _entry(root: type[Choice], name: str) -> type[Choice]:
+    found = root.lookup(name)
+    assert found is not None
+    return found
+
+
+def _json(names: Mapping[str, list[str]]) -> str:
+    """{kind: [{"name", "summary", "source", "options"}]}."""
+    catalogues = kinds()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for kind in names:
+        entries = [(name, _entry(catalogues[kind], name)) for name in names[kind]]
+        found[kind] = [
+            {"name": name, "summary": entry.summary(), "source": entry.source, "options": options(entry)}
+            for name, entry in entries
+        ]
+    return json.dumps(found, indent=2)
 
 
 def options(cls: type[Section]) -> list[dict[str, Any]]:
-    """The options of an entry: key, type in words, default, description."""
+    """The keys of a section: name, type in words, whether it is required, default, description."""
     docs = field_docs(cls)
-    result = []
+    found = []
     for key, field in cls.model_fields.items():
-        if key == "name":
+        if key == "name" and issubclass(cls, Choice):
             continue
-        option: dict[str, Any] = {"name": key, "type": describe_field(field), "required": field.is_required()}
+        option: dict[str, Any] = {"name": key, "type": describe(annotation_of(field)), "required": field.is_required()}
         if not field.is_required():
             option["default"] = _plain(field.get_default(call_default_factory=True))
-        result.append({**option, "description": docs.get(key, "")})
-    return result
+        found.append({**option, "description": docs.get(key, "")})
+    return found
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, Section) else value
+    if not isinstance(value, Section):
+        return value
+    plain = value.model_dump(mode="json", exclude_defaults=True)
+    return {"name": value.name, **plain} if isinstance(value, Choice) else plain
 
 
-def _overview(root: type[Choice]) -> str:
-    names = root.all_names()
-    own = [n for n in names if "/" not in n]
-    more = len(names) - len(own)
-    text = ", ".join(own) + (f", and {more} names of libraries" if more else "")
-    return f"{root.kind}: {root.summary()}\n" + textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="  ")
+def _overview() -> str:
+    """Every section with its keys, and every kind with the names of its entries."""
+    parts = [(key, section.summary(), list(section.model_fields)) for key, section in _own_sections().items()]
+    for root in kinds().values():
+        names = [name for name in root.all_names() if "/" not in name]
+        more = len(root.all_names()) - len(names)
+        parts.append((root.kind, root.summary(), names + ([f"and {more} names of libraries"] if more else [])))
+    fill = textwrap.TextWrapper(WIDTH, initial_indent="  ", subsequent_indent="  ").fill
+    return "\n\n".join(f"{key}: {summary}\n{fill(', '.join(names))}" for key, summary, names in parts)
 
 
-def _lines(root: type[Choice], names: list[str] | None = None) -> str:
-    """A line an entry; the many names of a library as one line, unless they are asked for."""
-    asked = names is not None
-    names = names if names is not None else root.all_names()
-    width = min(max(map(len, names), default=0), 32)
-    lines = []
-    libraries: dict[str, int] = {}
+def _lines(root: type[Choice], names: list[str], *, asked: bool) -> str:
+    """A line an entry; the many names of one library under a single line, or counted unless they are asked for."""
+    groups: dict[type[Choice], list[str]] = {}
     for name in names:
-        library = name.split("/")[0] + "/*" if "/" in name else ""
-        if library and not asked:
-            libraries[library] = libraries.get(library, 0) + 1
-            continue
-        cls = root.lookup(name)
-        assert cls is not None
-        lines.append(f"{name:<{width}}  {cls.summary()}".rstrip())
-    for library, count in libraries.items():
-        lines.append(f'{library:<{width}}  {count} models; to see them: dltrain list {root.kind} "{library}"')
+        groups.setdefault(_entry(root, name), []).append(name)
+    width = max((len(name) for found in groups.values() if "/" not in found[0] for name in found), default=0)
+    lines: list[str] = []
+    for entry, found in groups.items():
+        if "/" not in found[0]:
+            lines += [f"{name:<{width}}  {entry.summary()}" for name in found]
+        elif asked:
+            lines += [entry.summary(), *(f"  {name}" for name in found)]
+        else:
+            pattern = found[0].split("/")[0] + "/*"
+            lines.append(f'{pattern:<{width}}  {len(found)} names; to see them: dltrain list {root.kind} "{pattern}"')
     return "\n".join(lines)
 
 
-def _whole(root: type[Choice], name: str) -> str:
-    cls = root.lookup(name)
-    assert cls is not None
-    import inspect
-
-    lines = [f"{name} ({root.singular()})", "", inspect.getdoc(cls) or ""]
-    if cls.source:
+def _whole(cls: type[Section], name: str) -> str:
+    """One entry or section: its documentation and its keys."""
+    kind = f" ({cls.singular()})" if issubclass(cls, Choice) else ""
+    lines = [f"{name}{kind}", "", inspect.getdoc(cls) or ""]
+    if issubclass(cls, Choice) and cls.source:
         lines += ["", f"source: {cls.source}"]
-    if found := options(cls):
-        lines += ["", "options:"]
-        for option in found:
-            default = "required" if option["required"] else f"default {json.dumps(option['default'])}"
-            lines.append(f"  {option['name']}: {option['type']}; {default}")
-            if option["description"]:
-                indent = " " * 6
-                lines += textwrap.wrap(option["description"], 96, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join(lines)
+    keys = [line for option in _keys(cls, "") for line in option]
+    return "\n".join([*lines, "", "options:" if issubclass(cls, Choice) else "keys:", *keys] if keys else lines)
+
+
+def _keys(cls: type[Section], prefix: str) -> Iterator[list[str]]:
+    """The lines of each key, and of those of the sections in it."""
+    for option, field in zip(options(cls), _fields(cls), strict=True):
+        default = "required" if option["required"] else f"default {json.dumps(option['default'])}"
+        text = textwrap.wrap(option["description"], WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        yield [f"  {prefix}{option['name']}: {option['type']}; {default}", *text]
+        if cls is not Experiment:  # whose sections have pages of their own
+            for section in sections_within(field):
+                if not is_kind(section):
+                    inner = "KEY." if "dict" in str(field) else ""
+                    yield from _keys(section, f"{prefix}{option['name']}.{inner}")
+
+
+def _fields(cls: type[Section]) -> list[Any]:
+    return [field.annotation for key, field in cls.model_fields.items() if key != "name" or not issubclass(cls, Choice)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dltrain.config import NonNegative, Positive, PositiveInt, Section, reject
 from dltrain.optim.base import Average
 
 Metric = Literal["validation/loss", "validation/accuracy", "train/loss", "train/accuracy"]
+ValidationMetric = Literal["validation/accuracy", "validation/loss"]
 
 
 class EarlyStopping(Section):
@@ -107,6 +108,12 @@ class Range(Section):
         """Whether the range holds integers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def examples(self) -> list[tuple[tuple[str | int, ...], Any]]:
+        """Values that must fit the searched key, each with the place in the range that gives it."""
+        if self.choices is not None:
+            return [(("choices", index), value) for index, value in enumerate(self.choices)]
+        return [(("low",), self.low), (("high",), self.high)]
+
 
 class Sweep(Section):
     """Hyperparameter search on the validation split; the test split takes no part."""
@@ -117,13 +124,16 @@ class Sweep(Section):
     """Epochs of each trial, the schedule compressed to fit; null: as many as training."""
     sampler: Literal["random"] = "random"
     """How settings are drawn: independently at random (Bergstra & Bengio 2012)."""
-    metric: Metric = "validation/accuracy"
+    metric: ValidationMetric = "validation/accuracy"
     """What ranks the trials, at its best epoch."""
     space: Annotated[dict[str, Range], Field(min_length=1)]
-    """Dotted keys and the values to search for each."""
+    """Dotted keys, and for each the values to search: `optimizer.lr: {low: 1e-3, high: 1, log: true}`."""
 
-    @model_validator(mode="after")
-    def _validation_metric(self) -> Sweep:
-        if not self.metric.startswith("validation/"):
-            raise reject("metric", "a sweep is judged on the validation split: validation/accuracy or validation/loss")
-        return self
+    @field_validator("space", mode="before")
+    @classmethod
+    def _dotted_keys(cls, space: Any) -> Any:
+        for key, values in space.items() if isinstance(space, dict) else ():
+            for inner in values if isinstance(values, dict) else ():
+                if isinstance(values[inner], dict):
+                    raise reject("space", f"the keys of a space are dotted: write `{key}.{inner}`")
+        return space

@@ -202,14 +202,15 @@ def test_the_table_is_what_the_library_lists(library: str) -> None:
 def test_a_misspelt_library_model_is_caught_without_importing_anything_heavy() -> None:
     code = """
 import sys
-from pydantic_core import PydanticCustomError
+from dltrain.config import ConfigError
+from dltrain.experiment import Experiment
 from dltrain.models import Model
 try:
-    Model.parse("timm/efficientnetb0")
-except PydanticCustomError as error:
-    print(error.context["near"])
+    Experiment.parse("data: digits\\nmodel: timm/efficientnetb0")
+except ConfigError as error:
+    print(error.diagnostics[0].hint)
 Model.parse({"name": "timm/resnet50.a1_in1k", "pretrained": True}), Model.parse("torchvision/alexnet")
 print([name for name in ("torch", "torchvision", "timm", "numpy") if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines() == ["timm/efficientnet_b0", "[]"]
+    assert run.stdout.splitlines() == ["did you mean `timm/efficientnet_b0`?", "[]"]

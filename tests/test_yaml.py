@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from dltrain.config import ConfigError
-from dltrain.config.diagnostics import Diagnostic, Span, cells
-from dltrain.config.overrides import parse_override, set_value
-from dltrain.config.source import merge, read_file, read_text, scalar
+from dltrain.config.document import merge
+from dltrain.config.reader import MAX_BYTES, read_file, read_text, scalar
 
 
 @pytest.mark.parametrize(
@@ -42,28 +42,49 @@ def test_every_key_and_value_has_its_place() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2", "key `a` is given twice"),
-        ("a: !!python/object/apply:os.system [ls]", "the YAML tag"),
-        ("a: !!str 1", "is not allowed"),
-        ("base: &b {x: 1}\nc:\n  <<: *b", "merge keys"),
+        ("a: !!python/object/apply:os.system [ls]", "the YAML tag `!!python/object/apply:os.system` is not allowed"),
+        ("a: !!str 1", "the YAML tag `!!str` is not allowed"),
         ("a: &a [*a]", "an alias contains itself"),
         ("[" * 30_000, "nested more than"),
+        ("{a: " * 30_000, "nested more than"),
+        ("- " * 30_000, "nested more than"),
         ("a: " + "[" * 60 + "]" * 60, "nested more than"),
-        ("a: [1, 2", "not valid YAML"),
-        ("a: 'x", "not valid YAML"),
-        ("\ta: 1", "not valid YAML"),
-        ("a: @x", "not valid YAML"),
-        ("{[1, 2]: 3}", "a key must be a word"),
+        ("a: [" + "1, " * 30_000 + "1]", "holds more than"),
+        ("a: [1, 2", "no `]` closes this"),
+        ("a: 'x", "this quote is never closed"),
+        ("\ta: 1", "a tab stands where YAML needs spaces"),
+        ("a: @x", 'text cannot begin with "@"'),
         ("", "the file is empty"),
         ("# nothing", "the file is empty"),
-        ("a: 1\n---\nb: 2", "not valid YAML"),
-        ("a: \x00", "not valid YAML"),
+        ("a: 1\n---\nb: 2", "a second document begins here"),
+        ("a: \x00", "the control character U+0000"),
+        ("%YAML 1.1\n%YAML 1.1\n---\na: 1", "not valid YAML"),
     ],
 )
 def test_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_text(text, "f.yaml")
     assert message in str(caught.value)
+
+
+def test_a_control_character_is_shown_where_it_is() -> None:
+    with pytest.raises(ConfigError, match="U\\+0007") as caught:
+        read_text("a: 1\nbc: \x07x", "f.yaml")
+    assert "f.yaml:2:5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "tree"),
+    [
+        ("a: 1\nb: 2\na: 3", "key `a` is given twice", {"a": 1, "b": 2}),
+        ("base: &b {x: 1}\nc: {<<: *b, y: 2}", "merge keys", {"base": {"x": 1}, "c": {"y": 2}}),
+        ("{[1, 2]: 3, a: 1}", "a key must be a word", {"a": 1}),
+    ],
+)
+def test_wrong_keys_are_noted_and_the_rest_is_read(text: str, message: str, tree: object) -> None:
+    document = read_text(text, "f.yaml")
+    assert document.tree == tree
+    assert [message in problem.message for problem in document.problems] == [True]
 
 
 def test_billion_laughs_is_refused_quickly() -> None:
@@ -80,7 +101,7 @@ def test_plain_aliases_work() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: 1".encode("utf-16"), "UTF-16"), (b"a: \xff\xfe", "not UTF-8"), (b"x" * 2_000_000, "larger than"),
+        ("a: 1".encode("utf-16"), "UTF-16"), (b"a: \xff\xfe", "not UTF-8"), (b"x" * (MAX_BYTES + 1), "larger than"),
     ],
 )  # fmt: skip
 def test_files_that_are_not_experiments(tmp_path: Path, content: bytes, message: str) -> None:
@@ -105,15 +126,31 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     assert "did you mean" in str(caught.value)
 
 
-def test_byte_order_mark_and_crlf() -> None:
-    assert read_text("a: 1\r\nb: x\r\n", "f").tree == {"a": 1, "b": "x"}
+def test_byte_order_mark_and_crlf(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: x\r\n")
+    document = read_file(path)
+    assert document.tree == {"a": 1, "b": "x"}
+    where = document.span(("b",))
+    assert where is not None
+    assert (where.line, where.column, where.source) == (2, 4, "b: x")
 
 
-def test_carets_count_terminal_cells() -> None:
-    assert cells("宽a") == 3
-    span = Span("f", 1, 4, 2, "宽宽 ab")
-    shown = Diagnostic("wrong", span).render().splitlines()
-    assert shown[-1].index("^") == shown[-2].index("ab") + 2
+def test_broken_links_and_files_that_cannot_be_read(tmp_path: Path) -> None:
+    link = tmp_path / "link.yaml"
+    link.symlink_to(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="no such file"):
+        read_file(link)
+    with pytest.raises(ConfigError, match="cannot read the file"):
+        read_file(Path("a\0b.yaml"))
+    with pytest.raises(ConfigError, match="cannot read the file"):
+        read_file(tmp_path / ("x" * 300 + ".yaml"))
+    closed = tmp_path / "closed.yaml"
+    closed.write_text("a: 1")
+    closed.chmod(0)
+    if not os.access(closed, os.R_OK):  # root reads everything
+        with pytest.raises(ConfigError, match="cannot read the file"):
+            read_file(closed)
 
 
 def test_merging_mappings_merge_and_lists_are_replaced() -> None:
@@ -128,29 +165,3 @@ def test_merging_mappings_merge_and_lists_are_replaced() -> None:
     assert merged.span(("a", "y")).origin == "over"
     assert merged.span(("l", 0)).origin == "over"
     assert ("l", 1) not in merged.marks
-
-
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("optimizer.lr=0.2", {"optimizer": {"name": "sgd", "lr": 0.2}, "list": [{"p": 1}, "x"]}),
-        ("new.key=[a, {b: 1}]", {"optimizer": "sgd", "list": [{"p": 1}, "x"], "new": {"key": ["a", {"b": 1}]}}),
-        ("list.0.p=4", {"optimizer": "sgd", "list": [{"p": 4}, "x"]}),
-        ("optimizer=adam", {"optimizer": "adam", "list": [{"p": 1}, "x"]}),
-        ("optimizer=", {"optimizer": None, "list": [{"p": 1}, "x"]}),
-    ],
-)
-def test_overrides_set_dotted_keys(override: str, expected: object) -> None:
-    document = read_text("optimizer: sgd\nlist: [{p: 1}, x]", "f")
-    path, value = parse_override(override)
-    result = set_value(document, path, value)
-    assert result.tree == expected
-    assert result.span(path).origin == "command line"
-
-
-@pytest.mark.parametrize("override", ["lr", "=3", "a..b=1", "a b=1", "x=[1", "x={", "a.5.b=1", "n.x=1"])
-def test_bad_overrides_are_quoted(override: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        path, value = parse_override(override)
-        set_value(read_text("a: [1]\nn: 3", "f"), path, value)
-    assert override in str(caught.value)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+MAX_SHOWN = 50
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,12 @@ class Diagnostic:
                 hint = ""
         notes = ([hint] if hint else []) + [note for note in self.notes if note]
         gutter = " " * (len(str(self.where.line or "")) + 1 if self.where else 1)
-        return "\n".join(out + [f"{gutter} = {note}" for note in notes])
+        return "\n".join(map(printable, out + [f"{gutter} = {note}" for note in notes]))
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which could steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _excerpt(where: Span, hint: str) -> list[str]:
@@ -77,29 +84,47 @@ class ConfigError(Exception):
     """One or more mistakes in what the user asked for. Nothing has been started."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic], subject: str = "") -> None:
-        self.diagnostics = sorted(diagnostics, key=lambda d: (d.where.line or 0, d.where.column) if d.where else (0, 0))
+        self.diagnostics = sorted(diagnostics, key=_position)
         self.subject = subject
         super().__init__(self.diagnostics[0].message if self.diagnostics else "")
 
     def __str__(self) -> str:
-        return "\n\n".join(d.render() for d in self.diagnostics) + "\n\n" + self.summary()
+        shown: set[str] = set()
+        texts = []
+        for diagnostic in self.diagnostics[:MAX_SHOWN]:  # a list of known names is given once
+            texts.append(replace(diagnostic, notes=[n for n in diagnostic.notes if n not in shown]).render())
+            shown |= set(diagnostic.notes)
+        return "\n\n".join([*texts, *self.summary()])
 
-    def summary(self) -> str:
-        """The closing line: how many mistakes, and that nothing was started."""
+    def summary(self) -> list[str]:
+        """The closing line: how many mistakes, and that nothing was started. None for one mistake in no file."""
         count = len(self.diagnostics)
+        if count == 1 and not self.subject:
+            return []
         where = f" in {self.subject}" if self.subject else ""
-        return f"{count} error{'s' if count != 1 else ''}{where}; nothing was started"
+        where += f", of which {MAX_SHOWN} are shown" if count > MAX_SHOWN else ""
+        return [f"{count} error{'s' if count != 1 else ''}{where}; nothing was started"]
+
+
+def _position(diagnostic: Diagnostic) -> tuple[str, int, int]:
+    where = diagnostic.where
+    return (where.origin, where.line or 0, where.column) if where else ("", 0, 0)
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """The nearest of `known` to a misspelt `word`, or None when nothing is near."""
-    known = list(known)
-    folded = {name.lower().replace("-", "_"): name for name in reversed(known)}
-    plain = str(word).lower().replace("-", "_")
+    folded = {_fold(name): name for name in reversed(list(known))}
+    plain = _fold(word)
     if plain in folded:
         return folded[plain]
-    near = difflib.get_close_matches(plain, folded, n=1, cutoff=0.6)
-    if near:
+    if near := difflib.get_close_matches(plain, folded, n=1, cutoff=0.605):
         return folded[near[0]]
-    starts = [name for key, name in folded.items() if len(plain) >= 3 and key.startswith(plain)]
-    return min(starts, key=len) if starts else None
+    longer = [key for key in folded if len(plain) >= 3 and key.startswith(plain)]
+    shorter = [key for key in folded if len(key) >= 3 and plain.startswith(key)]
+    if longer or shorter:
+        return folded[min(longer, key=len) if longer else max(shorter, key=len)]
+    return None
+
+
+def _fold(word: str) -> str:
+    return str(word).lower().replace("-", "_")

@@ -4,57 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
-
+from dltrain.config.annotations import annotation_of, as_json_schema, definition, is_kind, sections_within
 from dltrain.config.section import Choice, Section, field_docs, is_name_enough
 
 
 def json_schema(root: type[Section]) -> dict[str, Any]:
-    """The schema of `root`, with every catalogue under `$defs`."""
-    kinds = [kind for kind in Choice.__subclasses__() if "kind" in kind.__dict__]
-    entries = [entry for kind in kinds for entry in kind.catalogue]
-    keys, schema = models_json_schema([(cls, "validation") for cls in [root, *entries]])
-    definitions: dict[str, Any] = schema["$defs"]
-    references = {cls: keys[(cls, "validation")] for cls in [root, *entries]}
-    for cls in _sections([root, *entries]):
-        name = references[cls]["$ref"].rpartition("/")[2] if cls in references else cls.__name__
-        _document(cls, definitions[name])
-    for kind in kinds:
-        names = [name for entry in kind.catalogue if is_name_enough(entry) for name in entry.names()]
-        options: list[dict[str, Any]] = [{"enum": names}] if names else []
-        for entry in kind.catalogue:
-            options.append(references[entry])
-            fields = definitions[references[entry]["$ref"].rpartition("/")[2]]["properties"]
-            fields["name"] = {"enum": list(entry.names())}
-        definitions[kind.kind] = {"anyOf": options, "description": kind.summary()}
-    top = definitions.pop(references[root]["$ref"].rpartition("/")[2])
-    top["properties"]["extends"] = {"type": "string", "description": "A YAML file, relative to this one, under it."}
-    top["required"] = [key for key in top.get("required", []) if key != "name"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": definitions}
-
-
-def _sections(roots: list[type[Section]]) -> list[type[Section]]:
-    """The sections and those in their fields."""
-    from dltrain.config.validation import members
-
-    seen: dict[type[Section], None] = {}
-    pending = list(roots)
+    """The schema of a file that describes a `root`, with every section and kind under `$defs`."""
+    definitions: dict[str, Any] = {}
+    pending = _inner(root)
     while pending:
         cls = pending.pop()
-        if cls in seen or cls.__dict__.get("family") is cls:
-            continue
-        seen[cls] = None
-        for field in cls.model_fields.values():
-            pending += [m for m in members(field.annotation) if isinstance(m, type) and issubclass(m, Section)]
-    return list(seen)
+        if definition(cls) not in definitions:
+            definitions[definition(cls)] = _kind(cls) if issubclass(cls, Choice) and is_kind(cls) else _mapping(cls)
+            pending += cls.catalogue if issubclass(cls, Choice) and is_kind(cls) else _inner(cls)
+    for default in (field.default for field in root.model_fields.values()):
+        if isinstance(default, Choice):  # a mapping without `name` changes options of the default
+            definitions[definition(type(default))]["required"] = []
+    schema = _mapping(root)
+    alone, extending = {"required": schema.pop("required")}, {"required": ["extends"]}
+    schema["properties"]["extends"] = {"type": "string", "description": "A YAML file under this one, relative to it."}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "anyOf": [alone, extending],
+        "$defs": definitions,
+    }
 
 
-def _document(cls: type[Section], schema: dict[str, Any]) -> None:
-    """Put the strings under the fields into the schema; a choice's bare name needs no `name` key twice."""
+def _inner(cls: type[Section]) -> list[type[Section]]:
+    """The sections and kinds in the fields of a section."""
+    return [section for field in cls.model_fields.values() for section in sections_within(field.annotation)]
+
+
+def _mapping(cls: type[Section]) -> dict[str, Any]:
     docs = field_docs(cls)
-    for key, property_ in schema.get("properties", {}).items():
-        if key in docs:
-            property_["description"] = docs[key]
-        property_.pop("title", None)
+    properties = {
+        key: {**as_json_schema(annotation_of(field)), **({"description": docs[key]} if key in docs else {})}
+        for key, field in cls.model_fields.items()
+    }
+    required = [key for key, field in cls.model_fields.items() if field.is_required()]
     if issubclass(cls, Choice):
-        schema["required"] = sorted({"name", *schema.get("required", [])})
+        properties["name"] = {"enum": list(cls.names())}
+        required = ["name", *(key for key in required if key != "name")]
+    return {
+        "type": "object", "description": cls.summary(), "properties": properties, "required": required,
+        "additionalProperties": False,
+    }  # fmt: skip
+
+
+def _kind(kind: type[Choice]) -> dict[str, Any]:
+    """One of the entries: its bare name where that is enough, or its mapping."""
+    entries = [f"#/$defs/{definition(entry)}" for entry in kind.catalogue]
+    names = [f"#/$defs/{definition(entry)}/properties/name" for entry in kind.catalogue if is_name_enough(entry)]
+    return {"description": kind.summary(), "anyOf": [{"$ref": reference} for reference in [*names, *entries]]}

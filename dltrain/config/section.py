@@ -11,14 +11,12 @@ import ast
 import fnmatch
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-
-from dltrain.config.diagnostics import suggest
 
 
 class Section(BaseModel):
@@ -31,7 +29,7 @@ class Section(BaseModel):
 
     @classmethod
     def summary(cls) -> str:
-        """The first sentence of the class's docstring."""
+        """The first paragraph of the class's docstring."""
         return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 
 
@@ -90,26 +88,22 @@ class Choice(Section):
             return value
         if isinstance(value, str):
             value = {"name": value}
-        singular = cls.singular()
         if not isinstance(value, Mapping):
             raise PydanticCustomError("choice_type", "")
         if "name" not in value:
-            raise PydanticCustomError("choice_name", "this {kind} has no `name`", {"kind": singular})
+            raise PydanticCustomError("choice_name", "no `name`")
         name = value["name"]
         entry = cls.lookup(name) if isinstance(name, str) else None
         if entry is None:
-            known = cls.all_names()
-            context = {"kind": singular, "kinds": cls.kind, "name": name, "near": "", "known": ""}
-            if isinstance(name, str) and (near := suggest(name, known)):
-                context["near"] = near
-            context["known"] = ", ".join(known) if len(known) <= 40 else ""
-            raise PydanticCustomError("choice_unknown", "unknown {kind} `{name}`", context)
+            raise PydanticCustomError("choice_unknown", "unknown name", {"name": name})
         return entry.model_validate(value)
 
     @classmethod
     def singular(cls) -> str:
         """The kind in the singular, for messages: `optimizer`."""
-        return cls.kind[:-3] + "y" if cls.kind.endswith("ies") else cls.kind.removesuffix("s")
+        if cls.kind.endswith("ies"):
+            return cls.kind[:-3] + "y"
+        return cls.kind.removesuffix("es" if cls.kind.endswith("sses") else "s")
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -127,6 +121,18 @@ class Choice(Section):
 @cache
 def _index(root: type[Choice], size: int) -> dict[str, type[Choice]]:
     return {name: entry for entry in root.catalogue for name in entry.names()}
+
+
+def kinds() -> dict[str, type[Choice]]:
+    """Every kind by its plural name, as far as the modules that define them are imported."""
+    found: dict[str, type[Choice]] = {}
+    pending = Choice.__subclasses__()
+    while pending:
+        cls = pending.pop()
+        pending += cls.__subclasses__()
+        if cls.__dict__.get("family") is cls:
+            found[cls.kind] = cls
+    return dict(sorted(found.items()))
 
 
 def is_name_enough(entry: type[Section]) -> bool:
@@ -157,6 +163,3 @@ def field_docs(cls: type[Section]) -> dict[str, str]:
 def reject(field: str, message: str) -> PydanticCustomError:
     """The error for a validator to raise when `field` of its section does not fit the others."""
     return PydanticCustomError("field_rejected", "{text}", {"field": field, "text": message})
-
-
-Builder = Callable[..., Any]

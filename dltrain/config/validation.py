@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from dltrain.config.diagnostics import ConfigError, Diagnostic, suggest
-from dltrain.config.overrides import shown
-from dltrain.config.section import Choice, Section
-from dltrain.config.source import Document, Key, Path_
+from dltrain.config.annotations import annotation_of, describe, is_kind, members, sections, without_null
+from dltrain.config.diagnostics import Diagnostic, suggest
+from dltrain.config.document import Document, Key, KeyPath
+from dltrain.config.hints import hint_for, shown
+from dltrain.config.section import Choice, Section, field_docs
 
 S = TypeVar("S", bound=Section)
 
 
-def validate(cls: type[S], document: Document, subject: str) -> S:
-    """The section that `document` describes. Raises ConfigError with every mistake in it."""
+def validate(cls: type[S], document: Document) -> tuple[S | None, list[Diagnostic], set[str]]:
+    """The section that `document` describes, or None; every mistake in it; and the keys of the root that hold one."""
     if not isinstance(document.tree, Mapping):
         message = f"an experiment is a mapping of keys to values, not {shown(document.tree)}"
-        raise ConfigError([Diagnostic(message, document.span(()))], subject)
+        return None, [Diagnostic(message, document.span(()))], set()
     try:
-        return cls.model_validate(document.tree)
+        return cls.model_validate(document.tree), [], set()
     except ValidationError as error:
-        found: dict[tuple[Any, ...], Diagnostic] = {}
-        for detail in error.errors(include_url=False):
+        details = error.errors(include_url=False)
+    found: dict[tuple[Any, ...], Diagnostic] = {}
+    meant = {path for detail in details if (path := _meant(Place(cls, document.tree, detail["loc"]), detail))}
+    for detail in details:
+        if detail["type"] != "missing" or detail["loc"] not in meant:  # misspelt, and reported as such
             diagnostic = _diagnose(cls, document, detail)
             found.setdefault((diagnostic.message, diagnostic.where), diagnostic)
-        raise ConfigError(found.values(), subject) from None
+    return None, list(found.values()), {str(key) for detail in details for key in detail["loc"][:1]}
 
 
 class Place:
@@ -38,26 +41,27 @@ class Place:
 
     def __init__(self, cls: type[Section], tree: Any, location: Iterable[Key]) -> None:
         self.owner = cls
-        self.owner_path: Path_ = ()
-        self.path: Path_ = ()
+        self.owner_path: KeyPath = ()
+        self.path: KeyPath = ()
+        self.field: FieldInfo | None = None
         annotation: Any = cls
         for key in location:
-            section = _section_of(annotation, tree)
+            section = _section_of(annotation, tree, self.field)
             if section is not None:
                 self.owner, self.owner_path = section, self.path
-                field = section.model_fields.get(str(key))
-                if field is None:
+                self.field = section.model_fields.get(str(key))
+                if self.field is None:
                     if isinstance(tree, Mapping) and key in tree:
                         self.path = (*self.path, key)
                     break
-                annotation = _annotated(field)
+                annotation = annotation_of(self.field)
             else:
                 inner = _item_of(annotation, tree, key)
                 if inner is None:
                     break
                 annotation = inner
             self.path = (*self.path, key)
-            tree = _get(tree, key)
+            tree = Document(tree).get((key,))
         self.annotation = annotation
 
     @property
@@ -67,33 +71,24 @@ class Place:
 
     def kinds(self) -> list[type[Choice]]:
         """The kinds of choice that may stand here."""
-        return [m for m in members(self.annotation) if isinstance(m, type) and issubclass(m, Choice)]
+        return [m for m in sections(self.annotation) if issubclass(m, Choice)]
+
+    def keys(self) -> list[str]:
+        """The keys that the owner takes."""
+        is_choice = issubclass(self.owner, Choice)
+        own = [name for name in self.owner.model_fields if not (is_choice and name == "name")]
+        return sorted([*own, "extends"] if not self.owner_path and not is_choice else own)
 
 
-def _get(tree: Any, key: Key) -> Any:
-    if isinstance(tree, Mapping):
-        return tree.get(key)
-    if isinstance(tree, list) and isinstance(key, int) and key < len(tree):
-        return tree[key]
-    return None
-
-
-def members(annotation: Any) -> list[Any]:
-    """The alternatives of a type, with Annotated and Union taken apart."""
-    if get_origin(annotation) is Annotated:
-        return members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [m for arg in get_args(annotation) for m in members(arg)]
-    return [annotation]
-
-
-def _section_of(annotation: Any, tree: Any) -> type[Section] | None:
-    for member in members(annotation):
-        if isinstance(member, type) and issubclass(member, Section):
-            if issubclass(member, Choice) and member.__dict__.get("family") is member:
-                name: Any = tree.get("name") if isinstance(tree, Mapping) else tree
-                return member.lookup(name) if isinstance(name, str) else None  # type: ignore[union-attr]
+def _section_of(annotation: Any, tree: Any, field: FieldInfo | None) -> type[Section] | None:
+    """The section that a value of this type is; of a choice without a name, that of the field's default."""
+    for member in sections(annotation):
+        if not issubclass(member, Choice) or not is_kind(member):
             return member
+        name: Any = tree.get("name") if isinstance(tree, Mapping) else tree
+        if name is None and field is not None and isinstance(field.default, member):
+            return type(field.default)
+        return member.lookup(name) if isinstance(name, str) else None
     return None
 
 
@@ -107,148 +102,119 @@ def _item_of(annotation: Any, tree: Any, key: Key) -> Any:
     return None
 
 
+def _meant(place: Place, error: ErrorDetails) -> KeyPath | None:
+    """The path that an unknown key was probably meant to be."""
+    if error["type"] != "extra_forbidden" or not place.path:
+        return None
+    near = suggest(str(place.path[-1]), place.keys())
+    return (*place.owner_path, near) if near else None
+
+
 def _diagnose(cls: type[Section], document: Document, error: ErrorDetails) -> Diagnostic:
     place = Place(cls, document.tree, error["loc"])
-    context = error.get("ctx", {})
+    value = document.get(place.path)  # not error["input"]: that may be one item of a union's list
+    where = document.span(place.path)
     match error["type"]:
         case "extra_forbidden":
-            return _unknown_key(place, document)
+            return _unknown_key(cls, place, document)
         case "missing":
             return _missing(place, str(error["loc"][-1]), document)
         case "choice_unknown":
-            where = document.span((*place.path, "name")) if (*place.path, "name") in document.marks else None
-            return unknown_choice(context, where or document.span(place.path))
+            name_path = (*place.path, "name")
+            return unknown_choice(place.kinds()[0], error["ctx"]["name"],
+                                  document.span(name_path) if name_path in document.marks else where)  # fmt: skip
         case "choice_name":
-            note = f"`dltrain list {place.kinds()[0].kind}` shows the names"
-            return Diagnostic(error["msg"], document.span(place.path, key=True), notes=(note,))
+            return _nameless(place, value, document)
         case "field_rejected":
-            path = (*place.path, context["field"])
-            return Diagnostic(context["text"], document.span(path))
+            inner = (*place.path, error["ctx"]["field"])  # of a section's validator; else of the field's own
+            return Diagnostic(error["ctx"]["text"], document.span(inner) if isinstance(value, dict) else where)
         case "value_error" | "assertion_error":
-            return Diagnostic(error["msg"].removeprefix("Value error, "), document.span(place.path))
-    sections = [m for m in members(place.annotation) if isinstance(m, type) and issubclass(m, Section)]
-    if error["input"] is None and sections:
-        message = f"section `{place.label}` is empty"
-        note = "give it keys, or delete the line to use the defaults"
-        return Diagnostic(message, document.span(place.path, key=True), notes=(note,))
-    value = _get_path(document.tree, place.path)  # not error["input"]: that may be one item of a union's list
-    wanted = describe(place.annotation)
-    where = document.span(place.path)
-    hint = ""
-    if isinstance(value, str):
-        near = suggest(value, _literals(place.annotation))
-        hint = f"did you mean `{near}`?" if near else ""
-    return Diagnostic(f"`{place.label}` must be {wanted}, not {shown(value)}", where, hint)
+            return Diagnostic(error["msg"].removeprefix("Value error, "), where)
+    if value is None and sections(place.annotation):
+        return _empty(place, document)
+    wanted = without_null(place.annotation)
+    found = shown(value)
+    if error["type"] in ("too_short", "too_long") and value:
+        found = f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
+    keys = ", ".join(key for section in sections(wanted) if not is_kind(section) for key in section.model_fields)
+    notes = (f"keys: {keys}",) if keys else ()
+    message = f"`{place.label}` must be {describe(wanted)}, not {found}"
+    return Diagnostic(message, where, hint_for(wanted, value), notes)
 
 
-def unknown_choice(context: Mapping[str, Any], where: Any) -> Diagnostic:
+def unknown_choice(kind: type[Choice], name: Any, where: Any) -> Diagnostic:
     """`unknown optimizer `sgdd``, with the nearest name or where to find the names."""
-    name = context["name"]
     if not isinstance(name, str):
-        return Diagnostic(f"the name of the {context['kind']} must be text, not {shown(name)}", where)
-    near = f"did you mean `{context['near']}`?" if context["near"] else ""
-    listing = f"`dltrain list {context['kinds']}` shows all"
-    note = f"known: {context['known']}" if context["known"] else listing
-    return Diagnostic(f"unknown {context['kind']} `{name}`", where, near, (note,))
+        return Diagnostic(f"the name of the {kind.singular()} must be text, not {shown(name)}", where)
+    known = kind.all_names()
+    near = suggest(name, known)
+    listing = f"known: {', '.join(known)}" if len(known) <= 12 else f"`dltrain list {kind.kind}` shows all"
+    return Diagnostic(f"unknown {kind.singular()} `{name}`", where, _did_you_mean(near), (listing,))
 
 
-def _unknown_key(place: Place, document: Document) -> Diagnostic:
-    key = str(place.path[-1]) if place.path else ""
-    options = sorted(name for name in place.owner.model_fields if name != "name")
-    near = suggest(key, options)
-    hint = f"did you mean `{near}`?" if near else ""
+def _did_you_mean(near: str | None) -> str:
+    return f"did you mean `{near}`?" if near else ""
+
+
+def _nameless(place: Place, value: Mapping[str, Any], document: Document) -> Diagnostic:
+    """A mapping without `name`: often the name is a key, or has another key."""
+    kind = place.kinds()[0]
+    hint, where = "", document.span(place.path, key=True)
+    for key, inner in value.items():
+        if kind.lookup(key):
+            hint = f"write `{{name: {key}, ...}}`" if inner else f"write `{key}`"
+        elif isinstance(inner, str) and (near := suggest(inner, kind.all_names())):
+            hint, where = _did_you_mean(f"name: {near}"), document.span((*place.path, key), key=True)
+    return Diagnostic(f"this {kind.singular()} has no `name`", where, hint, (f"`dltrain list {kind.kind}` shows all",))
+
+
+def _empty(place: Place, document: Document) -> Diagnostic:
     where = document.span(place.path, key=True)
+    if isinstance(place.path[-1], int):
+        label = ".".join(map(str, place.path[:-1]))
+        return Diagnostic(f"item {place.path[-1] + 1} of `{label}` is empty", where, notes=("give it, or delete it",))
+    required = place.field is not None and place.field.is_required()
+    note = f"it must be {describe(place.annotation)}" if required else "delete the line to use the default"
+    return Diagnostic(f"`{place.label}` is empty", where, notes=(note,))
+
+
+def _unknown_key(cls: type[Section], place: Place, document: Document) -> Diagnostic:
+    key, options = str(place.path[-1]), place.keys()
+    hint = _did_you_mean(_elsewhere(cls, document.tree, key) or suggest(key, options))
+    if place.owner_path and key in cls.model_fields and key != "name":
+        hint = f"`{key}` stands at the top level"
     if issubclass(place.owner, Choice):
-        name = _get_path(document.tree, place.owner_path)
-        name = name.get("name") if isinstance(name, Mapping) else name
+        owner = document.get(place.owner_path)
+        name = owner.get("name") if isinstance(owner, Mapping) else owner
         message = f"unknown option `{key}` for {place.owner.singular()} `{name}`"
-        label = "options"
     else:
         parent = ".".join(map(str, place.owner_path))
         message = f"unknown key `{key}`" + (f" in `{parent}`" if parent else "")
-        label = "keys"
-    notes = (f"{label}: {', '.join(options)}",) if options else ("it takes no options",)
-    return Diagnostic(message, where, hint, notes)
+    label = "options" if issubclass(place.owner, Choice) else "keys"
+    notes = (f"{label}: {', '.join(options)}" if options else "it takes no options",)
+    return Diagnostic(message, document.span(place.path, key=True), hint, notes)
 
 
-def _missing(place: Place, field: str, document: Document) -> Diagnostic:
-    from dltrain.config.section import field_docs
+def _elsewhere(cls: type[Section], tree: Any, key: str) -> str | None:
+    """The dotted key called `key` in a section of the root, when just one section has it."""
+    found = []
+    for name, field in cls.model_fields.items():
+        if tree.get(name) is None and field.default is None:
+            continue
+        section = _section_of(field.annotation, tree.get(name), field)
+        if section is not None and key in section.model_fields and key != "name":
+            found.append(f"{name}.{key}")
+    return found[0] if len(found) == 1 else None
 
-    owner_path = place.owner_path
-    label = ".".join(map(str, (*owner_path, field)))
+
+def _missing(place: Place, key: str, document: Document) -> Diagnostic:
+    owner = document.get(place.owner_path)
     if issubclass(place.owner, Choice):
-        tree = _get_path(document.tree, owner_path)
-        name = tree.get("name") if isinstance(tree, Mapping) else tree
-        message = f"{place.owner.singular()} `{name}` needs `{field}`"
+        name = owner.get("name") if isinstance(owner, Mapping) else owner
+        message = f"{place.owner.singular()} `{name}` needs `{key}`"
     else:
-        message = f"`{label}` is required"
-    info = place.owner.model_fields.get(field)
-    note = field_docs(place.owner).get(field, "")
-    wanted = f"`{field}`: {describe_field(info)}" if info is not None else ""
-    where = document.span(owner_path, key=True) if owner_path else None
-    root = document.span(())
-    if where is None and root is not None:
-        where = type(root)(root.origin)
-    return Diagnostic(message, where, notes=(" - ".join(x for x in (wanted, note) if x),))
-
-
-def _annotated(field: FieldInfo) -> Any:
-    parts = (field.annotation, *field.metadata)
-    return Annotated[parts] if field.metadata else field.annotation
-
-
-def _get_path(tree: Any, path: Path_) -> Any:
-    for key in path:
-        tree = _get(tree, key)
-    return tree
-
-
-def _literals(annotation: Any) -> list[str]:
-    return [v for m in members(annotation) if get_origin(m) is Literal for v in get_args(m) if isinstance(v, str)]
-
-
-def describe_field(field: FieldInfo) -> str:
-    """The type of a field in words."""
-    return describe(_annotated(field))
-
-
-def describe(annotation: Any, constraints: Iterable[Any] = ()) -> str:
-    """A type in words: `a number > 0`, `an integer >= 1 or null`, `one of `cosine`, `linear``."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return describe(arguments[0], [*arguments[1:], *constraints])
-    if origin in (Union, types.UnionType):
-        return _alternatives(arguments, constraints)
-    if origin is Literal:
-        names = [f"`{str(a).lower() if isinstance(a, bool) else a}`" for a in arguments]
-        return names[0] if len(names) == 1 else "one of " + ", ".join(names)
-    if origin is list:
-        return "a list, each item " + describe(arguments[0])
-    if origin is dict:
-        return "a mapping"
-    words = {float: "a number", int: "an integer", bool: "true or false", str: "text", type(None): "null"}
-    if annotation in words:
-        return f"{words[annotation]} {_bounds(constraints)}".strip()
-    if isinstance(annotation, type) and issubclass(annotation, Choice):
-        article = "an" if annotation.singular()[0] in "aeiou" else "a"
-        return f"{article} {annotation.singular()} (a name, or a mapping with `name`)"
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return "a mapping with " + ", ".join(f"`{f}`" for f in annotation.model_fields)
-    return "a value"
-
-
-def _alternatives(arguments: tuple[Any, ...], constraints: Iterable[Any]) -> str:
-    literals = [a for a in arguments if get_origin(a) is Literal]
-    parts = [describe(a, constraints) for a in arguments if a is not type(None) and a not in literals]
-    parts += [f"`{v}`" for a in literals for v in get_args(a)]
-    parts += ["null"] if type(None) in arguments else []
-    return ", ".join(parts[:-1]) + " or " + parts[-1] if len(parts) > 1 else parts[0]
-
-
-def _bounds(constraints: Iterable[Any]) -> str:
-    flat: list[Any] = []
-    for constraint in constraints:
-        flat += constraint.metadata if isinstance(constraint, FieldInfo) else [constraint]
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    found = [f"{sign} {getattr(c, name):g}" for name, sign in signs.items() for c in flat if hasattr(c, name)]
-    return " and ".join(found)
+        message = f"`{'.'.join(map(str, (*place.owner_path, key)))}` is required"
+    field = place.owner.model_fields[key]
+    note = f"`{key}`: {describe(annotation_of(field))} - {field_docs(place.owner).get(key, '')}"
+    where = document.span(place.owner_path if place.owner_path else (key,), key=not isinstance(owner, str))
+    return Diagnostic(message, where, notes=(note,))

@@ -1,0 +1,100 @@
+"""Mistakes between the sections of an experiment: each is right by itself, and together they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dltrain.config import Diagnostic, Span
+from dltrain.data.augmentation_base import check_order
+from dltrain.training import Range, Sweep
+
+if TYPE_CHECKING:
+    from dltrain.experiment import Experiment
+
+
+def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    """What does not go together, among the sections that are not `wrong` by themselves."""
+    if "augmentation" not in wrong:
+        for index, message in check_order(experiment.augmentation):
+            yield Diagnostic(message, experiment.span("augmentation", index))
+        if "loss" not in wrong:
+            yield from _mixing_for_a_loss_without(experiment)
+    if "schedule" not in wrong and "training" not in wrong:
+        yield from _too_long_warmup(experiment)
+    if "data" not in wrong and not experiment.data.has_validation:
+        yield from _missing_validation(experiment, wrong)
+
+
+def _mixing_for_a_loss_without(experiment: Experiment) -> Iterator[Diagnostic]:
+    loss = experiment.loss
+    for index, augmentation in enumerate(experiment.augmentation):
+        if augmentation.needs_soft_targets and not loss.soft_targets:
+            message = f"`{augmentation.name}` mixes labels, and loss `{loss.name}` takes none that are mixed"
+            yield Diagnostic(message, experiment.span("augmentation", index), notes=("use loss `cross_entropy`",))
+
+
+def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
+    for unit in ("epochs", "steps"):
+        long, total = getattr(experiment.schedule.warmup, unit, None), getattr(experiment.training, unit)
+        if long is not None and total is not None and long >= total:
+            message = f"the warm-up takes {long:g} {unit}, and the whole training only {total:g}"
+            yield Diagnostic(message, experiment.span("schedule", "warmup", unit))
+
+
+def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    note = ("set `data.validation: 0.1`",)
+    stopping = experiment.training.early_stopping
+    if "training" not in wrong and stopping is not None and stopping.metric.startswith("validation/"):
+        message = f"early stopping watches `{stopping.metric}`, and there is no validation split"
+        yield Diagnostic(message, experiment.span("training", "early_stopping", key=True), notes=note)
+    if "sweep" not in wrong and experiment.sweep is not None:
+        message = "a sweep is judged on the validation split, and there is none"
+        yield Diagnostic(message, experiment.span("sweep", key=True), notes=note)
+
+
+def problems_of_sweep(experiment: Experiment, sweep: Sweep, known: list[Diagnostic]) -> Iterator[Diagnostic]:
+    """What is wrong with the searched keys and values, found by trying them; `known` is wrong without them."""
+    fixed = () if sweep.epochs is None else ("training.epochs", "training.steps")
+    for key, values in sweep.space.items():
+        where = experiment.span("sweep", "space", key, key=True)
+        if key.split(".")[0] in ("sweep", "name"):
+            yield Diagnostic(f"`{key}` is no hyperparameter", where)
+        elif key in fixed:
+            yield Diagnostic(f"`{key}` cannot be searched: `sweep.epochs` is the length of every trial", where)
+        else:
+            yield from _problems_of_range(experiment, sweep, key, values, known)
+
+
+def _problems_of_range(
+    experiment: Experiment, sweep: Sweep, key: str, values: Range, known: list[Diagnostic]
+) -> Iterator[Diagnostic]:
+    """The first problem with the values of `key`."""
+    beside: dict[str, Any] = {}
+    if key.endswith(".name"):  # a choice must take the options that are searched beside it
+        siblings = [other for other in sweep.space if other != key and other.startswith(key.removesuffix("name"))]
+        beside = {other: sweep.space[other].examples()[0][1] for other in siblings}
+    for place, value in values.examples():
+        problems, notes = experiment.attempt({key: value, **beside})
+        problems = [problem for problem in problems if problem not in known]
+        dropped = [note for note in notes if "dropped" in note]
+        where = experiment.span("sweep", "space", key, *place)
+        if problems:
+            name = experiment.span("sweep", "space", key, key=True)
+            yield _on_range(problems[0], key, value, name, where)
+            return
+        if dropped:
+            note = "options that not every choice has must not be set"
+            yield Diagnostic(f"`{key}` cannot be searched: with `{value}`, {dropped[0]}", where, notes=(note,))
+            return
+
+
+def _on_range(problem: Diagnostic, key: str, value: Any, name: Span | None, where: Span | None) -> Diagnostic:
+    """A problem of a trial as one of the searched key, at `name`, or of its value, at `where`."""
+    quoted = problem.where
+    if quoted is None or not quoted.source.startswith(f"{key}="):
+        problem = replace(problem, message=f"`{key}` cannot be {value}: {problem.message}")
+    elif quoted.column <= len(key) and name is not None:
+        where = replace(name, column=name.column + quoted.column - 1, length=quoted.length)
+    return replace(problem, where=where)
