@@ -1,5 +1,23 @@
-"""`python -m dltrain`."""
+"""`dltrain` and `python -m dltrain`."""
 
-from dltrain.cli import main
+import os
+import signal
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line. Until a command says otherwise, Ctrl-C ends the process at once: numpy and torch turn a
+    KeyboardInterrupt that meets them while they are being imported into other errors."""
+    signal.signal(signal.SIGINT, _end)
+    from dltrain.cli import app
+
+    app()
+
+
+def _end(number: int, _: object) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

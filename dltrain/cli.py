@@ -229,12 +229,19 @@ def schema(plugin: Plugins = None) -> int:
 @request
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images or an .npz file.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; default experiments/.")
+    ] = None,
+    pretrained: Annotated[
+        bool | None,
+        typer.Option("--pretrained/--no-pretrained", help="Begin with ImageNet weights; default: if they can be had."),
+    ] = None,
 ) -> int:
     """Look at data and write a commented experiment that trains well on it."""
+    from dltrain.console import Display, stdout
     from dltrain.init import write_experiment
 
-    typer.echo(str(write_experiment(path, output)))
+    stdout(str(write_experiment(path, output, Display(), pretrained=pretrained)))
     return 0
 
 

@@ -9,7 +9,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("dltrain", "torch", "torchvision", "timm", "numpy", "pydantic", "optuna", "pillow")
+PACKAGES = ("dltrain", "torchvision", "timm", "numpy", "pydantic", "optuna", "pillow")
 
 
 Hyperparameters = dict[str, str | int | float | bool]
@@ -18,9 +18,11 @@ Hyperparameters = dict[str, str | int | float | bool]
 
 def environment(about: dict[str, Any], seed: int) -> dict[str, Any]:
     """The content of environment.json. about: what the run's checkpoints say of themselves."""
+    import torch
+
     return {
         "python": platform.python_version(), "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {**{name: _version(name) for name in PACKAGES}, "torch": str(torch.__version__)},
         "command": sys.argv, "git_commit": _git_commit(), "seed": seed,
         "data_fingerprint": about["fingerprint"], "decisions": about["decisions"], "plugins": about["plugins"],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forking import Zygote
 
 # Tiny tensors: one thread is faster than two, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,3 +35,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: ../shared/data is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """A warm interpreter that forks a process per command."""
+    warm = Zygote()
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(scope="session")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An .npz of 150 small images in 3 classes."""
+    from training import write_arrays
+
+    return write_arrays(tmp_path_factory.mktemp("arrays") / "a.npz")

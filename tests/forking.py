@@ -125,7 +125,7 @@ def _await(pid: int, seconds: float) -> int | None:
 
 
 def _command(argv: list[str], output: str, cwd: str | None, setup: str, tty: str) -> int:
-    from dltrain.cli import main
+    from dltrain.__main__ import main
 
     os.setsid()
     target = os.open(tty or output, os.O_WRONLY | (0 if tty else os.O_APPEND))

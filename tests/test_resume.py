@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from forking import Child, Zygote, until
 from training import (
-    EVERYTHING,
     arrays_experiment,
     assert_same_run,
     assert_same_state,
-    merged,
     table,
     trained,
     write_arrays,
+    write_experiment,
     write_folder,
 )
 
@@ -37,24 +34,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "bare": {"seed": 3, "augmentation": [], "data.validation": 0, "training.early_stopping": None,
              "training.average": None, "training.clip_norm": None, "training.epochs": 4.5},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    warm = Zygote()
-    yield warm
-    warm.close()
-
-
-@pytest.fixture(scope="module")
-def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_arrays(tmp_path_factory.mktemp("arrays") / "a.npz")
-
-
-def write(folder: Path, changes: dict[str, Any]) -> Path:
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(merged(EVERYTHING, changes)))
-    return path
 
 
 class Killer:
@@ -94,7 +73,7 @@ def uninterrupted(zygote: Zygote, experiment: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_at_random_moments(recipe: str, zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
-    experiment = write(tmp_path, {"data.name": "arrays", "data.path": str(arrays), **RECIPES[recipe]})
+    experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), **RECIPES[recipe]})
     reference = uninterrupted(zygote, experiment, tmp_path)
     killer, draw = Killer(zygote, experiment, tmp_path), random.Random(recipe)
     for _ in range(5):
@@ -110,7 +89,7 @@ def test_killed_while_worker_processes_decode(zygote: Zygote, tmp_path: Path) ->
     changes = {"data": {"name": "image_folder", "root": str(root), "size": 8, "loader": "streaming", "workers": 1}}
     changes |= {"training.batch_size": 8, "training.epochs": 2, "augmentation": ["random_resized_crop", "mixup"]}
     changes |= {"data.validation": 0, "training.early_stopping": None}
-    experiment = write(tmp_path, changes)
+    experiment = write_experiment(tmp_path, changes)
     reference = uninterrupted(zygote, experiment, tmp_path)
     killer = Killer(zygote, experiment, tmp_path)
     child = killer.start("import dltrain.trainer as t, os; s = t.Trainer._train_step\n" + EVERY_STEP + "\n"
@@ -139,7 +118,7 @@ os.fsync = fsync
 def test_killed_within_every_kind_of_write(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
     """Each file and each rename is synced: stop at the 1st, 2nd, ... one. Nothing is left half-written."""
     changes = {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 2, "training.checkpoint_every": 9}
-    experiment = write(tmp_path, changes)
+    experiment = write_experiment(tmp_path, changes)
     reference = uninterrupted(zygote, experiment, tmp_path)
     # 1-8: experiment.yaml, environment.json, metrics.csv, result.json; then best.pt, last.pt, table and result.
     for number in (1, 6, 9, 10, 12, 14):
@@ -155,7 +134,7 @@ def test_killed_within_every_kind_of_write(zygote: Zygote, arrays: Path, tmp_pat
 def test_killed_after_the_last_checkpoint_the_results_are_completed(
     zygote: Zygote, arrays: Path, tmp_path: Path
 ) -> None:
-    experiment = write(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 2})
+    experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 2})
     reference = uninterrupted(zygote, experiment, tmp_path)
     killer = Killer(zygote, experiment, tmp_path)
     setup = ("import os, dltrain.runs as r; record = r.Run.record\n"
@@ -200,7 +179,7 @@ def test_a_compiled_network_continues_exactly(arrays: Path, tmp_path: Path) -> N
 
 
 def test_a_run_in_use_is_not_resumed_by_another_process(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
-    experiment = write(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
+    experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
     run = tmp_path / "runs" / "tiny" / "001"
     slow = "import time, dltrain.trainer as t; t.seed_layers = lambda *_: time.sleep(0.2)"
     first = zygote.start("fit", experiment, "--runs", tmp_path / "runs", output=tmp_path / "first", setup=slow)
@@ -215,7 +194,7 @@ def test_a_run_in_use_is_not_resumed_by_another_process(zygote: Zygote, arrays: 
 
 def test_what_was_changed_since_the_run_began_is_named(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
     data = write_arrays(tmp_path / "b.npz")
-    experiment = write(tmp_path, {"data.name": "arrays", "data.path": str(data), "training.epochs": 2})
+    experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(data), "training.epochs": 2})
     killer = Killer(zygote, experiment, tmp_path)
     stop = "import os, dltrain.runs as r; r.Run.record = lambda *_: os.kill(os.getpid(), 9)"
     assert killer.start(stop).wait() == -9

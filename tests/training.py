@@ -75,6 +75,13 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def write_experiment(folder: Path, changes: dict[str, Any]) -> Path:
+    """The file tiny.yaml: EVERYTHING with dotted keys replaced."""
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(merged(EVERYTHING, changes)))
+    return path
+
+
 def arrays_experiment(path: Path, **changes: Any) -> Experiment:
     """EVERYTHING on the arrays at `path`, with dotted keys (`__` for the dot) replaced."""
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
