@@ -1,41 +1,33 @@
-"""`init`: look at images and write a commented experiment that trains well on them as it is."""
+"""`init`: look at images and write a commented experiment that trains well on them as it is.
+
+path -> look (what is there) -> recipe (settings chosen by it, with why) -> YAML text
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
+from dltrain.checkpoints import write_atomically
 from dltrain.config import ConfigError, Diagnostic
+from dltrain.console import Display
 from dltrain.data.base import ArraySource, FileSource, Splits
 from dltrain.data.datasets import Arrays, Dataset, ImageFolder
 from dltrain.experiment import Experiment
+from dltrain.recipes import Findings, recipe
 from dltrain.runs import RunError
 
-SMALL = 64
-"""Pixels: larger images are photos, which want a network made (and pretrained) for photos."""
-SAMPLE = 200
+SAMPLE = 500
+"""Files whose size is looked at, evenly spaced."""
+SHARES: list[dict[str, float]] = [
+    {}, {"validation": 0.2}, {"validation": 0.3, "test": 0.3}, {"validation": 0.4, "test": 0.0},
+]  # fmt: skip
+"""Shares of validation and test data that are tried in turn: with few images of a class, small ones are none."""
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What was seen in the data."""
-
-    dataset: Dataset
-    where: str
-    splits: Splits
-    sizes: list[tuple[int, int]]
-    """Width and height of some training images."""
-    grey: bool
-
-    @property
-    def side(self) -> int:
-        """The median shorter side."""
-        shorter = sorted(min(size) for size in self.sizes)
-        return shorter[len(shorter) // 2]
-
-
-def write_experiment(path: Path, output: Path | None, *, pretrained: bool | None = None) -> Path:
+def write_experiment(path: Path, output: Path | None, display: Display, *, pretrained: bool | None = None) -> Path:
     """Write an experiment for the folder or .npz at `path`; the file's path.
 
     pretrained: whether photos start from pretrained weights; None: when these can be had.
@@ -46,50 +38,126 @@ def write_experiment(path: Path, output: Path | None, *, pretrained: bool | None
     target = output or Path("experiments") / f"{_name(path)}.yaml"
     if target.exists():
         raise RunError(f"{target} exists already; give another name with --output")
-    text = describe(look(path), pretrained_available() if pretrained is None else pretrained)
+    found = look(path)
+    display.line(f"{path}: {found.facts}")
+    for note in found.notes:
+        display.warning(note)
+    if pretrained is None and found.are_photos and not found.grey:
+        pretrained = pretrained_available()
+        if not pretrained:
+            display.line("pretrained weights cannot be downloaded here: the network starts from random ones")
+    text = recipe(found, pretrained=bool(pretrained))
     Experiment.parse(text, target.name)  # what we write must be right
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, text.encode())
+    except OSError as error:
+        raise RunError(f"{target} cannot be written: {error.strerror}") from None
+    display.line(f"to train it: dltrain fit {target}")
     return target
 
 
 def _name(path: Path) -> str:
-    return path.resolve().stem.replace(" ", "_") or "images"
+    """A name for the data: of the folder or file, without what a path cannot hold."""
+    path = path.resolve()
+    return re.sub(r"[^\w.-]+", "_", path.stem if path.is_file() else path.name).strip("._") or "images"
 
 
 def look(path: Path) -> Findings:
     """Read enough of the data to describe it. Raises ConfigError when it holds no usable images."""
     if path.is_dir():
+        _require_class_folders(path)
         dataset: Dataset = ImageFolder(root=str(path))
     elif path.suffix == ".npz":
         dataset = Arrays(path=str(path))
     else:
         message = f"{path} is neither a folder of class folders nor an .npz file"
         raise ConfigError([Diagnostic(message, notes=("a folder holds one sub-folder of images per class",))])
-    splits = dataset.load()
+    dataset, splits = _load(dataset)
+    keys = {"name": dataset.name, "root" if path.is_dir() else "path": str(path)}
+    scarce = False
+    for key in ("validation", "test"):
+        if key in dataset.model_fields_set:
+            scarce, keys[key] = True, getattr(dataset, key)
+    where = ", ".join(f"{key}: {_scalar(value)}" for key, value in keys.items())
+    counts = Counter(splits.classes[label] for label in splits.train.labels.tolist())
+    damaged: list[str] = []
     if isinstance(splits.train, ArraySource):
         channels, height, width = splits.train.images.shape[1:]
-        return Findings(dataset, f"path: {path}", splits, [(width, height)], channels == 1)
-    sizes, modes = _headers(splits.train)
-    return Findings(dataset, f"root: {path}", splits, sizes, modes <= {"1", "L"})
+        sizes, grey = [(width, height)], channels == 1
+    else:
+        sizes, grey, damaged = _headers(splits.train)
+    return Findings(where, splits, counts, sizes, grey, _notes(counts, scarce, damaged))
 
 
-def _headers(source: FileSource) -> tuple[list[tuple[int, int]], set[str]]:
-    """Size and mode of evenly spaced files; their pixels are not decoded."""
+def _require_class_folders(path: Path) -> None:
+    """Say more of a folder with images and no class folders than that it has none."""
+    from dltrain.data.folders import IMAGE_SUFFIXES
+
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+    if images and not any(entry.is_dir() for entry in entries):
+        message = f"{len(images):,} images lie directly in {path}, and nothing says of which class they are"
+        raise ConfigError([Diagnostic(message, notes=(f"move them to {path / '<class>'}, a folder per class",))])
+
+
+def _load(dataset: Dataset) -> tuple[Dataset, Splits]:
+    """The splits, with larger shares of validation and test data where the usual ones would lack a class."""
+    first: ConfigError | None = None
+    for shares in SHARES:
+        fitting = dataset.model_copy(update=shares)
+        try:
+            return fitting, fitting.load()
+        except ConfigError as error:
+            first = first or error
+            if "split would have no example" not in error.diagnostics[0].message:
+                break
+    assert first is not None
+    raise first
+
+
+def _headers(source: FileSource) -> tuple[list[tuple[int, int]], bool, list[str]]:
+    """Width and height of evenly spaced files, whether all are grey, and those that cannot be opened. Their
+    pixels are not decoded. Raises ConfigError when none can be opened."""
     from PIL import Image
 
-    step = max(len(source) // SAMPLE, 1)
-    sizes, modes = [], set()
-    for name in source.paths[::step]:
-        with Image.open(Path(source.root) / name) as image:
-            sizes.append(image.size)
-            modes.add(image.mode)
-    return sizes, modes
+    sizes, modes, damaged = [], set(), []
+    for name in source.paths[:: max(len(source) // SAMPLE, 1)]:
+        try:
+            with Image.open(Path(source.root, name)) as image:
+                sizes.append(image.size)
+                modes.add(image.mode)
+        except Exception:  # decoders of damaged files raise whatever comes to their mind
+            damaged.append(str(Path(source.root, name)))
+    if not sizes:
+        raise ConfigError([Diagnostic(f"none of the image files in {source.root} can be read, such as {damaged[0]}")])
+    return sizes, modes <= {"1", "L", "LA", "I", "I;16"}, damaged
+
+
+def _notes(counts: Counter[str], scarce: bool, damaged: list[str]) -> list[str]:
+    notes = []
+    rarest, least = min(counts.items(), key=lambda item: item[1])
+    if scarce:
+        notes.append(f"class `{rarest}` has few images: {least} to train on, after the other splits took theirs")
+    elif max(counts.values()) > 4 * least:
+        notes.append(f"class `{rarest}` has few images ({least}): look at its recall in what `dltrain eval` prints")
+    if damaged:
+        notes.append(
+            f"{len(damaged)} of the files looked at cannot be read, such as {damaged[0]}; `fit` names them all"
+        )
+    return notes
+
+
+def _scalar(value: str | float) -> str:
+    """A value as YAML writes it within a flow mapping."""
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def pretrained_available() -> bool:
     """Whether torchvision's ResNet-18 weights lie in the cache, or their server answers."""
-    from urllib.error import URLError
+    from http.client import HTTPException
     from urllib.request import Request, urlopen
 
     import torch
@@ -101,93 +169,5 @@ def pretrained_available() -> bool:
     try:
         with urlopen(Request(url, method="HEAD"), timeout=3):
             return True
-    except (URLError, OSError):
+    except (OSError, HTTPException):
         return False
-
-
-def describe(found: Findings, pretrained: bool) -> str:
-    """The experiment's text: facts of the data as comments, and settings chosen by them."""
-    train = found.splits.train
-    counts = Counter(int(label) for label in train.labels)
-    rarest, commonest = min(counts.values()), max(counts.values())
-    sizes = [min(s) for s in found.sizes] + [max(s) for s in found.sizes]
-    images = len(train)
-    lines = [
-        f"# {images:,} training images of {len(found.splits.classes)} classes,"
-        f" {rarest} to {commonest} a class, {min(sizes)} to {max(sizes)} pixels a side.",
-        "# To train: dltrain fit THIS_FILE. What else could be written: dltrain list.",
-    ]
-    if commonest > 4 * rarest:
-        name = found.splits.classes[min(counts, key=counts.__getitem__)]
-        lines.append(f"# Class {name} has few images: look at its recall in what `dltrain eval` prints.")
-    # Enough steps to learn, however few the images are.
-    batch = next((b for b in (128, 64, 32, 16, 8) if images >= 8 * b), min(8, images))
-    photos = found.side > SMALL
-    body = _photos(found, batch, pretrained) if photos else _small(found, batch)
-    return "\n".join(lines + body) + "\n"
-
-
-def _epochs(images: int, batch: int, steps: int, low: int, high: int) -> int:
-    return max(low, min(high, round(steps * batch / images)))
-
-
-def _photos(found: Findings, batch: int, pretrained: bool) -> list[str]:
-    images = len(found.splits.train)
-    batch = min(batch, 32)
-    size = 224 if pretrained or found.side > 256 else 128 if found.side >= 128 else 96
-    lines = [f"data: {{name: {found.dataset.name}, {found.where}, size: {size}}}", "augmentation:"]
-    if pretrained:
-        lines += [
-            "  - {name: random_resized_crop, scale: [0.35, 1.0]}   # crops of 35 % of the photo and more",
-            "  - horizontal_flip                                   # delete it if left and right matter",
-            "  - {name: color_jitter, brightness: 0.2, contrast: 0.2, saturation: 0.2, hue: 0.02}",
-            "model: {name: resnet18, pretrained: true}   # ImageNet weights, with a new last layer",
-            "optimizer: {name: adamw, lr: 3.0e-4, weight_decay: 0.05, no_decay: [bias, norm]}",
-            "schedule: {name: cosine, warmup: {epochs: 1}}",
-        ]
-        epochs, decay = _epochs(images, batch, 600, 5, 30), 0.98
-    else:
-        lines += [
-            "  - {name: random_resized_crop, scale: [0.25, 1.0]}   # crops of 25 % of the photo and more",
-            "  - horizontal_flip                                   # delete it if left and right matter",
-            "  - {name: color_jitter, brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.02}",
-            "# No pretrained weights could be had when this file was written, so the network starts at random. With",
-            "# a network, `pretrained: true` learns more from few photos: size 224, adamw, lr 3.0e-4, a third of the epochs.",
-            "model: {name: resnet18, pretrained: false}",
-            "optimizer: {name: adamw, lr: 1.0e-3, weight_decay: 0.05, no_decay: [bias, norm]}",
-            "schedule: {name: cosine, warmup: {epochs: 3}}",
-        ]
-        epochs, decay = _epochs(images, batch, 2000, 20, 90), 0.99
-    return [*lines, *_rest(epochs, batch, decay)]
-
-
-def _small(found: Findings, batch: int) -> list[str]:
-    images = len(found.splits.train)
-    size = "" if isinstance(found.splits.train, ArraySource) else f", size: {max(8, min(found.side, SMALL))}"
-    shift = max(round(found.side / 8), 1)
-    return [
-        f"data: {{name: {found.dataset.name}, {found.where}{size}}}",
-        "augmentation:",
-        f"  - {{name: random_crop, padding: {shift}}}   # shifts by up to {shift} pixels",
-        "  # - horizontal_flip             # add it if left and right do not matter",
-        "model: {name: convnet, widths: [64, 128, 256], depth: 2, dropout: 0.1}",
-        "optimizer: {name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 5.0e-4, no_decay: [bias, norm]}",
-        "schedule: {name: cosine, warmup: {epochs: 1}}",
-        *_rest(_epochs(images, batch, 3000, 8, 60), batch, 0.99),
-    ]
-
-
-def _rest(epochs: int, batch: int, decay: float) -> list[str]:
-    return [
-        "loss: {name: cross_entropy, label_smoothing: 0.1}",
-        "training:",
-        f"  epochs: {epochs}",
-        f"  batch_size: {batch}",
-        f"  average: {{name: ema, decay: {decay}, warmup: true}}",
-        "sweep:                                # dltrain sweep THIS_FILE searches these",
-        "  trials: 20",
-        f"  epochs: {max(epochs // 3, 1)}",
-        "  space:",
-        "    optimizer.lr: {low: 1.0e-5, high: 3.0e-1, log: true}",
-        "    optimizer.weight_decay: {low: 1.0e-6, high: 1.0e-1, log: true}",
-    ]
