@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 
 
 def main() -> None:
@@ -20,4 +19,4 @@ def _end(number: int, _: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,6 +13,7 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, down to KeyError
-        reason = "it holds more than plain values" if "weights_only" in str(error) else _first_line(error)
+        reason = "it holds more than plain values" if isinstance(error, UnpicklingError) else _first_line(error)
         raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else None
