@@ -179,10 +179,14 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> Document:
         raise fail("`extends` must be the path of one YAML file, relative to this one")
     target = path.parent / parent
     chain = (*seen, path)
-    if any(target.resolve() == file.resolve() for file in chain):
-        raise fail("`extends` goes round in a circle: " + " -> ".join(map(str, (*chain, target))))
-    if not target.is_file():
+    try:
+        is_file = target.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        is_file = False
+    if not is_file:
         raise fail(f"no such file: {target}", *neighbours(target))
+    if any(target.samefile(file) for file in chain):
+        raise fail("`extends` goes round in a circle: " + " -> ".join(map(str, (*chain, target))))
     return merge(_read_with_parents(target, chain), document.without(("extends",)))
 
 
@@ -190,6 +194,9 @@ def _complete(cls: type[Experiment], document: Document, stem: str) -> Document:
     """`document` with its name, and with the default choice under a mapping that names none: `optimizer: {lr: 0.2}`."""
     if not isinstance(document.tree, dict):
         return document
+    if "extends" in document.tree:  # of text without a file, such as a checkpoint's
+        problem = Diagnostic("`extends` works only in a file", document.span(("extends",), key=True))
+        document = replace(document.without(("extends",)), problems=[*document.problems, problem])
     low: dict[str, Any] = {"name": stem.encode("utf-8", "replace").decode()}
     for key in ("loss", "optimizer", "schedule"):
         given = document.tree.get(key)

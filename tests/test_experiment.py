@@ -134,6 +134,20 @@ def test_a_circle_of_extends_is_refused(tmp_path: Path) -> None:
         Experiment.load(path)
 
 
+@pytest.mark.parametrize("target", ['"a\\0b"', "x" * 300, "loop.yaml", ".", "~", "[]", "/dev/zero", '""'])
+def test_extending_what_is_no_file_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    path = write(tmp_path, top=f"extends: {target}\n{SMALL}")
+    with pytest.raises(ConfigError) as caught:
+        Experiment.load(path)
+    assert "top.yaml:1:10" in str(caught.value)
+
+
+def test_only_a_file_can_extend_another() -> None:
+    assert errors("extends: base.yaml\n" + SMALL) == ["`extends` works only in a file"]
+    assert errors(SMALL, "extends=base.yaml") == ["`extends` works only in a file"]
+
+
 def test_a_mistake_in_the_extended_file_is_shown_there(tmp_path: Path) -> None:
     path = write(tmp_path, base=SMALL + "seed: x", top="extends: base.yaml\nsede: 1")
     with pytest.raises(ConfigError) as caught:
