@@ -6,7 +6,6 @@ import re
 import runpy
 import shlex
 import shutil
-from glob import glob
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,9 @@ def commands() -> list[list[str]]:
 
 def run(arguments: list[str]) -> tuple[int, str]:
     output = None
-    arguments = [name for text in arguments for name in (sorted(glob(text)) if "/*" in text else [text])]
+    arguments = [
+        name for text in arguments for name in (sorted(map(str, Path().glob(text))) if "/*" in text else [text])
+    ]
     if ">" in arguments:
         output, arguments = arguments[-1], arguments[: arguments.index(">")]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
