@@ -191,10 +191,15 @@ class ImageFolder(Dataset):
 
     @property
     def has_validation(self) -> bool:
+        if self.validation != 0:
+            return True
         from dltrain.data.folders import validation_folder
 
         root = Path(self.root)
-        return self.validation != 0 or not root.is_dir() or validation_folder(root) is not None
+        try:
+            return not root.is_dir() or validation_folder(root) is not None
+        except (OSError, ValueError):  # a name that no folder can have: `read` says so
+            return True
 
     def read(self) -> Parts:
         from dltrain.data.folders import read_folder
