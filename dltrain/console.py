@@ -6,6 +6,7 @@ Everything goes to stderr; results go to stdout and are printed by the commands 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from dltrain.reports import EpochReport, Progress
+
+NARROW, WIDE = 80, 106
+"""Columns from which on the live line has room for images/s, and for a bar."""
+PLAIN_SECONDS = 60.0
 
 
 class Display:
@@ -26,6 +31,7 @@ class Display:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.log, self.quiet = log, quiet
         self._live: Any = None
+        self._last_line = time.monotonic()
 
     def line(self, text: str, style: str = "") -> None:
         """A lasting line."""
@@ -53,33 +59,37 @@ class Display:
         for name, value in values.items():
             self.note(f"  {name:<{width}}  {value}")
 
+    def waiting(self, text: str) -> None:
+        """Say on the live line what takes a while."""
+        self._draw(text)
+
     def progress(self, event: Progress) -> None:
-        """Redraw the live line; nothing where the output is not a terminal."""
-        if not self.console.is_terminal:
-            return
-        if self._live is None:
-            self._live = _live(self.console)
-            self._live.start()
-        done = event.step - (event.epoch - 1) * event.steps_per_epoch
+        """Redraw the live line; where there is none, a plain line a minute."""
         size = event.steps_per_epoch
-        self._live.update(
-            self._live.task_ids[0], total=min(size, event.total_steps - (event.epoch - 1) * size), completed=done,
-            description=f"epoch {event.epoch}/{-(-event.total_steps // size)}",
-            measures=f"loss {event.loss:.4f}  accuracy {event.accuracy:.2%}  {event.images_per_second:,.0f} images/s",
-            eta=_eta(event),
-        )  # fmt: skip
+        done = event.step - (event.epoch - 1) * size
+        size = min(size, event.total_steps - (event.epoch - 1) * size)
+        name = f"epoch {event.epoch}/{-(-event.total_steps // event.steps_per_epoch)} {done / size:4.0%}"
+        parts = [f"loss {event.loss:.4f}  accuracy {event.accuracy:.2%}", _eta(event)]
+        if self.console.width >= NARROW or not self._is_live:
+            parts.insert(1, f"{event.images_per_second:,.0f} images/s")
+        if self._is_live:
+            self._draw(name, "  ".join(parts), done / size)
+        elif (now := time.monotonic()) - self._last_line > PLAIN_SECONDS:
+            self._last_line = now
+            self.line("  ".join([name, *parts]))
 
     def epoch(self, event: EpochReport) -> None:
         """The line of a finished epoch."""
         m = event.metrics
-        total = len(str(event.total_steps))
-        parts = [f"epoch {event.epoch:>3}  step {event.step:>{total}}/{event.total_steps}"]
+        epochs = event.epoch if event.step == event.total_steps else -(-event.total_steps * event.epoch // event.step)
+        parts = [f"epoch {event.epoch:>{len(str(epochs))}}/{epochs}"]
         for split in ("train", "validation"):
             if f"{split}/loss" in m:
                 parts.append(f"{split} loss {m[f'{split}/loss']:.4f} accuracy {m[f'{split}/accuracy']:.2%}")
         parts.append(f"lr {m['lr']:.3g}")
         parts.append(f"{m['throughput/images_per_second']:,.0f} images/s")
         self.line("  ".join(parts) + ("  *" if event.is_best and "validation/loss" in m else ""))
+        self._last_line = time.monotonic()
 
     def stop(self) -> None:
         """Take the live line away."""
@@ -87,26 +97,36 @@ class Display:
             self._live.stop()
             self._live = None
 
+    @property
+    def _is_live(self) -> bool:
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
+    def _draw(self, name: str, measures: str = "", share: float = 0.0) -> None:
+        if not self._is_live:
+            return
+        if self._live is None:
+            self._live = _live(self.console)
+            self._live.start()
+        task = self._live.task_ids[0]
+        self._live.update(task, description=name, measures=measures, completed=share, refresh=True)
+
 
 def _eta(event: Progress) -> str:
-    if not event.images_per_second:
-        return ""
+    """How long the rest takes at this epoch's pace, evaluations aside."""
     done = event.step - (event.epoch - 1) * event.steps_per_epoch
-    per_step = event.seconds / max(done, 1)
-    seconds = int((event.total_steps - event.step) * per_step)
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    return f"{hours}:{minutes:02d}:{seconds % 60:02d} left"
+    seconds = int((event.total_steps - event.step) * event.seconds / max(done, 1))
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d} left"
 
 
 def _live(console: Console) -> Any:
+    """A line that is drawn when it is told to: no thread, which would take turns with the training."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    live = Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[measures]}"),
-        TextColumn("{task.fields[eta]}"), console=console, transient=True, redirect_stdout=False,
-        redirect_stderr=False,
-    )  # fmt: skip
-    live.add_task("", measures="", eta="", total=1)
+    columns: list[Any] = [TextColumn("{task.description}"), TextColumn("{task.fields[measures]}")]
+    if console.width >= WIDE:
+        columns.insert(1, BarColumn(bar_width=24))
+    live = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    live.add_task("", measures="", total=1.0)
     return live
 
 

@@ -135,6 +135,8 @@ def train(
         run.start_events(trainer.history, shown, trainer.sample_images())
         result("running")
         saved = time.monotonic()
+        compiles = trainer.about["decisions"]["compile"]["value"]
+        display.waiting("the first step: compiling the network" if compiles else "the first step")
         for event in trainer.run():
             stopping = signals.received is not None and not trainer.finished
             if isinstance(event, EpochReport):
@@ -185,6 +187,8 @@ def _how_to_go_on(run: Run, trainer: Trainer) -> str:
 
 
 def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
+    if trainer.step < trainer.plan.total_steps:
+        display.line(f"stopped early: {trainer.best_metric} no longer improves")
     best = best_epoch(trainer.history, trainer.best_metric)
     if best is not None and trainer.best_metric is not None:
         row = trainer.history[best]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -41,3 +42,4 @@ class Signals:
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        os.write(2, b"\nstopping after this step; a second time stops at once\n")  # print is not safe in a handler

@@ -128,7 +128,7 @@ def _command(argv: list[str], output: str, cwd: str | None, setup: str, tty: str
     from dltrain.__main__ import main
 
     os.setsid()
-    target = os.open(tty or output, os.O_WRONLY | (0 if tty else os.O_APPEND))
+    target = os.open(tty or output, os.O_RDWR | (0 if tty else os.O_APPEND))
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, source in ((0, nothing), (1, target), (2, target)):
         os.dup2(source, number)
