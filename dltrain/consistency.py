@@ -63,6 +63,8 @@ def problems_of_sweep(experiment: Experiment, sweep: Sweep, known: list[Diagnost
             yield Diagnostic(f"`{key}` is no hyperparameter", where)
         elif key in fixed:
             yield Diagnostic(f"`{key}` cannot be searched: `sweep.epochs` is the length of every trial", where)
+        elif key in ("data", *(f"data.{option}" for option in ("name", "root", "path", "test", "validation"))):
+            yield Diagnostic(f"`{key}` cannot be searched: trials are compared on the same validation split", where)
         else:
             yield from _problems_of_range(experiment, sweep, key, values, known)
 

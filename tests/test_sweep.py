@@ -292,6 +292,20 @@ def test_requests_that_are_no_sweep(yaml: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "tiny/001" / JOURNAL).exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("data.validation", "trials are compared on the same validation split"),
+        ("training.epochs", "`sweep.epochs` is the length of every trial"),
+    ],
+)
+def test_keys_that_would_make_trials_incomparable(yaml: Path, tmp_path: Path, key: str, message: str) -> None:
+    text = yaml.read_text()
+    yaml.write_text(text[: text.index("  space:")] + f"  space:\n    {key}: {{choices: [0.2, 0.3]}}\n")
+    result = sweep(yaml, "--runs", tmp_path)
+    assert result.exit_code == 2 and message in result.stderr
+
+
 # -- going on
 
 
