@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sysconfig
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltrain.training import Training
@@ -111,10 +114,10 @@ def _channels_last(training: Training, device: torch.device, multiply_adds: int)
 
 
 def _compile(training: Training, device: torch.device, multiply_adds: int, work: float) -> Decision:
-    compiler = _compiler(device)
+    missing = _missing_to_compile(device)
     if training.compile != "auto":
-        if training.compile and compiler is None:
-            return Decision(False, f"asked for, but there is no {_needed(device)} on this machine")
+        if training.compile and missing is not None:
+            return Decision(False, f"asked for, but there is no {missing} on this machine")
         return Decision(training.compile, "set in the experiment")
     threshold = GPU_COMPILE_WORK if device.type == "cuda" else CPU_COMPILE_WORK
     if device.type not in ("cpu", "cuda"):
@@ -123,21 +126,19 @@ def _compile(training: Training, device: torch.device, multiply_adds: int, work:
         return Decision(False, f"training is too short to repay it: {work:.1e} of {threshold:.0e} multiply-adds")
     if device.type == "cpu" and multiply_adds < LARGE_NETWORK:
         return Decision(False, f"no gain for a network of {multiply_adds / 1e6:.3g}M multiply-adds")
-    if compiler is None:
-        return Decision(False, f"there is no {_needed(device)} on this machine")
-    return Decision(True, f"repaid by {work:.1e} multiply-adds; compiler {compiler}")
+    if missing is not None:
+        return Decision(False, f"there is no {missing} on this machine")
+    return Decision(True, f"repaid by {work:.1e} multiply-adds")
 
 
-def _compiler(device: torch.device) -> str | None:
-    if device.type == "cuda":
-        from importlib.util import find_spec
-
-        return "triton" if find_spec("triton") is not None else None
-    return next((name for name in ("g++", "clang++", "cl") if shutil.which(name)), None)
-
-
-def _needed(device: torch.device) -> str:
-    return "Triton" if device.type == "cuda" else "C++ compiler"
+def _missing_to_compile(device: torch.device) -> str | None:
+    """What torch.compile needs and this machine lacks: a GPU's kernels are launched by compiled code too."""
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "Triton"
+    if not any(shutil.which(name) for name in ("g++", "clang++", "cl")):
+        return "C++ compiler"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return None if header.is_file() else f"{header} (package python3-dev)"
 
 
 def count_multiply_adds(network: nn.Module, shape: ImageShape) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dltrain.checkpoints import CheckpointError, load
 from dltrain.experiment import Experiment
 from dltrain.runs import Run, RunError
+
+SHOWN = 20
+"""Names of weights in one line."""
 
 
 def initialize(experiment: Experiment, model: nn.Module) -> list[str]:
@@ -19,10 +21,8 @@ def initialize(experiment: Experiment, model: nn.Module) -> list[str]:
         return []
     try:
         run, file = Run.open(path)
-        if file is None:
-            file = run.best if run.best.exists() else run.last
-        state = load(file)
-    except (RunError, CheckpointError) as error:
+        file, state = run.checkpoint_at(file or (run.best if run.best.exists() else run.last))
+    except RunError as error:
         raise experiment.error("initialize_from", str(error)) from None
     source: dict[str, Tensor] = state["model"]
     if state["average"] is not None:
@@ -40,9 +40,10 @@ def initialize(experiment: Experiment, model: nn.Module) -> list[str]:
     model.load_state_dict(own)
     lines = [f"initialized from {file}: {len(fits)} of {len(target)} tensors loaded"]
     for what, names in (
-        ("other shape, left at random", shapes), ("not in the checkpoint, left at random", missing),
+        ("of another shape, not loaded", shapes), ("not in the checkpoint, left as they were", missing),
         ("in the checkpoint, not in the model", unused),
     ):  # fmt: skip
         if names:
-            lines.append(f"  {what}: {', '.join(names)}")
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            lines.append(f"  {what}: {', '.join(names[:SHOWN])}{more}")
     return lines

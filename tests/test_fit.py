@@ -227,7 +227,10 @@ def test_a_step_that_the_gradient_scaler_skips_is_no_failure(arrays: Path, tmp_p
     assert finite(run.last)
 
 
-def test_a_scale_that_overflows_is_no_failure(arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_step_that_the_scaler_skips_is_no_failure(
+    arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's fused SGD would then train on with uninitialised memory as its momentum."""
     scaler = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda device: scaler(device, init_scale=2.0**124))
     code, run = train(arrays, tmp_path, training__precision="float16", training__epochs=3)

@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from training import EVERYTHING, arrays_experiment, assert_same_state, built, trained
 
-from dltrain import EpochReport, Experiment, Progress, Trainer, build
+from dltrain import ConfigError, EpochReport, Experiment, Progress, Trainer, build, checkpoints
 from dltrain.reports import best_epoch, stops_early
 from dltrain.training import EarlyStopping
 
@@ -257,3 +257,32 @@ def test_a_trainer_needs_no_run(arrays: Path) -> None:
     experiment = Experiment.parse(f"data: {{name: arrays, path: {arrays}}}\nmodel: softmax_regression", "plain")
     trainer = build(experiment.override_all({"training.epochs": 1, "training.batch_size": 32}), "cpu")
     assert [type(event).__name__ for event in trainer.run()][-1] == "EpochReport"
+
+
+# -- starting from other weights
+
+
+def test_a_training_starts_from_the_weights_that_fit(arrays: Path, tmp_path: Path) -> None:
+    first = trained(arrays_experiment(arrays, training__epochs=1))
+    checkpoints.save(first.state_dict(), tmp_path / "first.pt")
+    wider = {"name": "convnet", "widths": [6, 9], "dropout": 0.3}
+    second = build(arrays_experiment(arrays, initialize_from=str(tmp_path / "first.pt"), model=wider), "cpu")
+    average, now = first.parts.average.state_dict(), second.parts.model.state_dict()
+    same = [name for name in now if now[name].shape == average[name].shape]
+    assert 0 < len(same) < len(now) and all(torch.equal(now[name], average[name]) for name in same)
+    told = [note for note in second.notes if "tensors loaded" in note or "another shape" in note]
+    assert told[0] == f"initialized from {tmp_path / 'first.pt'}: {len(same)} of {len(now)} tensors loaded"
+    assert all(name in told[1] for name in set(now) - set(same))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another model"])
+def test_weights_that_cannot_be_had_are_refused(damage: str, arrays: Path, tmp_path: Path) -> None:
+    path = tmp_path / "first.pt"
+    other = {"name": "mlp", "hidden": [8]} if damage == "another model" else EVERYTHING["model"]
+    if damage != "missing":
+        checkpoints.save(trained(arrays_experiment(arrays, model=other), until=1).state_dict(), path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConfigError) as caught:
+        build(arrays_experiment(arrays, initialize_from=str(path)), "cpu")
+    assert str(path) in str(caught.value)

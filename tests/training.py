@@ -120,7 +120,7 @@ def assert_same_state(left: Any, right: Any, where: str = "state") -> None:
         for number, (a, b) in enumerate(zip(left, right, strict=True)):
             assert_same_state(a, b, f"{where}.{number}")
     else:
-        assert left == right, where
+        assert left == right or (left != left and right != right), where  # or neither is a number
 
 
 def table(run: Path) -> list[dict[str, str]]:

@@ -93,12 +93,20 @@ class SGD(Optimizer):
         return self
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
+        import torch
         from torch.optim import SGD as TorchSGD
 
-        return ready(TorchSGD(
+        optimizer = TorchSGD(
             groups, lr=self.lr, momentum=self.momentum, dampening=self.dampening, weight_decay=self.weight_decay,
-            nesterov=self.nesterov, **kernels(device, FUSED_EVERYWHERE),
-        ))  # fmt: skip
+            nesterov=self.nesterov, **kernels(device, () if self.dampening else FUSED_EVERYWHERE),
+        )  # fmt: skip
+        if self.momentum and form(optimizer) == "fused":
+            # The fused kernel begins with uninitialised memory, and leaves it so when the gradient scaler skips
+            # the first step (torch 2.15). Zeros give the same first step, unless there is dampening.
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return ready(optimizer)
 
     def first_step(self, w: float, g: float) -> float:
         return w - self.lr * (g + self.weight_decay * w) * (1 + self.momentum * self.nesterov)
