@@ -10,6 +10,8 @@ from pathlib import Path
 from signal import Signals as Signal
 from typing import Any
 
+from torch import Tensor
+
 from dltrain.builder import build
 from dltrain.checkpoints import write_atomically
 from dltrain.config import ConfigError
@@ -86,7 +88,8 @@ def resume(
             if trainer.finished and run.read_json("result.json").get("state") == "finished":
                 display.line(f"{run.path} is finished already; nothing to do")
                 return 0, run
-            run.log(f"resumed at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
+            display.log = run.log
+            display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
             return train(run, trainer, experiment, display, signals, hyperparameters), run
 
 
@@ -132,7 +135,7 @@ def train(
     try:
         announce(run, trainer, experiment, display)
         shown = hyperparameters or flatten(experiment.model_dump(mode="json", exclude={"sweep"}))
-        run.start_events(trainer.history, shown, trainer.sample_images())
+        run.start_events(trainer.history, shown, sample_images(trainer))
         result("running")
         saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]
@@ -180,6 +183,17 @@ def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Displa
     display.settings(trainer.summary)
     for note in trainer.notes:
         display.line(note)
+
+
+def sample_images(trainer: Trainer, count: int = 32) -> Tensor:
+    """The first training images as the model gets them: (B, C, H, W) float32, scaled back to 0..1."""
+    batches = trainer.parts.train.batches(0)
+    batch = next(batches)
+    batches.close()
+    pipeline = trainer.parts.pipeline
+    inputs, _ = pipeline.train(batch, 0)
+    images: Tensor = pipeline.scaling.invert(inputs[:count].float())
+    return images.clamp(0, 255).cpu() / 255
 
 
 def _how_to_go_on(run: Run, trainer: Trainer) -> str:

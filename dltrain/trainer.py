@@ -103,8 +103,8 @@ class Trainer:
             ends = self._is_epoch_end(self.step)
             if not ends and time.perf_counter() - started < self.plan.progress_seconds:
                 continue
-            if ends:
-                self._synchronise()
+            if ends and self.parts.device.type == "cuda":
+                torch.cuda.synchronize(self.parts.device)  # for an honest clock
             self._epoch_seconds += time.perf_counter() - started
             yield self._finish_epoch() if ends else self._progress()
             started = time.perf_counter()
@@ -186,9 +186,9 @@ class Trainer:
     def evaluate(self, loader: Loader) -> ClassificationReport:
         """Loss and metrics on a split, with the averaged weights when there are any."""
         parts = self.parts
-        averaged = parts.average.model if parts.average is not None else None
-        network = averaged if averaged is not None else parts.model
-        forward = averaged if averaged is not None else parts.forward
+        network, forward = parts.model, parts.forward
+        if parts.average is not None:
+            network = forward = parts.average.model
         return evaluate(network, forward, loader, parts.pipeline, parts.task, parts.autocast, self.plan.limit_batches)
 
     @property
@@ -238,15 +238,6 @@ class Trainer:
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
         self._epoch_seconds = state["epoch_seconds"]
 
-    def sample_images(self, count: int = 32) -> Tensor:
-        """The first training images as the model gets them: (B, C, H, W) float32, scaled back to 0..1."""
-        batches = self.parts.train.batches(0)
-        batch = next(batches)
-        batches.close()
-        inputs, _ = self.parts.pipeline.train(batch, 0)
-        images: Tensor = self.parts.pipeline.scaling.invert(inputs[:count].float())
-        return images.clamp(0, 255).cpu() / 255
-
     def _raise_if_loss_was_not_finite(self) -> None:
         bad = int(self.first_bad_step)
         if bad >= 0:
@@ -261,10 +252,6 @@ class Trainer:
         for what, values in kept.items():
             if not all_finite(values):
                 raise NonFiniteError(self.step - 1, parts.learning_rate(max(self.step - 1, 0)), what)
-
-    def _synchronise(self) -> None:
-        if self.parts.device.type == "cuda":
-            torch.cuda.synchronize(self.parts.device)
 
     def close(self) -> None:
         """Free the loaders' processes."""

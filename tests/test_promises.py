@@ -1,7 +1,7 @@
 """Each promise of the contract, and each of its demands, has a test here that is named after it.
 
-The long proofs are elsewhere: exact resume by SIGKILL in test_resume, signals and failures in test_fit,
-damaged files in test_checkpoints, the loop in test_trainer.
+The long proofs are elsewhere: exact resume by SIGKILL in test_resume, interruptions in test_signals, failures in
+test_failures, damaged files in test_checkpoints, the loop in test_trainer.
 """
 
 from __future__ import annotations

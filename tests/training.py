@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 import yaml
 from PIL import Image
 
-from dltrain import Experiment, Trainer, build, checkpoints
+from dltrain import Experiment, Run, Trainer, build, checkpoints
+from dltrain.console import Display
+from dltrain.fit import fit
 
 TIMES = ("seconds/train", "seconds/evaluate", "throughput/images_per_second")
 """The columns that no two trainings share."""
@@ -154,3 +157,18 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert scalars(left) == scalars(right)
     steps = [step for step, _ in scalars(right)["train/loss"]]
     assert steps == sorted(set(steps)) and len(steps) == len(epochs)
+
+
+SLOW = "import time, dltrain.trainer as t; t.seed_layers = lambda *_: time.sleep({})"
+"""Setup of a process whose steps take a while."""
+
+
+def train(arrays: Path, folder: Path, **changes: Any) -> tuple[int, Run]:
+    """A run of EVERYTHING in this process; the exit code and the run."""
+    return fit(arrays_experiment(arrays, **changes), None, "cpu", Display(), runs=folder / "runs")
+
+
+def result(run: Run | Path) -> dict[str, Any]:
+    """result.json."""
+    content: dict[str, Any] = json.loads(((run.path if isinstance(run, Run) else run) / "result.json").read_text())
+    return content
