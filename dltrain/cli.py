@@ -53,7 +53,7 @@ def request(command: Callable[P, int | None]) -> Callable[P, None]:
             sys.stderr.close()
             raise typer.Exit(0) from None
         except Exception as error:
-            if type(error).__name__ not in ("RunError", "PluginError"):
+            if type(error).__name__ != "RunError":
                 raise
             _fail(f"error: {error}")
         raise typer.Exit(code or 0)

@@ -79,7 +79,9 @@ def resume(
         decisions = begun.get("decisions", {})
         device = device or decisions.get("device", {}).get("value", "auto")
         with _built(experiment, device, state, decisions) as trainer, Signals() as signals:
-            trainer.about["plugins"] = begun.get("plugins", {})
+            trainer.about["plugins"] = begun.get("plugins", dict(plugins or {}))
+            if not begun:  # it was killed before this was written
+                run.write_json("environment.json", environment(trainer.about, experiment.seed))
             if state is not None:
                 try:
                     trainer.load_state_dict(state)

@@ -16,44 +16,71 @@ from torch.nn import functional as F
 
 from dltrain.config.diagnostics import cells
 
+TOGETHER = 32
+"""Training batches whose results are kept before they are summed."""
+
 
 class TrainingMetrics:
-    """Mean loss and accuracy of the training batches since the last `reset`."""
+    """Mean loss and accuracy of the training batches since the last `reset`.
+
+    An update only keeps the batch's results. They are summed, many batches at once but each by itself, so that
+    what is read does not depend on when it is read; small operations in every step cost more than they compute.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.loss_sum = torch.zeros((), dtype=_wide(device), device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.examples = torch.zeros((), dtype=torch.int64, device=device)
-
-    @torch.no_grad()
-    def update(self, losses: Tensor, logits_bk: Tensor, targets: Tensor, valid: int | None = None) -> None:
-        """Add a batch. A soft target (B, K) counts as right when its largest class is predicted."""
-        losses, logits_bk, targets = losses[:valid], logits_bk[:valid], targets[:valid]
-        labels = targets.argmax(dim=1) if targets.ndim == 2 else targets
-        self.loss_sum += losses.sum(dtype=self.loss_sum.dtype)
-        self.correct += (logits_bk.argmax(dim=1) == labels).sum()
-        self.examples += len(losses)
-
-    def compute(self) -> dict[str, float]:
-        """`loss`, `accuracy` and `examples`, all 0 before the first update. Waits for the device once."""
-        sums = torch.stack([self.loss_sum, self.correct.to(self.loss_sum.dtype), self.examples.to(self.loss_sum.dtype)])
-        loss, correct, examples = sums.tolist()
-        n = max(examples, 1.0)
-        return {"loss": loss / n, "accuracy": correct / n, "examples": examples}
+        self._device = device
+        self.reset()
 
     def reset(self) -> None:
         """Start again from nothing."""
-        for value in self.state_dict().values():
-            value.zero_()
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._losses = torch.zeros(0, dtype=_wide(self._device), device=self._device)
+        self._correct = torch.zeros(0, dtype=torch.int64, device=self._device)
+        self._examples = 0
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def update(self, losses: Tensor, logits_bk: Tensor, targets: Tensor) -> None:
+        """Add a batch. A soft target (B, K) counts as right when its largest class is predicted."""
+        if self._pending and (self._pending[0][1].shape != logits_bk.shape or len(self._pending) == TOGETHER):
+            self._sum()
+        self._pending.append((losses.detach(), logits_bk.detach(), targets))
+        self._examples += len(losses)
+
+    @torch.no_grad()
+    def _sum(self) -> None:
+        """The pending batches as one sum and one count each."""
+        if not self._pending:
+            return
+        losses, logits, targets = (torch.stack(values) for values in zip(*self._pending, strict=True))
+        self._pending = []
+        labels = targets.argmax(dim=2) if targets.ndim == 3 else targets
+        self._losses = torch.cat([self._losses, losses.sum(1, dtype=self._losses.dtype)])
+        self._correct = torch.cat([self._correct, (logits.argmax(dim=2) == labels).sum(1)])
+
+    def compute(self) -> dict[str, float]:
+        """`loss`, `accuracy` and `examples`, all 0 before the first update. Waits for the device."""
+        self._sum()
+        n = max(self._examples, 1)
+        return {
+            "loss": float(self._losses.sum()) / n, "accuracy": float(self._correct.sum()) / n,
+            "examples": float(self._examples),
+        }  # fmt: skip
+
+    def first_non_finite(self) -> int | None:
+        """Which update since the reset, from 0, first had a loss that is infinite or not a number."""
+        self._sum()
+        bad = (~torch.isfinite(self._losses)).nonzero()
+        return int(bad[0]) if len(bad) else None
+
+    def state_dict(self) -> dict[str, Any]:
         """The sums, as tensors."""
-        return {"loss_sum": self.loss_sum, "correct": self.correct, "examples": self.examples}
+        self._sum()
+        return {"losses": self._losses, "correct": self._correct, "examples": self._examples}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        for name, value in self.state_dict().items():
-            value.copy_(state[name])
+        self.reset()
+        self._losses, self._correct = state["losses"].to(self._losses), state["correct"].to(self._correct)
+        self._examples = state["examples"]
 
 
 class ClassificationReport:

@@ -4,9 +4,8 @@
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
-is its tensors and its step, at any step. Nothing inside a step waits for the device: the first
-non-finite loss is kept as a flag on the device and read when progress is reported, and before any state
-leaves the trainer.
+is its tensors and its step, at any step. Nothing inside a step waits for the device: a non-finite loss is
+looked for when progress is reported, and before any state leaves the trainer.
 """
 
 from __future__ import annotations
@@ -85,7 +84,6 @@ class Trainer:
         self.step = 0
         self.history: list[Row] = []
         self.metrics = parts.task.training_metrics()
-        self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=parts.device)
         self.gradient_norm = torch.zeros((), device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._epoch_seconds = 0.0
@@ -127,9 +125,7 @@ class Trainer:
             losses = parts.task.loss(logits, y)
             loss = losses.mean() / plan.accumulate
             (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
-            self.metrics.update(losses.detach(), logits.detach(), y)
-            bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
-            self.first_bad_step.masked_fill_(bad, step)
+            self.metrics.update(losses, logits, y)
         self._update_weights(step)
         if parts.average is not None:
             parts.average.update(parts.model, step)
@@ -239,8 +235,10 @@ class Trainer:
         self._epoch_seconds = state["epoch_seconds"]
 
     def _raise_if_loss_was_not_finite(self) -> None:
-        bad = int(self.first_bad_step)
-        if bad >= 0:
+        update = self.metrics.first_non_finite()
+        if update is not None:
+            size = self.plan.steps_per_epoch
+            bad = (self.step - 1) // size * size + update // self.plan.accumulate
             raise NonFiniteError(bad, self.parts.learning_rate(bad), "loss")
 
     def _require_finite(self) -> None:

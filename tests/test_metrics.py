@@ -271,6 +271,6 @@ def test_updates_never_wait_for_the_device() -> None:
         logits, labels, losses = torch.zeros(8, 7), torch.zeros(8, dtype=torch.int64), torch.zeros(8)
         ClassificationReport(7, CPU).update(logits, labels, losses, valid=5)
         TrainingMetrics(CPU).update(losses, logits, labels)
-        TrainingMetrics(CPU).update(losses, logits, logits.softmax(1), valid=5)
+        TrainingMetrics(CPU).update(losses, logits, logits.softmax(1))
         with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
             torch.bincount(labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -70,13 +71,20 @@ class Draws:
 
         self.device = device
         self.generator = torch.Generator(device).manual_seed(mix(seed, step, "augmentation"))
-        self.host = torch.Generator().manual_seed(mix(seed, step, "host"))
+        self._place = seed, step
+
+    @cached_property
+    def host(self) -> torch.Generator:
+        import torch
+
+        return torch.Generator().manual_seed(mix(*self._place, "host"))
 
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """float32 in [low, high)."""
         import torch
 
-        return torch.rand(size, generator=self.generator, device=self.device) * (high - low) + low
+        drawn = torch.rand(size, generator=self.generator, device=self.device)
+        return drawn if (low, high) == (0.0, 1.0) else drawn * (high - low) + low
 
     def normal(self, *size: int) -> Tensor:
         """Standard normal float32."""

@@ -51,6 +51,20 @@ class Rearrange:
         return rearrange(batch, [self.motion(batch, draws)])
 
 
+def join(motions: Sequence[Motion]) -> Motion:
+    """The same motion of several batches, as that of all their examples."""
+    rows, columns = (_joined(line) for line in zip(*motions, strict=True))
+    return rows, columns
+
+
+def _joined(parts: Sequence[Shift | Mirror | None]) -> Shift | Mirror | None:
+    if isinstance(parts[0], Shift):
+        return Shift(torch.cat([part.offset for part in parts if isinstance(part, Shift)]), parts[0].fill)
+    if isinstance(parts[0], Mirror):
+        return Mirror(torch.cat([part.chosen for part in parts if isinstance(part, Mirror)]))
+    return None
+
+
 def rearrange(batch: Batch, motions: Sequence[Motion]) -> Batch:
     """The batch after all `motions` in turn, by one gather; uint8 stays uint8."""
     count, channels, height, width = batch.images.shape
@@ -83,7 +97,7 @@ def _shifted(line: Tensor, shift: Shift) -> Tensor:
     moved = line + shift.offset[:, None]
     if shift.fill == "reflect":
         return last - (last - moved.abs()).abs()
-    return moved.masked_fill((moved < 0) | (moved > last), last + 1)
+    return moved.masked_fill_((moved < 0) | (moved > last), last + 1)
 
 
 def random_crop(batch: Batch, draws: Draws, padding: int, fill: Literal["zero", "reflect"]) -> Motion:

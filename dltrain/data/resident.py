@@ -10,15 +10,18 @@ from torch import Tensor
 
 from dltrain.data.base import ArraySource, Batch, Source
 from dltrain.data.canvas import Canvas, load_source, place_all
+from dltrain.data.kernels_geometry import join
 from dltrain.data.loader import Loader
 from dltrain.data.order import evaluation_indices
 from dltrain.data.pipeline import Moves
 from dltrain.data.resources import usable_cores
-from dltrain.data.windows import windows_for
+from dltrain.data.windows import Windows, windows_for
 
 Progress = Callable[[int, int], None]
 """Called with how many images are decoded, and of how many."""
 CHUNK = 1024
+TOGETHER = 16
+"""Steps whose moves are drawn and worked out at once."""
 
 
 class ResidentLoader(Loader):
@@ -44,12 +47,23 @@ class ResidentLoader(Loader):
 
     def batch(self, step: int) -> Batch:
         """The step's batch."""
-        indices, epochs = self.examples_of(step)
-        if self._windows is None or self._moves is None:
-            return self._gather(indices, epochs)
-        labels = self.labels.index_select(0, indices)
-        batch = Batch(self.images[:1].expand(len(indices), -1, -1, -1), labels, indices, epochs)
-        return batch.with_(images=self._windows.take(indices, self._moves.motions(batch, step)))
+        if self._windows is not None and self._moves is not None:
+            return next(self._cut(step, 1, self._windows, self._moves))
+        return self._gather(*self.examples_of(step))
+
+    def _cut(self, start: int, count: int, windows: Windows, moves: Moves) -> Generator[Batch, None, None]:
+        """The moved batches of `count` steps. What can be computed for all of them at once is: in a training step
+        every small operation costs several times what it would cost alone."""
+        batches = []
+        for step in range(start, start + count):
+            indices, epochs = self.examples_of(step)
+            batches.append(Batch(self.images[:1].expand(len(indices), -1, -1, -1), indices, indices, epochs))
+        motions = zip(*(moves.motions(batch, start + i) for i, batch in enumerate(batches)), strict=True)
+        indices = torch.cat([batch.indices for batch in batches])
+        starts = windows.starts(indices, [join(motion) for motion in motions]).split(self.batch_size)
+        labels = self.labels.index_select(0, indices).split(self.batch_size)
+        for batch, rows, label in zip(batches, starts, labels, strict=True):
+            yield Batch(windows.cut(rows), label, batch.indices, batch.epochs)
 
     def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
         return Batch(
@@ -63,8 +77,12 @@ class ResidentLoader(Loader):
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         step = start_step
         while True:
-            yield self.batch(step)
-            step += 1
+            if self._windows is not None and self._moves is not None:
+                yield from self._cut(step, TOGETHER, self._windows, self._moves)
+                step += TOGETHER
+            else:
+                yield self.batch(step)
+                step += 1
 
     def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
         for indices, valid in evaluation_indices(len(self.source), self.batch_size):

@@ -28,24 +28,27 @@ class Windows:
         count, channels, height, width = images.shape
         rows = count * channels * height
         self.wide = width + 2 * reach
-        stored = torch.zeros(2 * rows + 1, self.wide, dtype=torch.uint8)
+        # Behind the images and their mirrored copies one black image: what lies above and below an image.
+        stored = torch.zeros(2 * rows + channels * height, self.wide, dtype=torch.uint8)
         inner = slice(reach, reach + width)
         stored[:rows, inner] = images.reshape(rows, width)
-        stored[rows:-1, inner] = images.flip(3).reshape(rows, width)
-        self.black = 2 * rows  # the last row: what lies above and below an image
+        stored[rows : 2 * rows, inner] = images.flip(3).reshape(rows, width)
         self.windows = stored.view(-1).as_strided((stored.numel() - width + 1, width), (1, 1))
-        self.planes = torch.arange(channels)[:, None] * height
+        self.size = channels * height * self.wide
+        self.planes = torch.arange(0, self.size, height * self.wide)[:, None]
 
-    def take(self, indices: Tensor, motions: Sequence[Motion]) -> Tensor:
-        """The images at indices (B,) after all motions in turn: (B, C, H, W) uint8, as `rearrange` gives them."""
-        count, channels, height, width = self.shape
+    def starts(self, indices: Tensor, motions: Sequence[Motion]) -> Tensor:
+        """Where the rows of the images at indices (B,) begin after all motions in turn: (B, C, H) int64."""
+        count, _, height, _ = self.shape
         row = sources([rows for rows, _ in motions], height, indices.device)
         offset, mirrored = _columns([columns for _, columns in motions], len(indices))
-        first = (indices + mirrored * count) * (channels * height)
-        rows = first[:, None, None] + self.planes + row[:, None, :]
-        rows = rows.masked_fill((row == height)[:, None, :], self.black)
-        starts = rows * self.wide + (self.reach + offset)[:, None, None]
-        return self.windows.index_select(0, starts.view(-1)).view(-1, channels, height, width)
+        first = (indices + mirrored * count) * self.size + (offset + self.reach)
+        starts = torch.where(row == height, 2 * count * self.size, first[:, None] + row * self.wide)
+        return starts[:, None, :] + self.planes
+
+    def cut(self, starts: Tensor) -> Tensor:
+        """The images whose rows begin at starts (B, C, H): (B, C, H, W) uint8, as `rearrange` gives them."""
+        return self.windows.index_select(0, starts.view(-1)).view(*starts.shape, -1)
 
 
 def _columns(motions: Sequence[Shift | Mirror | None], count: int) -> tuple[Tensor, Tensor]:
@@ -53,8 +56,8 @@ def _columns(motions: Sequence[Shift | Mirror | None], count: int) -> tuple[Tens
     offset = torch.zeros(count, dtype=torch.int64)
     mirrored = torch.zeros(count, dtype=torch.bool)
     for motion in motions:
-        if isinstance(motion, Shift):
-            offset = offset + motion.offset
+        if isinstance(motion, Shift):  # the only one, see `windows_for`
+            offset = motion.offset
         elif isinstance(motion, Mirror):
             offset = torch.where(motion.chosen, -offset, offset)
             mirrored = mirrored ^ motion.chosen
