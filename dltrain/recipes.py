@@ -1,6 +1,6 @@
 """The settings that `init` writes: chosen by what the images are, with the reason beside each.
 
-Measured on 2 cores without pretrained weights, see each recipe.
+Times are of 2 shared cores. Fine-tuning could not be measured where this was written, without a network.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def _fine_tuning(found: Findings) -> list[str]:
 
 
 def _photos(found: Findings) -> list[str]:
+    """From random weights. Validation accuracy on 576 photos of 12 classes (caltech12): 0.79 after 40 epochs,
+    in 7 minutes of processor time; resnet18 reaches the same in 17. On 200 flowers of 5 classes: 0.72 in 5."""
     batch = _batch(found.images, 32)
     epochs = _epochs(found.images, batch, steps=1500, least=20, most=80)
     grey = ", channels: 1" if found.grey and not found.is_array else ""
@@ -118,6 +120,8 @@ def _photos(found: Findings) -> list[str]:
 
 
 def _small(found: Findings) -> list[str]:
+    """Test accuracy with 1,295 digits of 8x8: 0.992 in 25 s; with 3,602 images of Fashion-MNIST: 0.894, in 11
+    minutes of processor time."""
     batch = _batch(found.images, 128)
     epochs = _epochs(found.images, batch, steps=1500, least=10, most=60)
     size = "" if found.is_array else f", size: {max(8, min(found.side, SMALL))}"
