@@ -60,9 +60,10 @@ class ResidentLoader(Loader):
             batches.append(Batch(self.images[:1].expand(len(indices), -1, -1, -1), indices, indices, epochs))
         motions = zip(*(moves.motions(batch, start + i) for i, batch in enumerate(batches)), strict=True)
         indices = torch.cat([batch.indices for batch in batches])
-        starts = windows.starts(indices, [join(motion) for motion in motions]).split(self.batch_size)
-        labels = self.labels.index_select(0, indices).split(self.batch_size)
-        for batch, rows, label in zip(batches, starts, labels, strict=True):
+        starts = windows.starts(indices, [join(motion) for motion in motions])
+        labels = self.labels.index_select(0, indices)
+        parts = (torch.split(starts, self.batch_size), torch.split(labels, self.batch_size))
+        for batch, rows, label in zip(batches, *parts, strict=True):
             yield Batch(windows.cut(rows), label, batch.indices, batch.epochs)
 
     def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
