@@ -115,6 +115,7 @@ def build(
         "preprocessing": preprocessing.to_dict(),
         "decisions": {name: asdict(decision) for name, decision in decisions.items()},
         "fingerprint": splits.fingerprint,
+        "has_test": splits.test is not None,
     }
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, plan, decisions)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)

@@ -209,7 +209,9 @@ def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
     if best is not None and trainer.best_metric is not None:
         row = trainer.history[best]
         display.line(f"best {trainer.best_metric} {row[trainer.best_metric]:.4f} in epoch {int(row['epoch'])}")
-    display.line(f"to measure it on the test split: dltrain eval {run.path}")
+    split = "test" if trainer.about["has_test"] else "validation"
+    option = "" if split == "test" else " --split validation"
+    display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
 
 
 def summary(trainer: Trainer, state: str, why: str | None, seconds: float) -> dict[str, Any]:
