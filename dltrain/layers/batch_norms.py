@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dltrain.config import NonNegative, NonNegativeInt, reject
+from dltrain.config import NonNegative, NonNegativeInt, Positive, reject
 from dltrain.layers.norms import BatchStatistics
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class L1BatchNorm(BatchStatistics):
     parameters = (2, 0)
     unchanged_by = frozenset({"scale", "shift"})
     name: Literal["l1_batch_norm"] = "l1_batch_norm"
+    epsilon: Positive = 1e-5
+    """Added to the mean absolute deviation."""
     unit_variance: bool = False
     """Multiply the deviation by sqrt(pi / 2) = 1.2533, so that normal data get variance 1, as in `batch_norm`."""
 
@@ -83,6 +85,8 @@ class GeneralizedBatchNorm(BatchStatistics):
     parameters = (2, 0)
     unchanged_by = frozenset({"scale", "shift"})
     name: Literal["generalized_batch_norm"] = "generalized_batch_norm"
+    epsilon: Positive = 1e-5
+    """Added to D, and to the variance under its root for `pair: deviation`."""
     pair: Literal["superquantile", "median", "range", "deviation"] = "superquantile"
     """`superquantile`: quantile, and superquantile - mean; `median`: median, and mean distance from it; `range`:
     middle of least and greatest, and half their distance; `deviation`: mean and root of the variance (`batch_norm`)."""
