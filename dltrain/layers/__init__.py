@@ -1,7 +1,11 @@
-"""Parts of networks: activations and norms, as kinds. Importing this completes their catalogues."""
+"""Parts of networks: activations, norms, attention, as kinds. Importing this completes their catalogues."""
 
-from dltrain.layers import activations, norms, squashing
+from dltrain.layers import activations, attention, batch_norms, filter_response, norms, squashing
 from dltrain.layers.activations import Activation
+from dltrain.layers.attention import Attention
 from dltrain.layers.norms import Norm
 
-__all__ = ["Activation", "Norm", "activations", "norms", "squashing"]
+__all__ = [
+    "Activation", "Attention", "Norm", "activations", "attention", "batch_norms", "filter_response", "norms",
+    "squashing",
+]  # fmt: skip

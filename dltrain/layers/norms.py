@@ -18,11 +18,15 @@ class Norm(Choice):
 
     `fact` is the last output value of `build(48)` in training mode for the ramp 0, 0.01, ..., 3.83 shaped
     (2, 48, 2, 2), to 1e-5; the contract test requires it. `shifts` says whether a learned offset is
-    added, so that the layer before needs no bias; `least_pixels` how large the maps must be.
+    added, so that the layer before needs no bias; `least_pixels` how large the maps must be. Two more facts
+    that the contract test requires: how many `parameters` it has (for each channel, and besides), and what
+    leaves a training output `unchanged_by`: a `scale` or a `shift` of the whole input, the rest of its `batch`.
     """
 
     kind: ClassVar[str] = "norms"
     fact: ClassVar[float | None] = None
+    parameters: ClassVar[tuple[int, int] | None] = None
+    unchanged_by: ClassVar[frozenset[str] | None] = None
     shifts: ClassVar[bool] = True
     least_pixels: ClassVar[int] = 1
 
@@ -45,6 +49,8 @@ class BatchNorm(BatchStatistics):
 
     source = "https://arxiv.org/abs/1502.03167"
     fact = 1.015551
+    parameters = (2, 0)
+    unchanged_by = frozenset({"scale", "shift"})
     name: Literal["batch_norm"] = "batch_norm"
 
     def build(self, channels: int) -> nn.Module:
@@ -57,6 +63,8 @@ class SyncBatchNorm(BatchStatistics):
     """`batch_norm` with statistics over the batches of all processes; the same with one process."""
 
     fact = 1.015551
+    parameters = (2, 0)
+    unchanged_by = frozenset({"scale", "shift"})
     name: Literal["sync_batch_norm"] = "sync_batch_norm"
 
     def build(self, channels: int) -> nn.Module:
@@ -70,6 +78,8 @@ class GroupNorm(Norm):
 
     source = "https://arxiv.org/abs/1803.08494"
     fact = 1.586612
+    parameters = (2, 0)
+    unchanged_by = frozenset({"scale", "shift", "batch"})
     name: Literal["group_norm"] = "group_norm"
     groups: PositiveInt = 32
     """Number of groups; where it does not divide the channels, their greatest common divisor is used."""
@@ -87,6 +97,8 @@ class LayerNorm(Norm):
 
     source = "https://arxiv.org/abs/1607.06450"
     fact = 1.723025
+    parameters = (2, 0)
+    unchanged_by = frozenset({"scale", "shift", "batch"})
     name: Literal["layer_norm"] = "layer_norm"
     over: Literal["example", "channels"] = "example"
     """`example`: statistics over channels and pixels; `channels`: over the channels of each pixel (ConvNeXt)."""
@@ -108,6 +120,8 @@ class InstanceNorm(Norm):
 
     source = "https://arxiv.org/abs/1607.08022"
     fact = 1.290994
+    parameters = (2, 0)
+    unchanged_by = frozenset({"scale", "shift", "batch"})
     least_pixels = 2
     name: Literal["instance_norm"] = "instance_norm"
     epsilon: Positive = 1e-5
@@ -124,17 +138,17 @@ class RMSNorm(Norm):
 
     source = "https://arxiv.org/abs/1910.07467"
     fact = 1.301549
+    parameters = (1, 0)
+    unchanged_by = frozenset({"scale", "batch"})
     shifts = False
     name: Literal["rms_norm"] = "rms_norm"
     epsilon: Positive = 1e-5
     """Added to the mean square."""
 
     def build(self, channels: int) -> nn.Module:
-        from torch import nn
+        from dltrain.layers.norm_modules import RMSNorm
 
-        from dltrain.layers.modules import OverChannels
-
-        return OverChannels(nn.RMSNorm(channels, eps=self.epsilon))
+        return RMSNorm(channels, self.epsilon)
 
 
 class LocalResponseNorm(Norm):
@@ -142,6 +156,8 @@ class LocalResponseNorm(Norm):
 
     source = "Krizhevsky et al. 2012"
     fact = 2.273658
+    parameters = (0, 0)
+    unchanged_by = frozenset({"batch"})
     shifts = False
     name: Literal["local_response_norm"] = "local_response_norm"
     size: PositiveInt = 5
@@ -154,6 +170,6 @@ class LocalResponseNorm(Norm):
     """Added to the sum."""
 
     def build(self, channels: int) -> nn.Module:
-        from torch import nn
+        from dltrain.layers.norm_modules import LocalResponseNorm
 
-        return nn.LocalResponseNorm(self.size, alpha=self.alpha * self.size, beta=self.beta, k=self.k)
+        return LocalResponseNorm(self.size, alpha=self.alpha * self.size, beta=self.beta, k=self.k)
