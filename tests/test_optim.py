@@ -449,7 +449,7 @@ def average(**options: Any) -> tuple[nn.Module, Any]:
     model = network()
     section = Average.parse({"name": "ema", **options})
     assert isinstance(section, EMA)
-    return model, section.build(model)
+    return model, section.build(model, 100, 10)
 
 
 def test_constant_weights_stay_what_they_are() -> None:
@@ -522,3 +522,30 @@ def test_average_continues_exactly_and_never_waits_for_the_device() -> None:
     with FakeTensorMode():
         fake, ema.model = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
         ema.update(fake, 2)
+
+
+def test_swa_is_the_mean_of_the_last_epochs() -> None:
+    from torch.optim.swa_utils import AveragedModel
+
+    model = network()
+    section = Average.parse("swa")
+    swa, again = (section.build(model, 85, 10) for _ in range(2))  # type: ignore[attr-defined]
+    reference = AveragedModel(model, use_buffers=True)
+    for step in range(85):
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn_like(model[0].weight))
+        model(torch.randn(8, 3))
+        swa.update(model, step), again.update(model, step)
+        if step + 1 in (70, 80, 85):  # the epochs' ends after 75 % of 85 steps, and the last step
+            reference.update_parameters(model)
+        if step == 49:
+            assert torch.equal(swa.model[0].weight, model[0].weight)
+        if step == 74:  # continued from a checkpoint
+            again = section.build(network(), 85, 10)  # type: ignore[attr-defined]
+            again.load_state_dict(copy.deepcopy(swa.state_dict()))
+    for ours, resumed, theirs in zip(
+        swa.model.state_dict().values(), again.model.state_dict().values(), reference.module.state_dict().values()
+    ):
+        assert torch.equal(ours, resumed)
+        if ours.is_floating_point():
+            torch.testing.assert_close(ours, theirs)

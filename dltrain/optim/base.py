@@ -79,10 +79,7 @@ class Optimizer(Choice):
     @field_validator("no_decay")
     @classmethod
     def _no_misspelt_word(cls, words: list[str]) -> list[str]:
-        for word in words:
-            if word not in EXEMPTIONS and word.isalpha() and (near := suggest(word, EXEMPTIONS)):
-                raise reject("no_decay", f"`{word}` is no group of parameters; did you mean `{near}`?")
-        return words
+        return known_words("no_decay", words)
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
         """The torch optimizer of parameter groups that carry their own `weight_decay`."""
@@ -180,10 +177,19 @@ class Average(Choice):
 
     kind: ClassVar[str] = "averages"
 
-    def build(self, model: nn.Module) -> Any:
+    def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> Any:
         """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
-        after optimizer step number `step` = 0, 1, ..., `state_dict()` and `load_state_dict(state)`."""
+        after optimizer step number `step` = 0, 1, ..., `state_dict()`, the averaged network's tensors alone, and
+        `load_state_dict(state)`."""
         raise NotImplementedError
+
+
+def known_words(key: str, words: list[str]) -> list[str]:
+    """`words` of `no_decay` and the like, for a section's validator: a misspelt word of EXEMPTIONS is an error."""
+    for word in words:
+        if word not in EXEMPTIONS and word.isalpha() and (near := suggest(word, EXEMPTIONS)):
+            raise reject(key, f"`{word}` is no group of parameters; did you mean `{near}`?")
+    return words
 
 
 def to_steps(epochs: float | None, steps: int | None, steps_per_epoch: int) -> int:
