@@ -24,6 +24,7 @@ from dltrain.decisions import Decision, Decisions, configure_torch, count_multip
 from dltrain.experiment import Experiment
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
+from dltrain.optim.penalizing import Penalties
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.tasks import Classification
 from dltrain.trainer import Parts, Plan, Trainer, seed_layers
@@ -76,6 +77,8 @@ def build(
     )  # fmt: skip
     with _at(experiment, "optimizer"):
         optimizer = experiment.optimizer.build(parameter_groups(model, experiment.optimizer), target)
+    with _at(experiment, "penalties"):
+        penalties = Penalties(model, experiment.penalties) if experiment.penalties else None
     with _at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with _at(experiment, "loss"):
@@ -93,13 +96,14 @@ def build(
         forward=torch.compile(model, dynamic=False) if decisions["compile"].value else model,
         optimizer=optimizer,
         learning_rate=learning_rate,
+        penalties=penalties,
         momentum=experiment.schedule.build_momentum(total_steps, steps_per_epoch),
         task=task,
         pipeline=pipeline,
         train=train,
         validation=validation,
         device=target,
-        average=training.average.build(model) if training.average is not None else None,
+        average=training.average and training.average.build(model, total_steps, steps_per_epoch),
         autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
         scaler=torch.amp.GradScaler(target.type) if dtype == torch.float16 else None,
     )
@@ -235,12 +239,7 @@ def restore_predictor(state: State, device: str = "auto") -> Predictor:
     experiment = Experiment.parse(about["experiment"], "checkpoint")
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
     model, _ = _network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
-    average = experiment.training.average
-    model.load_state_dict(state["model"])
-    if average is not None and state["average"] is not None:
-        averaged = average.build(model)
-        averaged.load_state_dict(state["average"])
-        model = averaged.model
+    model.load_state_dict(state["model"] if state["average"] is None else state["average"])
     model.to(target).eval()
     decided = {name: decision["value"] for name, decision in about["decisions"].items()}
     dtype = torch.float32

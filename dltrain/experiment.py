@@ -21,7 +21,7 @@ from dltrain.data.augmentations import Augmentation
 from dltrain.data.datasets import Dataset
 from dltrain.losses import CrossEntropy, Loss
 from dltrain.models import Model
-from dltrain.optim import SGD, Cosine, Optimizer, Schedule
+from dltrain.optim import SGD, Cosine, Optimizer, Penalty, Schedule
 from dltrain.training import Sweep, Training
 
 
@@ -45,6 +45,8 @@ class Experiment(Section):
     """A run or checkpoint whose matching weights the training starts from (transfer learning)."""
     loss: Loss = CrossEntropy()
     """What training minimises."""
+    penalties: list[Penalty] = []
+    """What keeps the weights small besides the optimizer's weight decay."""
     optimizer: Optimizer = SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     """How gradients change the weights."""
     schedule: Schedule = Cosine()

@@ -45,6 +45,36 @@ class FocalLoss(nn.Module):
         return terms_bk.gather(1, targets[:, None])[:, 0]
 
 
+class BinaryCrossEntropyLoss(nn.Module):
+    """Per class max(o, 0) - o q + log(1 + e^-|o|), averaged over classes; q = (1 - e) target + e / K."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
+        logits_bk, targets = _precise(logits_bk, targets)
+        smooth, classes = self.label_smoothing, logits_bk.shape[1]
+        targets_bk = _per_class(logits_bk, targets) * (1 - smooth) + smooth / classes
+        return F.binary_cross_entropy_with_logits(logits_bk, targets_bk, reduction="none").mean(dim=1)
+
+
+class MeanSquaredErrorLoss(nn.Module):
+    """sum_k q_k mean_j (o_j - [j = k])^2: for a class index, the mean squared error from its one-hot row."""
+
+    def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
+        logits_bk, targets = _precise(logits_bk, targets)
+        targets_bk = _per_class(logits_bk, targets)
+        return (logits_bk.square() + targets_bk * (1 - 2 * logits_bk)).mean(dim=1)
+
+
+def _per_class(logits_bk: Tensor, targets: Tensor) -> Tensor:
+    """Rows of shares. Not by one_hot, which on a CPU looks at its labels."""
+    if targets.is_floating_point():
+        return targets
+    return torch.zeros_like(logits_bk).scatter(1, targets[:, None], 1.0)
+
+
 def _precise(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits, targets.to(logits.dtype) if targets.is_floating_point() else targets

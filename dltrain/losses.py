@@ -81,3 +81,44 @@ class Focal(Loss):
 
     def evaluation(self) -> Loss:
         return CrossEntropy()
+
+
+class BinaryCrossEntropy(Loss):
+    """One yes-or-no question per class, the mean over classes: max(o, 0) - o q + log(1 + e^-|o|).
+
+    Of logits, with the target 1 for the true class and 0 for the others. Predictions are read from a softmax all the
+    same: their order is right, their size is not that of the sigmoids.
+    """
+
+    source = "https://arxiv.org/abs/2110.00476"
+    soft_targets = True
+    fact = 0.439890
+    name: Literal["binary_cross_entropy"] = "binary_cross_entropy"
+    label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes; 0.1 is usual."""
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.loss_modules import BinaryCrossEntropyLoss
+
+        return BinaryCrossEntropyLoss(self.label_smoothing)
+
+    def evaluation(self) -> Loss:
+        return BinaryCrossEntropy()
+
+
+class MeanSquaredError(Loss):
+    """The mean over classes of (o - q)^2, of the logits and the target 1 for the true class, 0 for the others.
+
+    For mixed targets the mean over the classes in the mixture, which has the same gradients. Predictions are read
+    from a softmax all the same: their order is right, their size is not.
+    """
+
+    source = "https://arxiv.org/abs/2006.07322"
+    soft_targets = True
+    fact = 0.333333
+    name: Literal["mse"] = "mse"
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.loss_modules import MeanSquaredErrorLoss
+
+        return MeanSquaredErrorLoss()

@@ -1,6 +1,7 @@
 """The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
 
-    a step:    batch -> augment(batch, step) -> forward and backward -> clip -> optimizer at lr(step) -> average
+    a step:    batch -> augment(batch, step) -> forward and backward -> penalties -> clip -> optimizer at lr(step)
+               -> bounds of weights -> average
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
@@ -68,6 +69,7 @@ class Parts:
     average: Any = None
     autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
     scaler: torch.amp.GradScaler | None = None
+    penalties: Any = None
     momentum: Callable[[int], float] | None = None
 
 
@@ -126,7 +128,12 @@ class Trainer:
             loss = losses.mean() / plan.accumulate
             (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
             self.metrics.update(losses, logits, y)
+        penalty = parts.penalties.loss() if parts.penalties is not None else None
+        if penalty is not None:
+            (parts.scaler.scale(penalty) if parts.scaler is not None else penalty).backward()
         self._update_weights(step)
+        if parts.penalties is not None:
+            parts.penalties.bound()
         if parts.average is not None:
             parts.average.update(parts.model, step)
 

@@ -52,7 +52,7 @@ def test_contract_of_a_loss(name: str) -> None:
     assert entry is not None and issubclass(entry, Loss) and entry.summary()
     module = loss(name)
     fact = module(torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64), torch.tensor([0]))
-    assert entry.fact is None or fact.item() == pytest.approx(entry.fact, abs=1e-6)
+    assert entry.fact is not None and fact.item() == pytest.approx(entry.fact, abs=1e-6)
     logits, labels = draw(16)
     found = module(logits, labels)
     assert found.shape == (16,) and found.dtype == torch.float32
@@ -108,6 +108,18 @@ def test_focal() -> None:
     assert loss("focal")(torch.zeros(1, 2).double(), torch.tensor([1])).item() == pytest.approx(math.log(2) / 4)
     with pytest.raises(ConfigError, match=r"`loss\.alpha` has 2 weights for 7 classes"):
         loss("focal", alpha=[1.0, 2.0])
+
+
+def test_binary_cross_entropy_and_squares() -> None:
+    logits, labels = draw(32)
+    onehot = torch.nn.functional.one_hot(labels, 7).double()
+    o = logits.double()
+    expected = np.log1p(np.exp(-np.abs(o.numpy()))) + np.maximum(o.numpy(), 0) - o.numpy() * onehot.numpy()
+    np.testing.assert_allclose(loss("binary_cross_entropy")(o, labels), expected.mean(axis=1), rtol=1e-12)
+    smooth = loss("binary_cross_entropy", label_smoothing=0.2)(o, labels)
+    torch.testing.assert_close(smooth, loss("binary_cross_entropy")(o, 0.8 * onehot + 0.2 / 7))
+    torch.testing.assert_close(loss("mse")(o, labels), (o - onehot).square().mean(1))
+    assert loss("binary_cross_entropy")(torch.zeros(1, 7), torch.tensor([0])).item() == pytest.approx(math.log(2))
 
 
 def test_evaluation_reports_the_plain_loss() -> None:

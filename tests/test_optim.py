@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dltrain.config import ConfigError
 from dltrain.optim import EMA, SGD, AdaGrad, Adam, AdamW, Average, OneCycle, Optimizer
@@ -37,11 +38,14 @@ def variants(name: str) -> list[Optimizer]:
     """The entry as it is, with weight decay, and with each of its options moved."""
     moved: dict[str, Any] = {
         "momentum": 0.9, "nesterov": True, "dampening": 0.5, "betas": [0.8, 0.9], "eps": 1e-3, "amsgrad": True,
-        "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5,
+        "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5, "rho": 0.8, "momentum_decay": 0.1,
+        "decoupled_weight_decay": True, "beta2_decay": -0.5, "d": 2.0, "ns_steps": 4, "adamw": ["weight"],
     }  # fmt: skip
     fields = Optimizer.lookup(name).model_fields  # type: ignore[union-attr]
     found = [parse(name), parse(name, weight_decay=0.3)]
     for key, value in moved.items():
+        if key == "eps" and name == "adafactor":
+            value = [1e-20, 0.1]
         if key in fields:
             found.append(parse(name, **{"momentum": 0.9} if key in ("nesterov", "dampening") else {}, **{key: value}))
     return found
@@ -87,7 +91,7 @@ def test_first_step_is_the_formula(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_lowers_a_logistic_loss(name: str) -> None:
     for variant in variants(name):
-        section = variant.model_copy(update={"lr": 0.05})
+        section = variant.model_copy(update={"lr": 5.0 if name == "adadelta" else 0.05})
         model, x, y = problem()
         before = train(model, build(section, model), x, y, 0)
         assert train(model, build(section, model), x, y, 40) < 0.9 * before, section
@@ -119,7 +123,7 @@ def test_every_option_reaches_the_optimizer(name: str) -> None:
     for section in variants(name):
         model = nn.Linear(2, 2)
         defaults = build(section, model).defaults
-        options = section.model_dump(exclude={"name", "no_decay"})
+        options = section.model_dump(exclude={"name", "no_decay", "groups", "adamw"})
         found = {key: list(v) if isinstance(v := defaults.get(key), tuple) else v for key in options}
         assert found == options
 
@@ -137,16 +141,33 @@ def test_values_out_of_range_are_errors(name: str, options: dict[str, Any]) -> N
         parse(name, **options)
 
 
+class Reads(TorchDispatchMode):
+    """Collects the tensors that are read on the host; an optimizer's count of steps lies there already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.tensors.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_never_waits_for_the_device(name: str) -> None:
-    """Fake tensors have no values: reading one on the host raises."""
     section = parse(name)
-    with FakeTensorMode():
-        model = nn.Linear(3, 3)
-        optimizer = build(section, model)
-        train_step = nn.functional.mse_loss(model(torch.ones(2, 3)), torch.zeros(2, 3))
-        train_step.backward()
+    model, x, y = problem()
+    optimizer = build(section, model)
+    train(model, optimizer, x, y, 1)
+    nn.functional.cross_entropy(model(x), y).backward()
+    with Reads() as reads:
         optimizer.step()
+    counters = [
+        value.data_ptr() for state in optimizer.state.values() for key, value in state.items()
+        if key in ("step", "mu_product") and isinstance(value, torch.Tensor)
+    ]  # fmt: skip
+    assert section.waits == any(tensor.data_ptr() not in counters for tensor in reads.tensors)
 
 
 def test_catalogue_documents_every_option() -> None:
@@ -180,7 +201,8 @@ def test_gradient_descent_shrinks_a_quadratic_by_one_minus_lr_curvature() -> Non
 
 def test_defaults_are_the_usual_ones() -> None:
     assert {name: parse(name).lr for name in NAMES if name != "sgd"} | {"sgd": 0.1} == {
-        "sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-2, "adagrad": 1e-2,
+        "sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-2, "adagrad": 1e-2, "adadelta": 1.0, "adamax": 2e-3,
+        "nadam": 2e-3, "radam": 1e-3, "adafactor": 1e-2, "muon": 0.02,
     }  # fmt: skip
     assert [parse(n).weight_decay for n in ("sgd", "adam", "adamw")] == [0.0, 0.0, 0.01]
     with pytest.raises(ValidationError, match="lr"):
@@ -245,6 +267,62 @@ def test_a_state_saved_in_another_memory_format_is_laid_out_anew(name: str) -> N
     torch.testing.assert_close(other.weight, model.weight)
 
 
+def test_muon_is_torchs_where_torch_has_it() -> None:
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("torch has Muon from 2.9 on")
+    torch.manual_seed(0)
+    ours, theirs = (nn.Linear(16, 48, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    mine = build(parse("muon", weight_decay=0.1), ours)
+    reference = torch.optim.Muon(theirs.parameters(), lr=0.02, weight_decay=0.1, momentum=0.95)
+    for step in range(3):
+        gradient = torch.randn(48, 16)
+        ours.weight.grad, theirs.weight.grad = gradient.clone(), gradient * 0.05  # its momentum is a mean
+        before = theirs.weight.detach().clone()
+        mine.step(), reference.step()
+        assert (ours.weight - theirs.weight).norm() < 0.02 * (step + 1) * (theirs.weight - before).norm()  # bfloat16
+
+
+def test_muon_makes_matrices_orthogonal() -> None:
+    from dltrain.optim.muon import orthogonalize
+
+    torch.manual_seed(0)
+    for shape in ((32, 128), (128, 32)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), 5))
+        assert values.min() > 0.6 and values.max() < 1.2
+
+
+def test_muon_takes_kernels_as_matrices_and_leaves_the_rest_to_adamw() -> None:
+    model = nn.Sequential()
+    for name, module in (("conv", nn.Conv2d(3, 8, 3)), ("norm", nn.BatchNorm2d(8)), ("head", nn.Linear(8, 2))):
+        model.add_module(name, module.to(memory_format=torch.channels_last))
+    model.head.register_module("out", nn.Linear(2, 2))
+    groups = parameter_groups(model, parse("muon"))
+    assert {group["matrix"]: len(group["params"]) for group in groups} == {True: 1, False: 7}
+    optimizer = build(parse("muon"), model)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    before = model.conv.weight.detach().clone()
+    optimizer.step()
+    change = (before - model.conv.weight).flatten(1)
+    values = torch.linalg.svdvals(change) / 0.02
+    assert values.min() > 0.6 and values.max() < 1.2
+    assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_adafactor_keeps_rows_and_columns() -> None:
+    model = nn.Linear(5, 3, bias=False).double()
+    optimizer = build(parse("adafactor"), model)
+    rows, columns = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0]).double()
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.outer(rows, columns)  # its square is of rank one: kept exactly, so that a step is even
+    optimizer.step()
+    change = before - model.weight
+    torch.testing.assert_close(change, torch.full_like(change, change[0, 0].item()))
+    state = optimizer.state[model.weight]
+    assert sum(v.numel() for key, v in state.items() if key != "step") == 3 + 5
+
+
 # -- parameter groups
 
 
@@ -303,6 +381,33 @@ def test_words_exempt_what_they_say() -> None:
     assert counts(nn.MultiheadAttention(4, 1), ["activation"]) == {0.1: 4}
 
 
+def test_groups_have_a_learning_rate_and_a_decay_of_their_own() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    groups = [{"match": "3.*", "lr": 0.4}, {"match": "0.weight", "lr_scale": 0.5, "weight_decay": 0.0}]
+    section = parse("sgd", weight_decay=0.1, no_decay=["bias"], groups=groups)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {
+        (group["weight_decay"], group.get("lr_scale", 1.0)): [names[id(p)] for p in group["params"]]
+        for group in parameter_groups(model, section)
+    }
+    assert found == {
+        (0.1, 1.0): ["1.weight"], (0.1, 4.0): ["3.weight"], (0.0, 0.5): ["0.weight"], (0.0, 1.0): ["0.bias", "1.bias"],
+        (0.0, 4.0): ["3.bias"],
+    }  # fmt: skip
+    exempt = {"match": "*.bias", "weight_decay": 0.3}  # what a group says goes before `no_decay`
+    both = parse("sgd", weight_decay=0.1, no_decay=["bias"], groups=[exempt])
+    assert [g["weight_decay"] for g in parameter_groups(model, both)] == [0.1, 0.3]
+
+
+def test_mistakes_in_groups() -> None:
+    with pytest.raises(ValidationError, match="both say how fast"):
+        parse("sgd", groups=[{"match": "a", "lr": 0.1, "lr_scale": 2.0}])
+    with pytest.raises(ValidationError, match="changes nothing"):
+        parse("sgd", groups=[{"match": "a"}])
+    with pytest.raises(ConfigError, match=r"`haed\.\*` in `optimizer.groups` matches no"):
+        parameter_groups(nn.Linear(2, 2), parse("sgd", groups=[{"match": "haed.*", "lr": 0.1}]))
+
+
 def test_frozen_parameters_are_left_out() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
@@ -344,7 +449,7 @@ def average(**options: Any) -> tuple[nn.Module, Any]:
     model = network()
     section = Average.parse({"name": "ema", **options})
     assert isinstance(section, EMA)
-    return model, section.build(model)
+    return model, section.build(model, 100, 10)
 
 
 def test_constant_weights_stay_what_they_are() -> None:
@@ -417,3 +522,30 @@ def test_average_continues_exactly_and_never_waits_for_the_device() -> None:
     with FakeTensorMode():
         fake, ema.model = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
         ema.update(fake, 2)
+
+
+def test_swa_is_the_mean_of_the_last_epochs() -> None:
+    from torch.optim.swa_utils import AveragedModel
+
+    model = network()
+    section = Average.parse("swa")
+    swa, again = (section.build(model, 85, 10) for _ in range(2))  # type: ignore[attr-defined]
+    reference = AveragedModel(model, use_buffers=True)
+    for step in range(85):
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn_like(model[0].weight))
+        model(torch.randn(8, 3))
+        swa.update(model, step), again.update(model, step)
+        if step + 1 in (70, 80, 85):  # the epochs' ends after 75 % of 85 steps, and the last step
+            reference.update_parameters(model)
+        if step == 49:
+            assert torch.equal(swa.model[0].weight, model[0].weight)
+        if step == 74:  # continued from a checkpoint
+            again = section.build(network(), 85, 10)  # type: ignore[attr-defined]
+            again.load_state_dict(copy.deepcopy(swa.state_dict()))
+    for ours, resumed, theirs in zip(
+        swa.model.state_dict().values(), again.model.state_dict().values(), reference.module.state_dict().values()
+    ):
+        assert torch.equal(ours, resumed)
+        if ours.is_floating_point():
+            torch.testing.assert_close(ours, theirs)

@@ -16,12 +16,7 @@ from dltrain.optim import Cosine, Exponential, Schedule, Step, Warmup
 
 TOTAL, PER_EPOCH = 120, 10
 
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "step": {"epochs": 4.0},
-    "multi_step": {"epochs": [4.0, 8.0]},
-    "exponential": {"gamma": 0.9, "epochs": 1.0},
-}
-"""Options for the entries that need some."""
+EXAMPLES = {name: Schedule.lookup(name).example for name in Schedule.all_names()}  # type: ignore[union-attr]
 
 
 def parse(name: str, **options: Any) -> Schedule:
@@ -60,12 +55,21 @@ def test_contract(name: str) -> None:
     assert max(found) == pytest.approx(0.3), "lr is the peak"
     assert all(0 <= lr <= 0.3 + 1e-12 and isinstance(lr, float) for lr in found)
     peak = found.index(max(found))
-    assert all(b <= a + 1e-12 for a, b in zip(found[peak:], found[peak + 1 :], strict=False)), "falls after its peak"
+    if name != "cosine_restarts":
+        assert all(b <= a + 1e-12 for a, b in zip(found[peak:], found[peak + 1 :], strict=False)), "falls after it"
     assert section.remarks(TOTAL, PER_EPOCH) == []
     short = section.compressed(0.5)
     assert short.name == name
     half = values(short, lr=0.3, total=TOTAL // 2)
     assert half == pytest.approx(found[::2], abs=0.015), "the same shape in half the time"
+
+
+@pytest.mark.parametrize("name", Schedule.all_names())
+def test_published_values(name: str) -> None:
+    section = parse(name, **EXAMPLES[name])
+    function = section.build(1.0, TOTAL, PER_EPOCH)
+    assert section.fact, "an entry states values of its own"
+    assert {step: function(step) for step in section.fact} == pytest.approx(section.fact, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", [n for n in Schedule.all_names() if n != "one_cycle"])
@@ -77,9 +81,10 @@ def test_warmup_reaches_lr_at_its_end_and_goes_on_from_there(name: str) -> None:
 
 
 def test_catalogue() -> None:
-    assert Schedule.all_names()[:8] == [
+    assert set(Schedule.all_names()) >= {
         "constant", "step", "multi_step", "exponential", "cosine", "linear", "polynomial", "one_cycle",
-    ]  # fmt: skip
+        "cosine_restarts", "inverse_sqrt", "wsd",
+    }  # fmt: skip
     from dltrain.config.section import field_docs
 
     for name in Schedule.all_names():
@@ -108,6 +113,9 @@ def test_catalogue() -> None:
         (parse("linear"), reference.LinearLR, {"start_factor": 1.0, "end_factor": 0.0, "total_iters": TOTAL}),
         (parse("linear", end=0.2), reference.LinearLR, {"start_factor": 1.0, "end_factor": 0.2, "total_iters": TOTAL}),
         (parse("polynomial", power=2.0), reference.PolynomialLR, {"total_iters": TOTAL, "power": 2.0}),
+        (parse("cosine_restarts", steps=20), reference.CosineAnnealingWarmRestarts, {"T_0": 20}),
+        (parse("cosine_restarts", epochs=1.0, factor=2.0, end=0.1), reference.CosineAnnealingWarmRestarts,
+         {"T_0": 10, "T_mult": 2, "eta_min": 0.1}),
         (parse("one_cycle"), reference.OneCycleLR, {"max_lr": 1.0, "total_steps": TOTAL}),
         (parse("one_cycle", peak=0.45, start=0.1, end=0.01), reference.OneCycleLR,
          {"max_lr": 1.0, "total_steps": TOTAL, "pct_start": 0.45, "div_factor": 10.0, "final_div_factor": 10.0}),
@@ -154,6 +162,28 @@ def test_facts() -> None:
     assert (found[0], max(found), found[-1]) == pytest.approx((0.04, 1.0, 4e-6))
     milestone = parse("multi_step", steps=[32000, 48000]).build(0.1, 64000, 391)
     assert [milestone(t) for t in (31999, 32000, 47999, 48000)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+
+
+def test_restarts_of_doubling_cycles() -> None:
+    section = parse("cosine_restarts", steps=10, factor=2.0)
+    function = section.build(1.0, 150, 10)
+    assert [function(step) for step in (0, 10, 30, 70)] == [1.0] * 4
+    assert section.remarks(150, 10) == []
+    assert section.remarks(TOTAL, 10) == ["the training ends after 50 of the 80 steps of the last cycle"]
+
+
+def test_inverse_sqrt_of_the_warmup_is_that_of_the_transformer() -> None:
+    function = parse("inverse_sqrt", warmup={"steps": 40}).build(2.0, 400, 10)
+    expected = [2.0 * min(t / 40, math.sqrt(40 / max(t, 1))) for t in range(400)]
+    assert [function(t) for t in range(400)] == pytest.approx(expected)
+    assert (function(40), function(160)) == (2.0, 1.0)
+
+
+def test_wsd_keeps_lr_until_the_decay() -> None:
+    found = values(parse("wsd", decay=0.25, shape="linear", end=0.1, warmup={"steps": 20}))
+    assert found[20:91] == [1.0] * 71 and found[105] == pytest.approx(0.55)
+    with pytest.raises(ConfigError, match=r"the warm-up ends at step 100, .* begin \(step 90\)"):
+        values(parse("wsd", decay=0.25, warmup={"steps": 100}))
 
 
 def test_milestones_count_from_the_start_whatever_the_warmup() -> None:
@@ -216,6 +246,11 @@ def test_fits_into_very_few_steps(name: str, total: int) -> None:
         ({"name": "multi_step", "epochs": []}, "`epochs` is empty"),
         ({"name": "multi_step", "epochs": [80.0, 40.0]}, "must rise: 40, 80"),
         ({"name": "exponential", "epochs": 1.0}, "gamma"),
+        ({"name": "cosine_restarts"}, "schedule `cosine_restarts` needs a time"),
+        ({"name": "cosine_restarts", "steps": 5, "factor": 0.5}, "greater than or equal to 1"),
+        ({"name": "inverse_sqrt"}, "schedule `inverse_sqrt` needs a time: `warmup: {epochs: 5}`"),
+        ({"name": "inverse_sqrt", "steps": 5, "epochs": 1.0, "warmup": {"steps": 5}}, "both given"),
+        ({"name": "wsd", "decay": 1.0}, "less than 1"),
         ({"name": "one_cycle", "warmup": {"epochs": 1.0}}, "has its own warm-up"),
         ({"name": "one_cycle", "low_momentum": 0.99}, "must not be above"),
     ],

@@ -1,12 +1,49 @@
-"""Optimizers, learning-rate schedules and weight averages."""
+"""Optimizers, learning-rate schedules, penalties and weight averages."""
 
-from dltrain.optim.averages import EMA
-from dltrain.optim.base import Average, LearningRate, Momentum, Optimizer, Schedule, Warmup
+from dltrain.optim.adaptive import AdaDelta, Adafactor, AdaMax, NAdam, RAdam
+from dltrain.optim.averages import EMA, SWA
+from dltrain.optim.base import Average, Group, LearningRate, Momentum, Optimizer, Schedule, Warmup
+from dltrain.optim.matrices import Muon
+from dltrain.optim.open_schedules import WSD, CosineRestarts, InverseSqrt
 from dltrain.optim.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop
+from dltrain.optim.penalties import L1, L2, ElasticNet, MaxNorm, Penalty
 from dltrain.optim.schedules import Constant, Cosine, Exponential, Linear, MultiStep, OneCycle, Polynomial, Step
 
 __all__ = [
-    "EMA", "SGD", "AdaGrad", "Adam", "AdamW", "Average", "Constant", "Cosine", "Exponential", "LearningRate",
-    "Linear", "Momentum", "MultiStep", "OneCycle", "Optimizer", "Polynomial", "RMSprop", "Schedule", "Step",
+    "EMA",
+    "L1",
+    "L2",
+    "SGD",
+    "SWA",
+    "WSD",
+    "AdaDelta",
+    "AdaGrad",
+    "AdaMax",
+    "Adafactor",
+    "Adam",
+    "AdamW",
+    "Average",
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "ElasticNet",
+    "Exponential",
+    "Group",
+    "InverseSqrt",
+    "LearningRate",
+    "Linear",
+    "MaxNorm",
+    "Momentum",
+    "MultiStep",
+    "Muon",
+    "NAdam",
+    "OneCycle",
+    "Optimizer",
+    "Penalty",
+    "Polynomial",
+    "RAdam",
+    "RMSprop",
+    "Schedule",
+    "Step",
     "Warmup",
 ]  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dltrain.config import Fraction, PositiveInt
+from dltrain.config import Fraction, Positive, PositiveInt
 from dltrain.optim.base import Average
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.optim.running import ExponentialAverage
+    from dltrain.optim.running import EqualAverage, ExponentialAverage
 
 
 class EMA(Average):
@@ -28,7 +28,29 @@ class EMA(Average):
     warmup: bool = False
     """Start with a smaller decay, min(decay, (1 + t) / (10 + t)) at step t, so that the first weights fade fast."""
 
-    def build(self, model: nn.Module) -> ExponentialAverage:
+    def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> ExponentialAverage:
         from dltrain.optim.running import ExponentialAverage
 
         return ExponentialAverage(model, self.decay, self.update_every, self.warmup)
+
+
+class SWA(Average):
+    """Stochastic weight averaging: the equal mean of the weights at the ends of the last epochs.
+
+    Before it starts, the average is the weights as they were at the last such end. Batch norm's running statistics
+    are averaged as the weights are (the paper measures them anew). It wants a learning rate that stays high:
+    schedule `constant`, `cosine` with an `end`, or `cosine_restarts`.
+    """
+
+    source = "https://arxiv.org/abs/1803.05407"
+    name: Literal["swa"] = "swa"
+    start: Fraction = 0.75
+    """Share of the training after which the weights are averaged."""
+    epochs: Positive = 1.0
+    """Epochs between the weights that are averaged; fractions allowed. The last step's are always among them."""
+
+    def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> EqualAverage:
+        from dltrain.optim.running import EqualAverage
+
+        every = max(round(self.epochs * steps_per_epoch), 1)
+        return EqualAverage(model, self.start * total_steps, every, total_steps)

@@ -35,10 +35,35 @@ EXEMPTIONS = ("bias", "norm", "activation")
 """The words that `no_decay` knows besides patterns."""
 
 
+class Group(Section):
+    """Parameters that are trained with options of their own."""
+
+    match: str
+    """Pattern of whole parameter names: `head.*`, `*.weight`. The first group that matches a parameter has it."""
+    lr: Positive | None = None
+    """Their peak learning rate; it follows the schedule in proportion. Null: the optimizer's."""
+    lr_scale: Positive | None = None
+    """Their learning rate as a share of the optimizer's, instead of `lr`."""
+    weight_decay: NonNegative | None = None
+    """Their weight decay, whatever `no_decay` says; null: the optimizer's, and `no_decay` holds."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Group:
+        if self.lr is not None and self.lr_scale is not None:
+            raise reject("lr_scale", "`lr` and `lr_scale` both say how fast the group learns; keep one")
+        if (self.lr, self.lr_scale, self.weight_decay) == (None, None, None):
+            raise reject("match", "a group changes nothing without `lr`, `lr_scale` or `weight_decay`")
+        return self
+
+
 class Optimizer(Choice):
-    """How gradients change the weights."""
+    """How gradients change the weights.
+
+    `waits` marks those that read numbers back from the device at each step, which is slow there.
+    """
 
     kind: ClassVar[str] = "optimizers"
+    waits: ClassVar[bool] = False
 
     name: str
     lr: Positive
@@ -48,18 +73,21 @@ class Optimizer(Choice):
     no_decay: list[str] = []
     """Parameters without weight decay: `bias`, `norm` (of normalisation layers), `activation` (of trainable
     activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
+    groups: list[Group] = []
+    """Parameters with a learning rate or weight decay of their own: [{match: "head.*", lr: 0.1}]."""
 
     @field_validator("no_decay")
     @classmethod
     def _no_misspelt_word(cls, words: list[str]) -> list[str]:
-        for word in words:
-            if word not in EXEMPTIONS and word.isalpha() and (near := suggest(word, EXEMPTIONS)):
-                raise reject("no_decay", f"`{word}` is no group of parameters; did you mean `{near}`?")
-        return words
+        return known_words("no_decay", words)
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
         """The torch optimizer of parameter groups that carry their own `weight_decay`."""
         raise NotImplementedError
+
+    def options_of(self, name: str, parameter: nn.Parameter) -> dict[str, Any]:
+        """What this optimizer must know about a parameter besides: parameters that differ in it get groups apart."""
+        return {}
 
     def first_step(self, w: float, g: float) -> float | None:
         """The weight after one step from `w` with gradient `g`: what the contract test checks. None: unchecked."""
@@ -100,9 +128,14 @@ class Schedule(Choice):
     Every time is called `epochs` (fractions allowed) or `steps`. Those of `step` and `multi_step` count
     from the start of the training, whether or not there is a warm-up; the other schedules run from the
     end of the warm-up to the end of the training.
+
+    `fact` holds learning rates by step, of 120 steps in 12 epochs with `lr` 1 and the options of `example`: the
+    contract test requires them.
     """
 
     kind: ClassVar[str] = "schedules"
+    example: ClassVar[dict[str, Any]] = {}
+    fact: ClassVar[dict[int, float]] = {}
 
     name: str
     warmup: Warmup | None = None
@@ -144,10 +177,19 @@ class Average(Choice):
 
     kind: ClassVar[str] = "averages"
 
-    def build(self, model: nn.Module) -> Any:
+    def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> Any:
         """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
-        after optimizer step number `step` = 0, 1, ..., `state_dict()` and `load_state_dict(state)`."""
+        after optimizer step number `step` = 0, 1, ..., `state_dict()`, the averaged network's tensors alone, and
+        `load_state_dict(state)`."""
         raise NotImplementedError
+
+
+def known_words(key: str, words: list[str]) -> list[str]:
+    """`words` of `no_decay` and the like, for a section's validator: a misspelt word of EXEMPTIONS is an error."""
+    for word in words:
+        if word not in EXEMPTIONS and word.isalpha() and (near := suggest(word, EXEMPTIONS)):
+            raise reject(key, f"`{word}` is no group of parameters; did you mean `{near}`?")
+    return words
 
 
 def to_steps(epochs: float | None, steps: int | None, steps_per_epoch: int) -> int:

@@ -69,6 +69,13 @@ def set_momentum(optimizer: torch.optim.Optimizer, value: float) -> None:
             group["momentum"] = value
 
 
+def check_betas(betas: list[float], key: str = "betas") -> list[float]:
+    """The two shares of Adam's running means; for the validator of a section."""
+    if len(betas) != 2:
+        raise reject(key, f"`{key}` are two numbers, of the gradient and of its square, not {len(betas)}")
+    return betas
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum and Nesterov's look-ahead as options.
 
@@ -127,9 +134,7 @@ class AdamOptions(Optimizer):
     @field_validator("betas")
     @classmethod
     def _two(cls, betas: list[float]) -> list[float]:
-        if len(betas) != 2:
-            raise reject("betas", f"`betas` are two numbers, of the gradient and of its square, not {len(betas)}")
-        return betas
+        return check_betas(betas)
 
     def _arguments(self, device: torch.device) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -47,14 +48,58 @@ class ExponentialAverage:
         self.model.load_state_dict(state)
 
 
-def _pair(average: nn.Module, model: nn.Module) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
-    """Tensors of the average beside the model's, by what is done with them. Frozen parameters are copied."""
+class EqualAverage:
+    """The equal mean of a network's weights and floating-point buffers at certain steps; `model` is the mean.
+
+    It takes them in after each `every` steps and after the last; before `start` steps it only copies. How many it
+    has taken in follows from the step, so that there is nothing more to save.
+    """
+
+    def __init__(self, model: nn.Module, start: float, every: int, total_steps: int) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.start, self.every, self.total_steps = start, every, total_steps
+        self._source: nn.Module | None = None
+        self._pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after optimizer step number `step` = 0, 1, ...."""
+        done = step + 1
+        if done % self.every and done != self.total_steps:
+            return
+        if model is not self._source:
+            self._source, self._pairs = model, _pair(self.model, model, buffers=True)
+        first = max(math.ceil(self.start / self.every), 1)
+        count = max(math.ceil(done / self.every) - first + 1, 1)
+        averaged, current = self._pairs["average"]
+        if averaged and count > 1:
+            torch._foreach_lerp_(averaged, current, 1 / count)
+        elif averaged:
+            torch._foreach_copy_(averaged, current)
+        averaged, current = self._pairs["copy"]
+        if averaged:
+            torch._foreach_copy_(averaged, current)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged network's tensors."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.model.load_state_dict(state)
+
+
+def _pair(
+    average: nn.Module, model: nn.Module, *, buffers: bool = False
+) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+    """Tensors of the average beside the model's, by what is done with them. Frozen parameters are copied, and so
+    are buffers unless those of floating-point numbers are averaged too."""
     pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {"average": ([], []), "copy": ([], [])}
     both = [*zip(average.parameters(), model.parameters(), strict=True)]
     both += zip(average.buffers(), model.buffers(), strict=True)  # type: ignore[arg-type]
     for averaged, current in both:
-        trained = isinstance(current, nn.Parameter) and current.requires_grad and current.is_floating_point()
-        ours, theirs = pairs["average" if trained else "copy"]
+        moves = current.requires_grad if isinstance(current, nn.Parameter) else buffers
+        ours, theirs = pairs["average" if moves and current.is_floating_point() else "copy"]
         ours.append(averaged)
         theirs.append(current.detach())
     return pairs

@@ -27,6 +27,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Constant(Schedule):
     """The same learning rate throughout."""
 
+    fact = {0: 1.0, 119: 1.0}
     name: Literal["constant"] = "constant"
 
     def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:
@@ -37,6 +38,8 @@ class Step(Schedule):
     """The learning rate times `gamma` every so many epochs: lr gamma^floor(t / s), t from the start of training."""
 
     source = "https://arxiv.org/abs/1512.03385"
+    example = {"epochs": 4.0}
+    fact = {39: 1.0, 40: 0.1, 80: 0.01}
     name: Literal["step"] = "step"
     epochs: Positive | None = None
     """Epochs between drops; fractions allowed. Either this or `steps`."""
@@ -64,6 +67,8 @@ class MultiStep(Schedule):
     """The learning rate times `gamma` at each of the given times, counted from the start of the training."""
 
     source = "https://arxiv.org/abs/1512.03385"
+    example = {"epochs": [4.0, 8.0]}
+    fact = {39: 1.0, 40: 0.1, 79: 0.1, 80: 0.01}
     name: Literal["multi_step"] = "multi_step"
     epochs: list[Positive] | None = None
     """The epochs after which it drops, rising: [80, 120]. Either this or `steps`."""
@@ -102,6 +107,8 @@ class MultiStep(Schedule):
 class Exponential(Schedule):
     """The learning rate times `gamma` over every so many epochs, a little at each step: lr gamma^(t / s)."""
 
+    example = {"gamma": 0.9, "epochs": 1.0}
+    fact = {10: 0.9, 20: 0.81}
     name: Literal["exponential"] = "exponential"
     epochs: Positive | None = None
     """Epochs over which it falls by `gamma`; fractions allowed. Either this or `steps`."""
@@ -149,6 +156,7 @@ class Cosine(ToEnd):
     """Half a cosine from `lr` down to the end value: e + (lr - e) (1 + cos(pi t / T)) / 2."""
 
     source = "https://arxiv.org/abs/1608.03983"
+    fact = {60: 0.5, 120: 0.0}
     name: Literal["cosine"] = "cosine"
 
     def remaining(self, progress: float) -> float:
@@ -158,6 +166,7 @@ class Cosine(ToEnd):
 class Linear(ToEnd):
     """A straight line from `lr` down to the end value."""
 
+    fact = {60: 0.5, 120: 0.0}
     name: Literal["linear"] = "linear"
 
     def remaining(self, progress: float) -> float:
@@ -167,6 +176,8 @@ class Linear(ToEnd):
 class Polynomial(ToEnd):
     """A power of the time that is left: e + (lr - e) (1 - t / T)^power."""
 
+    example = {"power": 2.0}
+    fact = {60: 0.25, 120: 0.0}
     name: Literal["polynomial"] = "polynomial"
     power: Positive = 1.0
     """The exponent; 1 is a straight line, 2 falls fast first."""
@@ -183,6 +194,7 @@ class OneCycle(Schedule):
     """
 
     source = "https://arxiv.org/abs/1708.07120"
+    fact = {0: 0.04, 35: 1.0, 119: 4e-6}
     name: Literal["one_cycle"] = "one_cycle"
     peak: Share = 0.3
     """Share of the training after which the learning rate is highest."""

@@ -1,0 +1,71 @@
+"""Optimizers of weights as matrices."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
+
+from dltrain.config import Fraction, Positive, PositiveInt
+from dltrain.optim.base import Optimizer
+from dltrain.optim.optimizers import check_betas, ready
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Muon(Optimizer):
+    """Momentum whose matrix is made orthogonal: its singular values become about 1. AdamW trains the rest.
+
+    M = momentum M + g, then g + momentum M (or M) is divided by its norm and goes `ns_steps` times through
+    X <- 3.4445 X - 4.775 X X' X + 2.0315 (X X')^2 X. A convolution's kernel is the matrix of its outputs. Weight
+    decay is decoupled. Vectors, and what `adamw` names, are trained by AdamW with lr * adamw_scale.
+    """
+
+    source = "https://kellerjordan.github.io/posts/muon/"
+    name: Literal["muon"] = "muon"
+    lr: Positive = 0.02
+    """Peak learning rate of the matrices: a matrix of n outputs and m inputs moves by lr sqrt(max(1, n / m))."""
+    momentum: Fraction = 0.95
+    """Share of the last update that is kept."""
+    nesterov: bool = True
+    """Use the gradient at the look-ahead point."""
+    ns_steps: PositiveInt = 5
+    """Steps of the iteration that makes a matrix orthogonal."""
+    adamw: list[str] = ["fc.*", "head.*", "classifier.*"]
+    """Patterns of parameters that AdamW trains besides vectors: the last layer, by its usual names."""
+    adamw_scale: Positive = 0.05
+    """AdamW's learning rate, as a share of `lr`."""
+    adamw_betas: list[Fraction] = [0.9, 0.95]
+    """AdamW's share kept of the running mean of the gradient, and of its square: two numbers."""
+    eps: Positive = 1e-8
+    """AdamW's addition to the root, against division by 0."""
+
+    @field_validator("adamw_betas")
+    @classmethod
+    def _two(cls, betas: list[float]) -> list[float]:
+        return check_betas(betas, "adamw_betas")
+
+    def options_of(self, name: str, parameter: nn.Parameter) -> dict[str, Any]:
+        matrix = parameter.ndim > 1 and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.adamw)
+        return {"matrix": matrix}
+
+    def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
+        from dltrain.optim.muon import MuonWithAdamW
+
+        return ready(MuonWithAdamW(
+            groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, ns_steps=self.ns_steps,
+            adamw_scale=self.adamw_scale, adamw_betas=(self.adamw_betas[0], self.adamw_betas[1]), eps=self.eps,
+            weight_decay=self.weight_decay,
+        ))  # fmt: skip
+
+    def first_step(self, w: float, g: float) -> float | None:
+        if "weight" in self.adamw:
+            lr = self.lr * self.adamw_scale
+            return w * (1 - lr * self.weight_decay) - lr * g / (abs(g) + self.eps)
+        size = 1.0
+        for _ in range(self.ns_steps):
+            size = 3.4445 * size - 4.775 * size**3 + 2.0315 * size**5
+        return w * (1 - self.lr * self.weight_decay) - self.lr * size * (1 if g > 0 else -1)

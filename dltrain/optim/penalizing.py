@@ -1,0 +1,43 @@
+"""Penalties as they run. Imports torch: import it where a training is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.optim.base import EXEMPTIONS
+from dltrain.optim.groups import check_patterns, is_exempt, trainable
+from dltrain.optim.penalties import Penalty
+
+
+class Penalties:
+    """The penalties of a training on the weights of its network.
+
+    Raises ConfigError when a pattern of `exempt` matches no parameter.
+    """
+
+    def __init__(self, model: nn.Module, penalties: Sequence[Penalty]) -> None:
+        names = [name for name, _ in model.named_parameters()]
+        for index, penalty in enumerate(penalties):
+            patterns = [(word, "exempt") for word in penalty.exempt if word not in EXEMPTIONS]
+            check_patterns(patterns, names, f"penalties.{index}")
+        found = list(trainable(model))
+        self._weights = [
+            (penalty, [p for name, p, owner in found if not is_exempt(name, p, owner, penalty.exempt)])
+            for penalty in penalties
+        ]
+
+    def loss(self) -> Tensor | None:
+        """What to add to the loss, a scalar; None when all are bounds. Differentiable."""
+        terms = [penalty.value(weight) for penalty, weights in self._weights for weight in weights]
+        given = [term for term in terms if term is not None]
+        return torch.stack(given).sum() if given else None
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Change the weights in place, after the optimizer's step."""
+        for penalty, weights in self._weights:
+            for weight in weights:
+                penalty.bound(weight)
