@@ -113,7 +113,7 @@ def test_a_key_press_interrupts(zygote: Zygote, arrays: Path, tmp_path: Path) ->
 
 def test_elsewhere_there_are_plain_lines(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 2})
-    plain = "import dltrain.console as c; c.PLAIN_SECONDS = 0.4\n" + SLOW.format(0.1)
+    plain = "import dltrain.console as c; c.PLAIN_SECONDS = 0\n" + SLOW.format(0.1)
     child = zygote.start("fit", experiment, "--runs", tmp_path / "runs", output=tmp_path / "output", setup=plain)
     assert child.wait() == 0
     assert "\x1b" not in child.text and "\r" not in child.text
