@@ -29,69 +29,28 @@ def table(library: str) -> Mapping[str, tuple[str, ...]]:
     return {name: tuple(tags) for name, *tags in rows}
 
 
-class TorchvisionModel(Model):
-    """A classification network of torchvision, as published there, without auxiliary heads."""
+class LibraryModel(Model):
+    """A network of torchvision or timm, by its own name or by one of ours."""
 
-    source = "https://docs.pytorch.org/vision/stable/models.html"
     name: str
     pretrained: bool = False
-    """Start from torchvision's best ImageNet weights, with a new last layer."""
+    """Start from the library's ImageNet weights, with a new last layer."""
     dropout: Fraction | None = None
     """Share of units zeroed in training, or null for the network's own."""
     drop_path: Fraction | None = None
     """Probability of skipping the last residual block, growing from 0 at the first; null for the network's own."""
 
-    @classmethod
-    def names(cls) -> Iterable[str]:
-        return (f"torchvision/{name}" for name in table("torchvision"))
+    def library_name(self) -> str:
+        """The network as `library/name`, where a tag of weights may end the name."""
+        return self.name
 
     @model_validator(mode="after")
-    def _has_weights(self) -> TorchvisionModel:
-        tags = table("torchvision").get(self.name.removeprefix("torchvision/"))
-        if tags is None:
-            raise reject("name", f"torchvision has no model `{self.name}`")
-        if self.pretrained and not tags:
-            raise reject("pretrained", f"there are no pretrained weights of `{self.name}`")
-        return self
-
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        from dltrain.models.networks import from_torchvision
-
-        name = self.name.removeprefix("torchvision/")
-        return from_torchvision.build(
-            name, shape, classes, self.pretrained, self.dropout, self.drop_path, label=self.name
-        )
-
-    def preprocessing(self) -> Preprocessing | None:
-        from dltrain.models.networks import from_torchvision
-
-        return from_torchvision.preprocessing(self.name.removeprefix("torchvision/")) if self.pretrained else None
-
-
-class TimmModel(Model):
-    """A network of timm; `timm/resnet50.a1_in1k` names one of its sets of pretrained weights."""
-
-    source = "https://huggingface.co/docs/timm"
-    name: str
-    pretrained: bool = False
-    """Start from the weights that the name's tag says (timm's default without one), with a new last layer."""
-    dropout: Fraction | None = None
-    """Share of the last layer's inputs zeroed in training, or null for the network's own."""
-    drop_path: Fraction | None = None
-    """Probability of skipping the last residual block, growing from 0 at the first; null for the network's own."""
-
-    @classmethod
-    def names(cls) -> Iterable[str]:
-        for name, tags in table("timm").items():
-            yield f"timm/{name}"
-            yield from (f"timm/{name}.{tag}" for tag in tags)
-
-    @model_validator(mode="after")
-    def _has_weights(self) -> TimmModel:
-        name, _, tag = self.name.removeprefix("timm/").partition(".")
-        tags = table("timm").get(name)
+    def _has_weights(self) -> LibraryModel:
+        library, _, full = self.library_name().partition("/")
+        name, _, tag = full.partition(".")
+        tags = table(library).get(name)
         if tags is None or (tag and tag not in tags):
-            raise reject("name", f"timm has no model `{self.name}`")
+            raise reject("name", f"{library} has no model `{self.name}`")
         if self.pretrained and not tags:
             raise reject("pretrained", f"there are no pretrained weights of `{self.name}`")
         if tag and not self.pretrained:
@@ -99,12 +58,46 @@ class TimmModel(Model):
         return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        from dltrain.models.networks import from_timm
-
-        name = self.name.removeprefix("timm/")
-        return from_timm.build(name, shape, classes, self.pretrained, self.dropout, self.drop_path)
+        library, _, name = self.library_name().partition("/")
+        if library == "torchvision":
+            from dltrain.models.networks.from_torchvision import build
+        else:
+            from dltrain.models.networks.from_timm import build
+        return build(name, shape, classes, self.pretrained, self.dropout, self.drop_path, label=self.name)
 
     def preprocessing(self) -> Preprocessing | None:
-        from dltrain.models.networks import from_timm
+        if not self.pretrained:
+            return None
+        library, _, name = self.library_name().partition("/")
+        if library == "torchvision":
+            from dltrain.models.networks.from_torchvision import preprocessing
+        else:
+            from dltrain.models.networks.from_timm import preprocessing
+        return preprocessing(name)
 
-        return from_timm.preprocessing(self.name.removeprefix("timm/")) if self.pretrained else None
+
+class TorchvisionModel(LibraryModel):
+    """A classification network of torchvision, as published there, without auxiliary heads."""
+
+    source = "https://docs.pytorch.org/vision/stable/models.html"
+    name: str
+
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        return (f"torchvision/{name}" for name in table("torchvision"))
+
+
+class TimmModel(LibraryModel):
+    """A network of timm; `timm/resnet50.a1_in1k` names one of its sets of pretrained weights.
+
+    Pretrained without a tag means timm's default set.
+    """
+
+    source = "https://huggingface.co/docs/timm"
+    name: str
+
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        for name, tags in table("timm").items():
+            yield f"timm/{name}"
+            yield from (f"timm/{name}.{tag}" for tag in tags)

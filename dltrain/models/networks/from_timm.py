@@ -27,6 +27,7 @@ def build(
     pretrained: bool = False,
     dropout: float | None = None,
     drop_path: float | None = None,
+    label: str = "",
 ) -> nn.Module:
     """The network `name` (with a tag, when pretrained): (B, C, H, W) -> (B, K).
 
@@ -35,7 +36,7 @@ def build(
     classes is that of the weights. Raises ConfigError when the network takes no such images or options,
     or a download fails.
     """
-    label = f"timm/{name}"
+    label = label or f"timm/{name}"
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         message = f"timm {timm.__version__}, which is installed here, has no model `{architecture}`"

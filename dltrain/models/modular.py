@@ -1,0 +1,61 @@
+"""GoogLeNet and ShuffleNet v1: networks of repeated modules with branches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from dltrain.config import Fraction
+from dltrain.data.base import ImageShape
+from dltrain.layers.norms import Norm
+from dltrain.models.native import NativeModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dltrain.models.networks.parts import Parts
+
+_SHUFFLE_WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+"""Maps of the first stage, by the number of groups."""
+
+
+class GoogLeNet(NativeModel):
+    """Nine inception modules with true 5x5 convolutions and two local response norms; winner of ILSVRC 2014.
+
+    `norm` (`batch_norm`, as in Inception-BN) takes the place of the local response norms and follows every
+    convolution. Without the auxiliary heads. Made for 224 pixels; smaller images are halved five times too.
+    """
+
+    source = "https://arxiv.org/abs/1409.4842"
+    parameters = {
+        ("googlenet", "3x224x224", 1000): 6_998_552,
+        ("googlenet", "3x224x224", 10): 5_983_802,
+        ("googlenet", "3x64x64", 10): 5_983_802,
+    }
+    published_norm: ClassVar[Norm | None] = None
+    name: Literal["googlenet"] = "googlenet"
+    dropout: Fraction = 0.4
+    """Share of the last layer's inputs zeroed in training."""
+
+    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+        from dltrain.models.networks.modular import googlenet
+
+        return googlenet(shape.channels, classes, parts, self.dropout)
+
+
+class ShuffleNetV1(NativeModel):
+    """Units of grouped 1x1 convolutions, a shuffle of the channels, and a 3x3 convolution of each map."""
+
+    source = "https://arxiv.org/abs/1707.01083"
+    parameters = {
+        ("shufflenet_v1", "3x224x224", 1000): 1_865_728,
+        ("shufflenet_v1", "3x224x224", 10): 914_338,
+        ("shufflenet_v1", "3x64x64", 10): 914_338,
+    }
+    name: Literal["shufflenet_v1"] = "shufflenet_v1"
+    groups: Literal[1, 2, 3, 4, 8] = 3
+    """Groups of the 1x1 convolutions; the paper gives more groups more maps, so that the cost stays the same."""
+
+    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+        from dltrain.models.networks.modular import shufflenet_v1
+
+        return shufflenet_v1(_SHUFFLE_WIDTHS[self.groups], self.groups, shape.channels, classes, parts)

@@ -1,0 +1,37 @@
+"""What the networks have in common that are written here: layers to exchange, and a check of the image size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dltrain.data.base import ImageShape
+from dltrain.layers.activations import Activation, ReLU
+from dltrain.layers.norms import BatchNorm, Norm
+from dltrain.models.base import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dltrain.models.networks.parts import Parts
+
+
+class NativeModel(Model):
+    """A network whose activation and norm can be set, with those of the paper where they are null."""
+
+    published_norm: ClassVar[Norm | None] = BatchNorm()
+    activation: Activation | None = None
+    """The function between the layers, or null for ReLU as published."""
+    norm: Norm | None = None
+    """The normalisation, or null as published."""
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        from dltrain.models.networks.fitting import fit
+        from dltrain.models.networks.parts import Parts
+
+        activation, norm = self.activation or ReLU(), self.norm or self.published_norm
+        parts = Parts(activation.build, norm.build if norm else None, shifts=norm is not None and norm.shifts)
+        return fit(self.name, shape, lambda shape: self.network(shape, classes, parts), fixed=False)
+
+    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+        """The network, made of `parts`. Raises ValueError when nothing of the image is left to classify."""
+        raise NotImplementedError

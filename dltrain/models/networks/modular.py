@@ -1,0 +1,102 @@
+"""GoogLeNet and ShuffleNet v1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.models.networks.parts import Parts, he_initialize, head
+
+_INCEPTIONS = (
+    (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), None,
+    (192, 96, 208, 16, 48, 64), (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64),
+    (112, 144, 288, 32, 64, 64), (256, 160, 320, 32, 128, 128), None,
+    (256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128),
+)  # fmt: skip
+"""Channels of 1x1; 3x3 reduced, 3x3; 5x5 reduced, 5x5; pool. None is a pool with stride 2."""
+
+
+class Inception(nn.Module):
+    """Four branches side by side, of 1x1, 1x1-3x3, 1x1-5x5 and pool-1x1: (B, C, H, W) -> (B, sum of branches, H, W)."""
+
+    def __init__(self, channels: int, widths: tuple[int, int, int, int, int, int], parts: Parts) -> None:
+        super().__init__()
+        one, three_reduced, three, five_reduced, five, pool = widths
+        self.branch1 = nn.Sequential(*parts.convolution(channels, one, 1))
+        self.branch3 = nn.Sequential(
+            *parts.convolution(channels, three_reduced, 1), *parts.convolution(three_reduced, three, 3, padding=1)
+        )
+        self.branch5 = nn.Sequential(
+            *parts.convolution(channels, five_reduced, 1), *parts.convolution(five_reduced, five, 5, padding=2)
+        )
+        self.branch_pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), *parts.convolution(channels, pool, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat(
+            [self.branch1(images), self.branch3(images), self.branch5(images), self.branch_pool(images)], 1
+        )
+
+
+def googlenet(channels: int, classes: int, parts: Parts, dropout: float) -> nn.Module:
+    """(B, C, H, W) -> (B, K): 224 pixels become 112, 56, 28, 14 and 7. Without a norm in `parts` there are two local
+    response norms, as published. He initialisation (fan in).
+    """
+
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+    def response_norm() -> list[nn.Module]:
+        return [] if parts.make_norm else [nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)]
+
+    layers = [
+        *(*parts.convolution(channels, 64, 7, 2, 3), pool(), *response_norm()),
+        *parts.convolution(64, 64, 1),
+        *(*parts.convolution(64, 192, 3, padding=1), *response_norm(), pool()),
+    ]
+    width = 192
+    for widths in _INCEPTIONS:
+        layers.append(Inception(width, widths, parts) if widths else pool())
+        width = widths[0] + widths[2] + widths[4] + widths[5] if widths else width
+    return he_initialize(nn.Sequential(*layers, *head(width, classes, dropout)), "fan_in")
+
+
+class ShuffleUnit(nn.Module):
+    """1x1 grouped convolution to a quarter of the maps, channel shuffle, 3x3 of each map, 1x1 grouped convolution.
+
+    images (B, C_in, H, W) -> (B, C_out, H / stride, W / stride). Stride 1 adds its input, stride 2
+    concatenates the 3x3 average pool of its input. `first` groups the first 1x1 convolution.
+    """
+
+    def __init__(self, channels: int, out: int, stride: int, groups: int, first: int, parts: Parts) -> None:
+        super().__init__()
+        self.stride = stride
+        inner, new = out // 4, out - channels if stride == 2 else out
+        layers = [nn.Conv2d(channels, inner, 1, groups=first, bias=False), parts.norm(inner), parts.activation(inner)]
+        if groups > 1:
+            layers.append(nn.ChannelShuffle(groups))
+        layers += [nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), parts.norm(inner)]
+        layers += [nn.Conv2d(inner, new, 1, groups=groups, bias=False), parts.norm(new)]
+        self.residual = nn.Sequential(*layers)
+        self.shortcut = nn.AvgPool2d(3, 2, 1) if stride == 2 else nn.Identity()
+        self.activation = parts.activation(out)
+
+    def forward(self, images: Tensor) -> Tensor:
+        residual, shortcut = self.residual(images), self.shortcut(images)
+        joined = torch.cat([shortcut, residual], 1) if self.stride == 2 else shortcut + residual
+        out: Tensor = self.activation(joined)
+        return out
+
+
+def shufflenet_v1(width: int, groups: int, channels: int, classes: int, parts: Parts) -> nn.Module:
+    """(B, C, H, W) -> (B, K): stages of 4, 8 and 4 units of `width`, twice and four times as many maps; the very first
+    1x1 convolution has no groups. He initialisation (fan out).
+    """
+    layers = [nn.Conv2d(channels, 24, 3, 2, 1, bias=False), parts.norm(24), parts.activation(24)]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    before = 24
+    for stage, units in enumerate((4, 8, 4)):
+        for unit in range(units):
+            first, stride = 1 if before == 24 else groups, 1 if unit else 2
+            layers.append(ShuffleUnit(before, width * 2**stage, stride, groups, first, parts))
+            before = width * 2**stage
+    return he_initialize(nn.Sequential(*layers, *head(before, classes)))
