@@ -26,7 +26,10 @@ def explain(error: Exception, run: Run, trainer: Trainer, experiment: Experiment
         return "\n".join([*(diagnostic.render() for diagnostic in error.diagnostics), kept, *_resuming(run)])
     if isinstance(error, OSError):
         return "\n".join([str(unwritable(error, run.path)), kept, *_resuming(run)])
-    reason = f"training failed: {type(error).__name__}: {error}\nthe traceback is in {run.path / 'log.txt'}"
+    first = (str(error).strip().splitlines() or [""])[0]
+    reason = f"training failed: {type(error).__name__}: {first}\nthe traceback is in {run.path / 'log.txt'}"
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return "\n".join([reason, kept, *_advice_on_compiler(again)])
     return "\n".join([reason, kept, *_resuming(run)])
 
 
@@ -63,6 +66,17 @@ def _advice_on_divergence(run: Run, experiment: Experiment, again: str) -> list[
     if run.last.exists():
         lines.append(f"each can start from that checkpoint's weights: initialize_from={shlex.quote(str(run.last))}")
     return lines
+
+
+def _advice_on_compiler(again: str) -> list[str]:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return [
+        "torch.compile failed; its cache may hold a file that a killed process left half-written:",
+        f"  rm -r {shlex.quote(cache_dir())}",
+        "or train without it:",
+        f"{again} training.compile=false",
+    ]
 
 
 def _advice_on_memory(experiment: Experiment, trainer: Trainer, again: str) -> list[str]:

@@ -217,3 +217,19 @@ def test_yaml_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     run.write_json("result.json", {"a": float("inf"), "b": [float("nan"), 1.0]})
     assert yaml.safe_load((tmp_path / "run" / "result.json").read_text()) == {"a": None, "b": [None, 1.0]}
     run.close()
+
+
+def test_a_failing_compiler_says_how_to_go_on_without_it(
+    arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torch._dynamo.exc import InternalTorchDynamoError
+
+    def fail(*_: object) -> None:
+        raise InternalTorchDynamoError("file too short")
+
+    monkeypatch.setattr("dltrain.trainer.Trainer._train_step", fail)
+    code, run = train(arrays, tmp_path)
+    shown = capsys.readouterr().err
+    assert code == 1
+    assert "its cache may hold a file that a killed process left half-written" in shown
+    assert f"dltrain fit {run.path / 'experiment.yaml'} training.compile=false" in shown
