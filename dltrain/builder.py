@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dltrain.config import ConfigError
 from dltrain.data.augmentation_base import AugmentationContext
 from dltrain.data.base import FileSource, ImageShape, Source, Splits, mix
-from dltrain.data.loaders import choose_loader, choose_workers, make_loader
+from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.scaling import pixel_covariance
 from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
@@ -55,7 +55,6 @@ def build(
         raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
 
     model, multiply_adds = _network(experiment, shape, classes, fresh=state is None)
-    notes = [] if state is not None else initialize(experiment, model)
     steps_per_epoch = -(-examples // batch_size)
     if training.limit_batches is not None:
         steps_per_epoch = min(steps_per_epoch, training.limit_batches)
@@ -90,6 +89,11 @@ def build(
         validation = loader(splits.validation, preprocessing.evaluation) if splits.validation is not None else None
     if train.does_moves:
         pipeline.leave_out_first_moves()
+    notes: list[str] = []
+    if state is None:
+        with _at(experiment, "model.initialization"):
+            _start_weights(experiment, model, train, pipeline)
+        notes = initialize(experiment, model)
     dtype = getattr(torch, decisions["precision"].value)
     parts = Parts(
         model=model,
@@ -153,6 +157,19 @@ def _network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: 
     with _at(experiment, "model"):
         model = section.build(shape, classes)
     return model, count_multiply_adds(model, shape)
+
+
+def _start_weights(experiment: Experiment, model: nn.Module, train: Loader, pipeline: Pipeline) -> None:
+    """Overwrite the network's own start by `model.initialization`, which may look at the first training batch."""
+    initialization = experiment.model.initialization
+    if initialization is None:
+        return
+    images = None
+    if initialization.needs_images:
+        batches = train.batches(0)
+        images, _ = pipeline.train(next(batches), 0)
+        batches.close()
+    initialization.apply(model, experiment.seed, images)
 
 
 def without_pretrained(model: Model) -> Model:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from dltrain.config import Choice
+from pydantic import model_validator
+
+from dltrain.config import Choice, reject
 from dltrain.data.base import ImageShape, Interpolation
+from dltrain.layers.initializations import Initialization
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +34,17 @@ class Model(Choice):
     """
 
     kind: ClassVar[str] = "models"
+
+    name: str
+    initialization: Initialization | None = None
+    """What the weights of linear layers and convolutions start from, instead of the network's own start."""
     parameters: ClassVar[dict[tuple[str, str, int], int]] = {}
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Model:
+        if self.initialization is not None and getattr(self, "pretrained", False):
+            raise reject("initialization", "`initialization` would overwrite the pretrained weights")
+        return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         """The network with random (or pretrained) weights. Raises ConfigError when it cannot take `shape`."""

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from dltrain.config import reject
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import Activation, ReLU
+from dltrain.layers.attention import Attention
 from dltrain.layers.norms import BatchNorm, Norm
 from dltrain.models.base import Model, Preprocessing
 
@@ -74,10 +75,15 @@ class CifarResNet(Model):
     """The function after each norm, or null for ReLU."""
     norm: Norm | None = None
     """The normalisation after each convolution, or null for batch_norm."""
+    attention: Attention | None = None
+    """A gate on each residual branch, before the addition; null for none."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         from dltrain.models.networks.cifar_resnet import cifar_resnet
 
         activation, norm = self.activation or ReLU(), self.norm or BatchNorm()
         depth = int(self.name.removeprefix("resnet"))
-        return cifar_resnet(depth, shape.channels, classes, activation.build, norm.build)
+        layers = [activation.build, norm.build]
+        if self.attention is not None:
+            layers.append(self.attention.build)
+        return cifar_resnet(depth, shape.channels, classes, *layers)

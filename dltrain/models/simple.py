@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from dltrain.config import Fraction, PositiveInt, reject
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import Activation, ReLU
+from dltrain.layers.attention import Attention
 from dltrain.layers.norms import BatchNorm, Norm
 from dltrain.models.base import Model
 
@@ -73,6 +74,8 @@ class ConvNet(Model):
     """Normalisation after each convolution, or null for none."""
     activation: Activation = ReLU()
     """The function after each normalisation."""
+    attention: Attention | None = None
+    """A gate after the convolutions of each stage, before its pool; null for none."""
     pooling: Literal["max", "average"] = "max"
     """What a pool takes of its 2x2 values."""
     dropout: Fraction = 0.0

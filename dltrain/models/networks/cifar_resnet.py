@@ -12,13 +12,13 @@ Layer = Callable[[int], nn.Module]
 
 
 class BasicBlock(nn.Module):
-    """act(F(x) + shortcut(x)), where F is two 3x3 convolutions with norms.
+    """act(F(x) + shortcut(x)), where F is two 3x3 convolutions with norms, then the attention.
 
     images (B, C_in, H, W) -> (B, C_out, H / stride, W / stride). The shortcut has no parameters (option
     A): every `stride`-th pixel, and zeros for the channels that are new.
     """
 
-    def __init__(self, channels: int, out: int, stride: int, activation: Layer, norm: Layer) -> None:
+    def __init__(self, channels: int, out: int, stride: int, activation: Layer, norm: Layer, attention: Layer) -> None:
         super().__init__()
         self.stride, self.new_channels = stride, out - channels
         self.convolution1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
@@ -26,6 +26,7 @@ class BasicBlock(nn.Module):
         self.activation1 = activation(out)
         self.convolution2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.norm2 = norm(out)
+        self.attention = attention(out)
         self.activation2 = activation(out)
 
     def shortcut(self, images: Tensor) -> Tensor:
@@ -36,12 +37,14 @@ class BasicBlock(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         residual = self.activation1(self.norm1(self.convolution1(images)))
-        residual = self.norm2(self.convolution2(residual))
+        residual = self.attention(self.norm2(self.convolution2(residual)))
         out: Tensor = self.activation2(residual + self.shortcut(images))
         return out
 
 
-def cifar_resnet(depth: int, channels: int, classes: int, activation: Layer, norm: Layer) -> nn.Module:
+def cifar_resnet(
+    depth: int, channels: int, classes: int, activation: Layer, norm: Layer, attention: Layer = lambda _: nn.Identity()
+) -> nn.Module:
     """(B, C, H, W) -> (B, K): 6 n + 2 layers in stages of 16, 32 and 64 channels; He initialisation (fan out)."""
     blocks = (depth - 2) // 6
     stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
@@ -50,7 +53,7 @@ def cifar_resnet(depth: int, channels: int, classes: int, activation: Layer, nor
     for out in (16, 32, 64):
         for block in range(blocks):
             stride = 2 if out > 16 and block == 0 else 1
-            layers.append(BasicBlock(width, out, stride, activation, norm))
+            layers.append(BasicBlock(width, out, stride, activation, norm, attention))
             width = out
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
     for module in network.modules():
