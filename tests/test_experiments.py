@@ -11,7 +11,7 @@ from PIL import Image
 
 from dltrain import EpochReport, Experiment, build
 
-EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("**/*.yaml"))
 STAND_INS = {
     "mnist": "{name: synthetic, examples: 120, shape: [1, 28, 28]}",
     "fashion_mnist": "{name: synthetic, examples: 120, shape: [1, 28, 28]}",
