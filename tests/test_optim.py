@@ -19,7 +19,7 @@ from dltrain.optim.groups import parameter_groups
 from dltrain.optim.optimizers import form, kernels, set_momentum
 
 CPU = torch.device("cpu")
-NAMES = Optimizer.all_names()
+NAMES = [name for name in Optimizer.all_names() if "/" not in name]
 
 
 def parse(name: str, **options: Any) -> Optimizer:

@@ -3,6 +3,7 @@
 from dltrain.optim.adaptive import AdaDelta, Adafactor, AdaMax, NAdam, RAdam
 from dltrain.optim.averages import EMA, SWA
 from dltrain.optim.base import Average, Group, LearningRate, Momentum, Optimizer, Schedule, Warmup
+from dltrain.optim.libraries import LibraryOptimizer
 from dltrain.optim.matrices import Muon
 from dltrain.optim.open_schedules import WSD, CosineRestarts, InverseSqrt
 from dltrain.optim.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop
@@ -30,7 +31,7 @@ __all__ = [
     "Exponential",
     "Group",
     "InverseSqrt",
-    "LearningRate",
+    "LearningRate", "LibraryOptimizer",
     "Linear",
     "MaxNorm",
     "Momentum",

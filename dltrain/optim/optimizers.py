@@ -45,9 +45,9 @@ def ready(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         for group in loaded.param_groups:
             group.update(own)
         for parameter, state in loaded.state.items():
-            for key, value in state.items():
+            for key, value in state.items() if isinstance(state, dict) else ():  # libraries keep numbers there too
                 shape, stride = getattr(value, "shape", None), getattr(value, "stride", None)
-                if stride is not None and shape == parameter.shape and stride() != parameter.stride():
+                if stride is not None and shape == getattr(parameter, "shape", None) and stride() != parameter.stride():
                     state[key] = parameter.detach().clone().copy_(value)
 
     optimizer.register_load_state_dict_post_hook(settle)

@@ -1,0 +1,137 @@
+"""The optimizers of pytorch_optimizer: the contract over all that the table keeps, and the table itself."""
+
+from __future__ import annotations
+
+import io
+import runpy
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+from training import arrays_experiment, assert_same_state, built, trained
+
+from dltrain import Experiment
+from dltrain.config import ConfigError
+from dltrain.optim import Optimizer
+from dltrain.optim.groups import parameter_groups
+from dltrain.optim.libraries import PREFIX, table
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "refresh_optimizer_table.py"
+NAMES = list(table()["optimizers"])
+
+
+def parse(name: str, **options: Any) -> Optimizer:
+    section = Optimizer.parse({"name": PREFIX + name, **options})
+    assert isinstance(section, Optimizer)
+    return section
+
+
+def build(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    return section.build(parameter_groups(model, section), torch.device("cpu"))
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> float:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 6, generator=draw)
+    y = (x.sum(1) > 0).long()
+    for step in steps:
+        torch.manual_seed(step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return float(nn.functional.cross_entropy(model(x), y).detach())
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore")
+def test_contract(name: str) -> None:
+    decay = {"weight_decay": 1e-4, "no_decay": ["bias"]} if table()["optimizers"][name]["decays"] else {}
+    best = 1.0
+    for lr in (1e-2, 1e-1, 1e-3, 1.0):
+        model = network()
+        optimizer = build(parse(name, lr=lr, **decay), model)
+        before = train(model, optimizer, range(0))
+        if (best := min(best, train(model, optimizer, range(40)) / before)) < 0.95:
+            break
+    assert best < 0.95
+    model = network()
+    section = parse(name, lr=1e-2, **decay)
+    optimizer = build(section, model)
+    train(model, optimizer, range(5))
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    train(model, optimizer, range(5, 10))
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    again = network()
+    again.load_state_dict(state["model"])
+    continued = build(section, again)
+    continued.load_state_dict(state["optimizer"])
+    train(again, continued, range(5, 10))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_the_table_is_that_of_the_installed_library() -> None:
+    if version("pytorch_optimizer") != table()["version"]:
+        pytest.skip(f"the table is of pytorch_optimizer {table()['version']}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = runpy.run_path(str(SCRIPT))
+    assert set(script["OPTIMIZERS"]) == set(NAMES) | set(table()["left_out"])
+    assert all(table()["left_out"].values())
+    for name in NAMES:
+        assert table()["optimizers"][name]["arguments"] == script["arguments"](script["OPTIMIZERS"][name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arguments": {"betos": [0.9, 0.99]}}, "has no argument `betos`; did you mean `betas`"),
+        ({"arguments": {"betas": 0.9}}, "`betas` must be like its default"),
+        ({"arguments": {"fixed_decay": 1}}, "must be like its default, false, not 1"),
+        ({"betas": [0.9, 0.99]}, "betas"),
+    ],
+)
+def test_mistakes_are_found_without_the_library(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        parse("lion", lr=1e-3, **options)
+
+
+def test_more_mistakes() -> None:
+    with pytest.raises(ValidationError, match="has no weight decay"):
+        parse("sm3", lr=0.1, weight_decay=0.1)
+    with pytest.raises(ConfigError, match="refuses its arguments"):
+        build(parse("lion", lr=1e-3, arguments={"betas": [0.9, 1.5]}), network())
+
+
+def test_lion_moves_every_weight_by_lr() -> None:
+    model = network()
+    before = model[0].weight.detach().clone()
+    optimizer = build(parse("lion", lr=0.01, arguments={"betas": [0.8, 0.9]}), model)
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close((model[0].weight - before).abs(), torch.full_like(before, 0.01))
+
+
+def test_a_training_with_one_continues_exactly(arrays: Path) -> None:
+    optimizer = {"name": "pytorch_optimizer/adabelief", "lr": 0.01, "weight_decay": 0.01, "no_decay": ["norm"],
+                 "groups": [{"match": "*.bias", "lr_scale": 0.5}]}  # fmt: skip
+    experiment = arrays_experiment(arrays, optimizer=optimizer, training__epochs=2)
+    state = trained(experiment, until=3).state_dict()
+    again = built(experiment)
+    again.load_state_dict(state)
+    list(again.run())
+    assert_same_state(again.state_dict(), trained(experiment).state_dict())
+    assert Experiment.parse(experiment.dump()) == experiment
