@@ -25,8 +25,9 @@ def test_clean(command: list[str]) -> None:
 
 
 def test_no_machine_path_and_no_registry_in_tracked_files() -> None:
-    pattern = r"/(work|root|home/[a-z]+)/|pypi\.org|pythonhosted"
-    command = ["git", "grep", "-nIE", pattern, "--", ".", ":!tests/test_quality.py"]
+    hosts = ["py" + r"pi\.org", "python" + "hosted"]  # in halves: this file is searched too
+    pattern = "|".join([r"/(work|root|home/[a-z]+)/", *hosts])
+    command = ["git", "grep", "-nIE", pattern, "--", "."]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode == 128:
         pytest.skip("not a git checkout")
