@@ -88,10 +88,11 @@ def test_images_that_are_too_small_are_refused_with_a_size_that_works() -> None:
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("torchvision/resnet18", "dropout"), ("torchvision/resnet18", "drop_path"), ("timm/vgg11", "drop_path")],
+    [("torchvision/squeezenet1_1", "drop_connect"), ("torchvision/vgg11", "drop_path"), ("timm/vgg11", "norm")],
 )
 def test_an_option_that_the_network_lacks_is_an_error(name: str, option: str) -> None:
-    assert f"model `{name}` takes no `{option}`" in message({"name": name, option: 0.1}, "3x64x64")
+    value: Any = "group_norm" if option == "norm" else 0.1
+    assert f"model `{name}` takes no `{option}`" in message({"name": name, option: value}, "3x64x64")
 
 
 @pytest.fixture

@@ -34,8 +34,9 @@ def test_attention_stands_on_every_residual_branch() -> None:
     model = Experiment.parse(TEXT % "{name: resnet20, attention: squeeze_excitation}").model
     plain = Experiment.parse(TEXT % "resnet20").model
     shape = ImageShape(3, 16, 16)
-    gates = model.build(shape, 3).state_dict().keys() - plain.build(shape, 3).state_dict().keys()
-    assert {name.split(".attention.")[0] for name in gates} == {str(index) for index in range(3, 12)}
+    gates = {name for name in model.build(shape, 3).state_dict() if ".extra." in name}
+    assert {name.split(".extra.")[0] for name in gates} == {f"{index}.norm2" for index in range(3, 12)}
+    assert len(plain.build(shape, 3).state_dict()) + len(gates) == len(model.build(shape, 3).state_dict())
 
 
 @pytest.mark.parametrize("initialization", Initialization.all_names())

@@ -1,7 +1,16 @@
 """Parts of networks: activations, norms, attention, initial weights, as kinds. Importing this completes their
 catalogues."""
 
-from dltrain.layers import activations, attention, batch_norms, filter_response, initializations, norms, squashing
+from dltrain.layers import (
+    activations,
+    attention,
+    batch_norms,
+    filter_response,
+    initializations,
+    norms,
+    squashing,
+    weight_norms,
+)
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.initializations import Initialization
@@ -9,5 +18,5 @@ from dltrain.layers.norms import Norm
 
 __all__ = [
     "Activation", "Attention", "Initialization", "Norm", "activations", "attention", "batch_norms", "filter_response",
-    "initializations", "norms", "squashing",
+    "initializations", "norms", "squashing", "weight_norms",
 ]  # fmt: skip

@@ -24,6 +24,8 @@ class Activation(Choice):
 
     kind: ClassVar[str] = "activations"
     fact: ClassVar[dict[float, float]] = {}
+    needs_maps: ClassVar[bool] = False
+    """Whether it takes maps (B, C, H, W) only."""
 
     def build(self, channels: int) -> nn.Module:
         """The layer for inputs with `channels` channels (dimension 1); one layer per place of use."""

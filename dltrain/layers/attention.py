@@ -27,6 +27,9 @@ class Attention(Choice):
     at_zero: ClassVar[float | None] = None
     bound: ClassVar[float | None] = None
     blind: ClassVar[bool | None] = None
+    position: Literal["branch", "pre", "post"] = "branch"
+    """Where the block is in a residual block: `branch`, at the end of the branch, before the addition, as published;
+    `pre`, before the residual block; `post`, after it."""
 
     def build(self, channels: int) -> nn.Module:
         """The block for maps with `channels` channels; one block per place of use."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -30,3 +32,25 @@ class OnVectors(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         out: Tensor = self.inner(vectors[:, :, None, None])
         return out[:, :, 0, 0]
+
+
+class Followed(nn.Module):
+    """A module and what follows it: extra(inner(...))."""
+
+    def __init__(self, inner: nn.Module, extra: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.extra = inner, extra
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.extra(self.inner(*inputs, **options))
+
+
+class Preceded(nn.Module):
+    """A module and what comes before it: inner(extra(...))."""
+
+    def __init__(self, extra: nn.Module, inner: nn.Module) -> None:
+        super().__init__()
+        self.extra, self.inner = extra, inner
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.inner(self.extra(inputs))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.data.base import ImageShape
-from dltrain.layers.activations import Activation, ReLU
+from dltrain.layers.activations import Activation
+from dltrain.layers.norms import Norm
 from dltrain.layers.squashing import Sigmoid
-from dltrain.models.base import Model
+from dltrain.models.native import NativeModel
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from dltrain.models.networks.parts import Parts
 
-class LeNet5(Model):
+
+class LeNet5(NativeModel):
     """Two 5x5 convolutions with sigmoid and average pooling, then layers of 120 and 84 units; Xavier initialisation.
 
     The paper of 1998 has scaled tanh, trainable subsampling and radial basis outputs instead.
@@ -25,17 +28,17 @@ class LeNet5(Model):
         ("lenet5", "1x32x32", 10): 61_706,
         ("lenet5", "3x32x32", 10): 62_006,
     }
+    published_activation: ClassVar[Activation] = Sigmoid()
+    published_norm: ClassVar[Norm | None] = None
     name: Literal["lenet5"] = "lenet5"
-    activation: Activation | None = None
-    """The function after each layer but the last, or null for the sigmoid."""
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
         from dltrain.models.networks.lenet import lenet5
 
-        return lenet5(self.name, shape, classes, self.activation or Sigmoid(), pooling="average", gain="xavier")
+        return lenet5(shape, classes, parts, pooling="average", gain="xavier")
 
 
-class LeNet5Modern(Model):
+class LeNet5Modern(NativeModel):
     """LeNet-5 with ReLU, max pooling and He initialisation."""
 
     source = "LeCun et al. 1998"
@@ -44,11 +47,10 @@ class LeNet5Modern(Model):
         ("lenet5_modern", "1x32x32", 10): 61_706,
         ("lenet5_modern", "3x32x32", 10): 62_006,
     }
+    published_norm: ClassVar[Norm | None] = None
     name: Literal["lenet5_modern"] = "lenet5_modern"
-    activation: Activation | None = None
-    """The function after each layer but the last, or null for ReLU."""
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
         from dltrain.models.networks.lenet import lenet5
 
-        return lenet5(self.name, shape, classes, self.activation or ReLU(), pooling="max", gain="he")
+        return lenet5(shape, classes, parts, pooling="max", gain="he")

@@ -7,15 +7,16 @@ experiment imports neither library.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from dltrain.config import Fraction, reject
+from dltrain.config import reject
 from dltrain.data.base import ImageShape
-from dltrain.models.base import Model, Preprocessing
+from dltrain.models.adaptable import Exchangeable
+from dltrain.models.base import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,16 +30,12 @@ def table(library: str) -> Mapping[str, tuple[str, ...]]:
     return {name: tuple(tags) for name, *tags in rows}
 
 
-class LibraryModel(Model):
+class LibraryModel(Exchangeable):
     """A network of torchvision or timm, by its own name or by one of ours."""
 
     name: str
     pretrained: bool = False
     """Start from the library's ImageNet weights, with a new last layer."""
-    dropout: Fraction | None = None
-    """Share of units zeroed in training, or null for the network's own."""
-    drop_path: Fraction | None = None
-    """Probability of skipping the last residual block, growing from 0 at the first; null for the network's own."""
 
     def library_name(self) -> str:
         """The network as `library/name`, where a tag of weights may end the name."""
@@ -55,15 +52,24 @@ class LibraryModel(Model):
             raise reject("pretrained", f"there are no pretrained weights of `{self.name}`")
         if tag and not self.pretrained:
             raise reject("name", f"`{tag}` names pretrained weights: set `pretrained: true`, or write `timm/{name}`")
+        if self.pretrained and self.stem == "small":
+            raise reject("stem", "pretrained weights have the large stem; use `stem: large`, or `pretrained: false`")
         return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        from dltrain.models.networks.wishes import Wishes
+
         library, _, name = self.library_name().partition("/")
         if library == "torchvision":
             from dltrain.models.networks.from_torchvision import build
         else:
             from dltrain.models.networks.from_timm import build
-        return build(name, shape, classes, self.pretrained, self.dropout, self.drop_path, label=self.name)
+        wishes = Wishes(
+            self.name, self.pretrained, self.dropout, self.drop_path, partial(self.fit_stem, shape=shape),
+            exchangeable=self.activation is not None,
+        )  # fmt: skip
+        network = build(name, shape, classes, wishes)
+        return self.adapted(network, shape)
 
     def preprocessing(self) -> Preprocessing | None:
         if not self.pretrained:

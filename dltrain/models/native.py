@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, ClassVar
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import Activation, ReLU
 from dltrain.layers.norms import BatchNorm, Norm
-from dltrain.models.base import Model
+from dltrain.models.adaptable import Adaptable
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from dltrain.models.adapt.changes import Adapter
     from dltrain.models.networks.parts import Parts
 
 
-class NativeModel(Model):
+class NativeModel(Adaptable):
     """A network whose activation and norm can be set, with those of the paper where they are null."""
 
+    published_activation: ClassVar[Activation] = ReLU()
     published_norm: ClassVar[Norm | None] = BatchNorm()
     activation: Activation | None = None
-    """The function between the layers, or null for ReLU as published."""
+    """The function between the layers, or null as published (ReLU, in most)."""
     norm: Norm | None = None
     """The normalisation, or null as published."""
 
@@ -28,9 +30,13 @@ class NativeModel(Model):
         from dltrain.models.networks.fitting import fit
         from dltrain.models.networks.parts import Parts
 
-        activation, norm = self.activation or ReLU(), self.norm or self.published_norm
+        activation, norm = self.activation or self.published_activation, self.norm or self.published_norm
         parts = Parts(activation.build, norm.build if norm else None, shifts=norm is not None and norm.shifts)
-        return fit(self.name, shape, lambda shape: self.network(shape, classes, parts), fixed=False)
+        network = fit(self.name, shape, lambda shape: self.network(shape, classes, parts), fixed=False)
+        return self.adapted(network, shape)
+
+    def exchange(self, adapter: Adapter) -> None:
+        adapter.built_with(self.activation, self.norm)
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
         """The network, made of `parts`. Raises ValueError when nothing of the image is left to classify."""

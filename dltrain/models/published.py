@@ -7,7 +7,7 @@ is the published one, torchvision where both are, but timm where only its form t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from dltrain.models.libraries import LibraryModel
 
@@ -19,6 +19,9 @@ class PublishedModel(LibraryModel):
 
     libraries: ClassVar[Mapping[str, str]] = {}
     """Our name -> the library's."""
+    stem: Literal["auto", "small", "large"] = "auto"
+    """`large`: as published; `small`: the first convolution becomes 3x3 with stride 1, and the pool after it is left
+    out; `auto`: small for images up to 64 pixels a side, where the network has such a stem."""
 
     @classmethod
     def names(cls) -> Iterable[str]:
@@ -35,6 +38,23 @@ def _imagenet(**counts: int) -> _Counts:
 
 def _torchvision(*names: str) -> dict[str, str]:
     return {name: f"torchvision/{name}" for name in names}
+
+
+class ResNet(PublishedModel):
+    """The residual networks for photos, in torchvision's form: the stride of a bottleneck is on its 3x3 convolution."""
+
+    source = "https://arxiv.org/abs/1512.03385"
+    libraries = _torchvision("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+    parameters = {
+        ("resnet18", "3x224x224", 1000): 11_689_512,
+        ("resnet18", "3x224x224", 10): 11_181_642,
+        ("resnet18", "3x32x32", 10): 11_173_962,
+        ("resnet34", "3x224x224", 10): 21_289_802,
+        ("resnet50", "3x224x224", 10): 23_528_522,
+        ("resnet101", "3x224x224", 10): 42_520_650,
+        ("resnet152", "3x224x224", 10): 58_164_298,
+    }
+    name: str
 
 
 class AlexNetOneTower(PublishedModel):

@@ -9,12 +9,14 @@ from pydantic import Field, model_validator
 from dltrain.config import Fraction, PositiveInt, reject
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import Activation, ReLU
-from dltrain.layers.attention import Attention
 from dltrain.layers.norms import BatchNorm, Norm
+from dltrain.models.adaptable import Adaptable
 from dltrain.models.base import Model
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from dltrain.models.adapt.changes import Adapter
 
 
 class SoftmaxRegression(Model):
@@ -29,7 +31,7 @@ class SoftmaxRegression(Model):
         return softmax_regression(shape, classes)
 
 
-class MLP(Model):
+class MLP(Adaptable):
     """Fully connected layers on the flattened pixels."""
 
     parameters = {("mlp", "1x28x28", 10): 203_530}
@@ -52,10 +54,14 @@ class MLP(Model):
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         from dltrain.models.networks.simple import mlp
 
-        return mlp(shape, classes, self.hidden, self.activation, self.norm, self.dropout)
+        network = mlp(shape, classes, self.hidden, self.activation, self.norm, self.dropout)
+        return self.adapted(network, shape)
+
+    def exchange(self, adapter: Adapter) -> None:
+        adapter.built_with(self.activation, self.norm)
 
 
-class ConvNet(Model):
+class ConvNet(Adaptable):
     """A plain convolutional network: per stage convolutions and a 2x2 pool, then the mean of each map and one affine
     layer.
 
@@ -74,8 +80,6 @@ class ConvNet(Model):
     """Normalisation after each convolution, or null for none."""
     activation: Activation = ReLU()
     """The function after each normalisation."""
-    attention: Attention | None = None
-    """A gate after the convolutions of each stage, before its pool; null for none."""
     pooling: Literal["max", "average"] = "max"
     """What a pool takes of its 2x2 values."""
     dropout: Fraction = 0.0
@@ -90,4 +94,7 @@ class ConvNet(Model):
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         from dltrain.models.networks.simple import convnet
 
-        return convnet(shape, classes, self)
+        return self.adapted(convnet(shape, classes, self), shape)
+
+    def exchange(self, adapter: Adapter) -> None:
+        adapter.built_with(self.activation, self.norm)

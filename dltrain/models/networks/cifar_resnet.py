@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Layer = Callable[[int], nn.Module]
-"""Makes the layer for a number of channels."""
+from dltrain.models.networks.parts import Parts
 
 
 class BasicBlock(nn.Module):
-    """act(F(x) + shortcut(x)), where F is two 3x3 convolutions with norms, then the attention.
+    """act(F(x) + shortcut(x)), where F is two 3x3 convolutions with norms.
 
     images (B, C_in, H, W) -> (B, C_out, H / stride, W / stride). The shortcut has no parameters (option
     A): every `stride`-th pixel, and zeros for the channels that are new.
     """
 
-    def __init__(self, channels: int, out: int, stride: int, activation: Layer, norm: Layer, attention: Layer) -> None:
+    def __init__(self, channels: int, out: int, stride: int, parts: Parts) -> None:
         super().__init__()
         self.stride, self.new_channels = stride, out - channels
         self.convolution1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-        self.norm1 = norm(out)
-        self.activation1 = activation(out)
+        self.norm1 = parts.norm(out)
+        self.activation1 = parts.activation(out)
         self.convolution2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.norm2 = norm(out)
-        self.attention = attention(out)
-        self.activation2 = activation(out)
+        self.norm2 = parts.norm(out)
+        self.activation2 = parts.activation(out)
 
     def shortcut(self, images: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
@@ -37,23 +33,21 @@ class BasicBlock(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         residual = self.activation1(self.norm1(self.convolution1(images)))
-        residual = self.attention(self.norm2(self.convolution2(residual)))
+        residual = self.norm2(self.convolution2(residual))
         out: Tensor = self.activation2(residual + self.shortcut(images))
         return out
 
 
-def cifar_resnet(
-    depth: int, channels: int, classes: int, activation: Layer, norm: Layer, attention: Layer = lambda _: nn.Identity()
-) -> nn.Module:
+def cifar_resnet(depth: int, channels: int, classes: int, parts: Parts) -> nn.Module:
     """(B, C, H, W) -> (B, K): 6 n + 2 layers in stages of 16, 32 and 64 channels; He initialisation (fan out)."""
     blocks = (depth - 2) // 6
     stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-    layers: list[nn.Module] = [stem, norm(16), activation(16)]
+    layers: list[nn.Module] = [stem, parts.norm(16), parts.activation(16)]
     width = 16
     for out in (16, 32, 64):
         for block in range(blocks):
             stride = 2 if out > 16 and block == 0 else 1
-            layers.append(BasicBlock(width, out, stride, activation, norm, attention))
+            layers.append(BasicBlock(width, out, stride, parts))
             width = out
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
     for module in network.modules():

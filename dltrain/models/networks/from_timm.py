@@ -15,56 +15,45 @@ from dltrain.data.base import ImageShape, Interpolation
 from dltrain.models.base import Preprocessing
 from dltrain.models.networks.downloads import downloading, require_host
 from dltrain.models.networks.fitting import fit
-
-_OPTIONS = {"drop_rate": "dropout", "drop_path_rate": "drop_path"}
-"""timm's argument -> our option."""
+from dltrain.models.networks.wishes import Wishes
 
 
-def build(
-    name: str,
-    shape: ImageShape,
-    classes: int,
-    pretrained: bool = False,
-    dropout: float | None = None,
-    drop_path: float | None = None,
-    label: str = "",
-) -> nn.Module:
+def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Module:
     """The network `name` (with a tag, when pretrained): (B, C, H, W) -> (B, K).
 
     timm adapts pretrained weights itself: the first layer is summed for one channel, else repeated and
     scaled by 3 / C; position embeddings are resized; the last layer starts random unless the number of
-    classes is that of the weights. Raises ConfigError when the network takes no such images or options,
-    or a download fails.
+    classes is that of the weights. Rates that the network has no place for are left out. Raises ConfigError
+    when the network takes no such images, or a download fails.
     """
-    label = label or f"timm/{name}"
+    label = wishes.label or f"timm/{name}"
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         message = f"timm {timm.__version__}, which is installed here, has no model `{architecture}`"
         raise ConfigError([Diagnostic(message, notes=("install a newer timm",))])
     config = _config(name)
     fixed = config.fixed_input_size
-    rates = {"drop_rate": dropout, "drop_path_rate": drop_path}
+    rates = {"drop_rate": wishes.dropout, "drop_path_rate": wishes.drop_path}
+    rates = {option: rate for option, rate in rates.items() if rate is not None}
 
     def arguments(shape: ImageShape) -> dict[str, Any]:
-        wanted: dict[str, Any] = {key: value for key, value in rates.items() if value is not None}
-        if fixed and (shape.height, shape.width) != tuple(config.input_size[1:]):
-            wanted["img_size"] = (shape.height, shape.width)
-        return {"num_classes": classes, "in_chans": shape.channels, **wanted}
+        other_size = fixed and (shape.height, shape.width) != tuple(config.input_size[1:])
+        size = {"img_size": (shape.height, shape.width)} if other_size else {}
+        return {"num_classes": classes, "in_chans": shape.channels, **size, **rates}
 
     def construct(shape: ImageShape) -> nn.Module:
-        try:
-            network: nn.Module = timm.create_model(architecture, **arguments(shape))
-        except TypeError as error:
-            option = next((ours for theirs, ours in _OPTIONS.items() if theirs in str(error)), None)
-            if option is None:
-                raise ValueError(str(error)) from error
-            raise _no_such_option(label, option) from error
-        return network
+        while True:
+            try:
+                network: nn.Module = timm.create_model(architecture, **arguments(shape))
+                return wishes.stem(network)
+            except TypeError as error:
+                option = next((option for option in rates if option in str(error)), None)
+                if option is None:
+                    raise ValueError(str(error)) from error
+                del rates[option]
 
     network = fit(label, shape, construct, fixed)
-    if drop_path and not any(getattr(module, "drop_prob", None) for module in network.modules()):
-        raise _no_such_option(label, "drop_path")
-    if pretrained:
+    if wishes.pretrained:
         with downloading(label, *_expected_file(config)):
             file = _cached_file(config)
             overlay = {"file": file} if file else None
@@ -107,7 +96,3 @@ def _cached_file(config: Any) -> str | None:
             return found
     require_host(constants.ENDPOINT)
     return None
-
-
-def _no_such_option(label: str, option: str) -> ConfigError:
-    return ConfigError([Diagnostic(f"model `{label}` takes no `{option}`: timm's network has none")])

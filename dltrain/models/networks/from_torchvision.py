@@ -18,30 +18,27 @@ from dltrain.data.base import ImageShape
 from dltrain.models.base import Preprocessing
 from dltrain.models.networks.downloads import downloading
 from dltrain.models.networks.fitting import fit
+from dltrain.models.networks.wishes import Wishes
 
 _SIZES = {"VisionTransformer": "image_size", "MaxVit": "input_size"}
 """Networks made for one image size, and the argument that says which."""
 
+_TIMM_FORMS = ("ResNet", "DenseNet", "Inception3")
+"""Networks that timm has with weights of the same names, and with one activation module for each place."""
 
-def build(
-    name: str,
-    shape: ImageShape,
-    classes: int,
-    pretrained: bool = False,
-    dropout: float | None = None,
-    drop_path: float | None = None,
-    label: str = "",
-) -> nn.Module:
+
+def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Module:
     """The network `name`: (B, C, H, W) -> (B, K), with auxiliary heads left out.
 
     The first convolution is made for the channels of `shape`. Pretrained, its weights over red, green and
     blue are summed for one channel (equal to the original on grey images), else repeated and scaled by
-    3 / C; the last layer starts random unless the number of classes is that of the weights.
-    Raises ConfigError when the network takes no such images or options, or a download fails.
+    3 / C; the last layer starts random unless the number of classes is that of the weights. Rates that the
+    network has no place for are left out.
+    Raises ConfigError when the network takes no such images, or a download fails.
     """
-    label = label or name
+    label = wishes.label or name
     kind = _network_class(name)
-    arguments = _arguments(label, kind, dropout)
+    arguments = _arguments(kind, wishes.dropout)
 
     def construct(shape: ImageShape) -> nn.Module:
         network: nn.Module = models.get_model(
@@ -49,25 +46,32 @@ def build(
         )
         if shape.channels != 3:
             _replace_first(network, shape.channels)
-        return network
+        return wishes.stem(network)
 
     network = fit(label, shape, construct, fixed=kind.__name__ in _SIZES)
-    if drop_path is not None:
-        _set_drop_path(label, network, drop_path)
-    if pretrained:
+    if wishes.drop_path is not None:
+        _set_drop_path(network, wishes.drop_path)
+    if wishes.pretrained:
         _load(name, label, network)
-    return network
+    return _unshared(name, network, shape, classes, wishes) if wishes.exchangeable else network
 
 
-def small_stem(network: nn.Module) -> nn.Module:
-    """A ResNet whose first convolution is 3x3 with stride 1, and that keeps the first maps' size."""
-    old = network.get_submodule("conv1")
-    assert isinstance(old, nn.Conv2d)
-    convolution = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    network.set_submodule("conv1", convolution)
-    network.set_submodule("maxpool", nn.Identity())
-    return network
+def _unshared(name: str, network: nn.Module, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Module:
+    """timm's form of the same network with the same weights, where torchvision's calls activations as functions or
+    one module for layers of several widths, so that they cannot be exchanged; else `network` itself.
+    """
+    if type(network).__name__ not in _TIMM_FORMS:
+        return network
+    import timm
+
+    rates: dict[str, Any] = (
+        {"proj_drop_rate": wishes.dropout} if isinstance(network, models.DenseNet) and wishes.dropout else {}
+    )
+    with torch.device("meta"):
+        form: nn.Module = timm.create_model(name, num_classes=classes, in_chans=shape.channels, **rates)
+        form = wishes.stem(form)
+    form.load_state_dict(network.state_dict(), assign=True)
+    return form
 
 
 def preprocessing(name: str) -> Preprocessing:
@@ -86,15 +90,13 @@ def _network_class(name: str) -> type[nn.Module]:
     return result
 
 
-def _arguments(label: str, kind: type[nn.Module], dropout: float | None) -> dict[str, Any]:
+def _arguments(kind: type[nn.Module], dropout: float | None) -> dict[str, Any]:
     known = inspect.signature(kind).parameters
     arguments: dict[str, Any] = {}
     if "aux_logits" in known:
         arguments |= {"aux_logits": False, "init_weights": True, "transform_input": False}
-    if dropout is not None:
-        option = next((option for option in ("dropout", "drop_rate") if option in known), None)
-        if option is None:
-            raise ConfigError([Diagnostic(f"model `{label}` takes no `dropout`: the published network has none")])
+    option = next((option for option in ("dropout", "drop_rate") if option in known), None)
+    if dropout is not None and option is not None:
         arguments[option] = dropout
     return arguments
 
@@ -127,11 +129,9 @@ def _replace_first(network: nn.Module, channels: int) -> None:
     network.set_submodule(key, new)
 
 
-def _set_drop_path(label: str, network: nn.Module, rate: float) -> None:
-    """Stochastic depth that grows from 0 at the first block to `rate` at the last."""
+def _set_drop_path(network: nn.Module, rate: float) -> None:
+    """Stochastic depth that grows from 0 at the first block to `rate` at the last, where the network has it."""
     sites = [module for module in network.modules() if isinstance(module, StochasticDepth)]
-    if not sites:
-        raise ConfigError([Diagnostic(f"model `{label}` takes no `drop_path`: the published network has none")])
     for index, site in enumerate(sites):
         site.p = rate * index / max(len(sites) - 1, 1)
 

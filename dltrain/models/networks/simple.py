@@ -50,8 +50,6 @@ def convnet(shape: ImageShape, classes: int, options: ConvNet) -> nn.Module:
         for _ in range(options.depth):
             stages += _convolution(channels, out, options)
             channels = out
-        if options.attention is not None:
-            stages.append(options.attention.build(channels))
         if min(height, width) >= 2:
             stages.append(nn.MaxPool2d(2) if options.pooling == "max" else nn.AvgPool2d(2))
             height, width = height // 2, width // 2

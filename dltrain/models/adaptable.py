@@ -1,0 +1,86 @@
+"""What can be changed in any network: the keys that all of them share, carried out after the network is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from dltrain.config import ConfigError, Diagnostic, Fraction
+from dltrain.data.base import ImageShape
+from dltrain.layers.activations import Activation
+from dltrain.layers.attention import Attention
+from dltrain.layers.dropping import DropBlock
+from dltrain.layers.norms import Norm
+from dltrain.models.base import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dltrain.models.adapt.changes import Adapter
+
+SMALL = 64
+"""Images up to this many pixels a side get the small stem under `auto`."""
+
+
+class Adaptable(Model):
+    """A network with blocks that can be given attention and that can be dropped in training."""
+
+    dropout: Fraction | None = None
+    """Share of units zeroed in training, or null for the network's own; before the last layer where it has none."""
+    attention: Attention | None = None
+    """A gate on the maps of each block: in residual blocks before the addition, in networks without blocks before
+    each pool; null for none besides the network's own."""
+    drop_path: Fraction | None = None
+    """Probability of skipping the last residual block, growing from 0 at the first; null for the network's own."""
+    drop_block: DropBlock | None = None
+    """Zero squares of the maps after each block in training; null for none."""
+    spatial_dropout: Fraction | None = None
+    """Share of whole maps zeroed in training after each block; null for none."""
+    drop_connect: Fraction | None = None
+    """Share of the weights of each linear layer zeroed in training, anew for each batch; null for none."""
+
+    def adapted(self, network: nn.Module, shape: ImageShape) -> nn.Module:
+        """`network` with what the keys ask for, and the report of it as its `adaptation`.
+
+        Raises ConfigError for what this network cannot take, and says why.
+        """
+        from dltrain.models.adapt.changes import Adapter
+
+        adapter = Adapter(self.name, network, shape)
+        adapter.drop_connect(self.drop_connect)
+        self.exchange(adapter)
+        adapter.dropout(self.dropout)
+        adapter.attention(self.attention)
+        adapter.drop_path(self.drop_path)
+        adapter.after_blocks(self.drop_block, self.spatial_dropout)
+        return adapter.finish()
+
+    def exchange(self, adapter: Adapter) -> None:
+        """What only some networks have exchanged: their activations and norms."""
+
+
+class Exchangeable(Adaptable):
+    """A network of a library, whose activations, norms and stem are exchanged after it is built."""
+
+    activation: Activation | None = None
+    """What takes the place of each activation but those inside gates; null for the published ones."""
+    norm: Norm | None = None
+    """What takes the place of each norm of maps, with its gains and offsets; null for the published ones."""
+    stem: Literal["auto", "small", "large"] = "large"
+    """`large`: as published; `small`: the first convolution becomes 3x3 with stride 1, and the pool after it is left
+    out; `auto`: small for images up to 64 pixels a side, where the network has such a stem."""
+
+    def exchange(self, adapter: Adapter) -> None:
+        adapter.activation(self.activation)
+        adapter.norm(self.norm)
+
+    def fit_stem(self, network: nn.Module, shape: ImageShape) -> nn.Module:
+        """`network`, new and as published, with the stem that images of `shape` get."""
+        from dltrain.models.adapt.stem import small_stem
+
+        if getattr(self, "pretrained", False):
+            return network
+        small = self.stem == "small" or (self.stem == "auto" and max(shape.height, shape.width) <= SMALL)
+        if small and not small_stem(network, shape) and self.stem == "small":
+            reason = "its first convolution has no stride to lose"
+            raise ConfigError([Diagnostic(f"model `{self.name}` takes no `stem: small`: {reason}")])
+        return network
