@@ -1,13 +1,23 @@
 """Parts of networks: activations, norms, attention, initial weights, as kinds. Importing this completes their
 catalogues."""
 
-from dltrain.layers import activations, attention, batch_norms, filter_response, initializations, norms, squashing
+from dltrain.layers import (
+    activations,
+    attention,
+    batch_norms,
+    dynamic_activations,
+    filter_response,
+    initializations,
+    norms,
+    squashing,
+    trainable_activations,
+)
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.initializations import Initialization
 from dltrain.layers.norms import Norm
 
 __all__ = [
-    "Activation", "Attention", "Initialization", "Norm", "activations", "attention", "batch_norms", "filter_response",
-    "initializations", "norms", "squashing",
+    "Activation", "Attention", "Initialization", "Norm", "activations", "attention", "batch_norms",
+    "dynamic_activations", "filter_response", "initializations", "norms", "squashing", "trainable_activations",
 ]  # fmt: skip

@@ -29,7 +29,8 @@ class NativeModel(Model):
         from dltrain.models.networks.parts import Parts
 
         activation, norm = self.activation or ReLU(), self.norm or self.published_norm
-        parts = Parts(activation.build, norm.build if norm else None, shifts=norm is not None and norm.shifts)
+        shifts = norm is not None and norm.shifts
+        parts = Parts(activation.build, activation.build_for_vectors, norm.build if norm else None, shifts)
         return fit(self.name, shape, lambda shape: self.network(shape, classes, parts), fixed=False)
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:

@@ -39,8 +39,8 @@ def lenet5(
         *(nn.Conv2d(shape.channels, 6, 5, padding=padding), activation.build(6), pool(2)),
         *(nn.Conv2d(6, 16, 5), activation.build(16), pool(2)),
         nn.Flatten(),
-        *(nn.Linear(16 * height * width, 120), activation.build(120)),
-        *(nn.Linear(120, 84), activation.build(84)),
+        *(nn.Linear(16 * height * width, 120), activation.build_for_vectors(120)),
+        *(nn.Linear(120, 84), activation.build_for_vectors(84)),
         nn.Linear(84, classes),
     )
     for layer in network:
