@@ -162,7 +162,8 @@ class OrthogonalPadeUnit(Rational):
     """A rational function in Hermite polynomials: sum_j c_j H_j / (1 + sum_k |d_k| |H_k|), c and d learned.
 
     H_j are the physicists' polynomials: 1, 2x, 4x^2 - 2, and H_{j+1} = 2x H_j - 2j H_{j-1}. Degrees 5 and 4; one
-    function is shared by all channels. Starts as our least-squares fit of `leaky_relu`, met to 0.07 on [-3, 3].
+    function is shared by all channels. Starts as our least-squares fit of `leaky_relu`, met to 0.07 on [-3, 3]. The
+    coefficients of high order are small and their gradients large: set `training.clip_norm` and a small rate.
     """
 
     source = "https://arxiv.org/abs/2106.09693"
