@@ -79,9 +79,8 @@ class PiecewiseLinear(nn.Module):
 
     @torch.no_grad()
     def track(self, x: Tensor) -> None:
-        """Count a batch, and let its statistics enter the averages (a tenth of them) while they are kept."""
-        over = (0, *range(2, x.ndim)) if self.count > 1 else tuple(range(x.ndim))
-        deviation, mean = torch.std_mean(x, over, correction=0)
+        """Count a batch (..., C), and let its statistics enter the averages (a tenth) while they are kept."""
+        deviation, mean = torch.std_mean(x, tuple(range(x.ndim - (self.count > 1))), correction=0)
         share = torch.where(self.steps < self.until, 0.1, 0.0)
         for average, value in ((self.mean, mean), (self.deviation, deviation)):
             average.lerp_(value.to(average.dtype).reshape(-1), share.to(average.dtype))
@@ -99,7 +98,7 @@ class PiecewiseLinear(nn.Module):
         return center - reach + ends[:, :1], width.clamp(min=1e-3), knots.relu() + values, slopes
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = wide(x)
+        inputs = wide(x).movedim(1, -1)  # (..., C)
         if self.training:
             self.track(inputs)
         left, width, values, slopes = (part.to(inputs.dtype) for part in self.shape())
@@ -108,11 +107,10 @@ class PiecewiseLinear(nn.Module):
         offsets = torch.cat([values[:, :1], values[:, :-1] - index * rises, values[:, -1:] - slopes[:, 1:] * width], 1)
         table = torch.stack([gradients, offsets], -1).flatten(0, 1)  # y = gradient (x - left) + offset in each piece
 
-        ones = [1] * (x.ndim - 2)
-        distance = inputs - left.view(-1, *ones)
+        distance = inputs - left.flatten()
         with torch.no_grad():
-            place = (distance * (self.pieces / width).view(-1, *ones)).floor().clamp(-1, self.pieces)
+            place = (distance * (self.pieces / width).flatten()).floor().clamp(-1, self.pieces)
             rows = torch.arange(self.count, device=x.device) * (self.pieces + 2) + 1
-            piece = place.nan_to_num(-1).long() + rows.view(-1, *ones)
+            piece = place.nan_to_num(-1).long() + rows
         gradient, offset = functional.embedding(piece, table).unbind(-1)
-        return (gradient * distance + offset).to(x.dtype)
+        return (distance * gradient + offset).to(x.dtype).movedim(-1, 1)

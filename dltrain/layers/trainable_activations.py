@@ -207,9 +207,10 @@ class SAU(Activation):
         return {"slope": self.slope}
 
     def formula(self, x: Tensor, slope: Tensor) -> Tensor:
-        z = x / self.width
+        z = (x / self.width).clamp(-12, 12)  # beyond, the Gaussian is below 1e-31 and its exponential slow
         bump = (-(z**2) / 2).exp() * (self.width / math.sqrt(2 * math.pi))
-        return (1 - slope) * bump + ((1 + slope) + (1 - slope) * (z / math.sqrt(2)).erf()) * x / 2
+        relu = bump + x * (1 + (z / math.sqrt(2)).erf()) / 2  # smoothed
+        return relu + slope * (x - relu)
 
 
 class SMU(Activation):
