@@ -100,7 +100,7 @@ def reference(value: Any, x: Array, p: dict[str, Array]) -> Array:
         case "acon_c":
             return acon_c(x, vector["p1"], vector["p2"], vector["beta"])
         case "apl":
-            hinges = zip(vector["a"], vector["b"], strict=True)
+            hinges = zip(*(p[key].reshape(-1, 6, 1, 1) for key in "ab"), strict=True)
             return np.asarray(np.maximum(0, x) + sum(a * np.maximum(0, b - x) for a, b in hinges))
         case "pau":
             over = sum(a * x**j for j, a in enumerate(p["a"]))
@@ -123,7 +123,8 @@ def reference(value: Any, x: Array, p: dict[str, Array]) -> Array:
             return maps.reshape(len(x), -1, *x.shape[1:]).max(1)
         case "pwlu":
             maps = x.swapaxes(0, 1).reshape(len(p["mean"]), -1)
-            rows = [piecewise(row, {k: v[i] for k, v in p.items() if v.ndim}) for i, row in enumerate(maps)]
+            own = {key: v.reshape(len(maps), -1) for key, v in p.items() if v.ndim}
+            rows = [piecewise(row, {key: v[i] for key, v in own.items()}) for i, row in enumerate(maps)]
             return np.stack(rows).reshape(x.swapaxes(0, 1).shape).swapaxes(0, 1)
         case "meta_acon":
             hidden = normed(x.mean((2, 3)) @ p["first.weight"].T + p["first.bias"], p, "norm1.")
@@ -166,7 +167,8 @@ def of_means(x: Array, p: dict[str, Array]) -> Array:
 
 def piecewise(x: Array, p: dict[str, Array]) -> Array:
     """Interpolation between the knots of `p`, and its slopes beyond them."""
-    start = p["mean"] - 3 * p["deviation"], p["mean"] + 3 * p["deviation"]
+    mean, reach = p["mean"][0], 3 * p["deviation"][0]
+    start = np.array([mean - reach, mean + reach])
     (left, right), count = start + p["ends"], len(p["values"])
     knots = np.maximum(np.linspace(*start, count), 0) + p["values"]
     inside = np.interp(x, np.linspace(left, right, count), knots)
@@ -370,7 +372,7 @@ def test_pwlu_is_continuous_and_can_be_the_identity() -> None:
         layer.ends.zero_(), layer.slopes.fill_(1), layer.values.copy_(start - start.relu())
     torch.testing.assert_close(layer(POINTS.repeat(1, 2)), POINTS.repeat(1, 2))
     with torch.no_grad():
-        layer.ends.copy_(torch.tensor([[1e3, -1e3]]))
+        layer.ends.copy_(torch.tensor([1e3, -1e3]))
     assert layer(POINTS.repeat(1, 2)).isfinite().all(), "ends do not cross"
     assert layer(torch.full((1, 6), math.nan, dtype=torch.float64)).isnan().all()
 
@@ -427,8 +429,9 @@ def test_learned_parameters_do_not_decay_but_weights_of_layers_within_do() -> No
     for name in LEARNED:
         for owner_name, owner in build(name).named_modules():
             for key, parameter in owner.named_parameters(recurse=False):
-                if not is_exempt(key, parameter, owner, words):
-                    assert parameter.ndim > 1, name
+                exempt = is_exempt(key, parameter, owner, words)
+                assert exempt == (parameter.ndim == 1), f"{name}: Muon takes the others for matrices"
+                if not exempt:
                     decaying.setdefault(name, []).append(f"{owner_name}.{key}")
     dynamic = ["shifts.first.weight", "shifts.second.weight"]
     assert decaying == {

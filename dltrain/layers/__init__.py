@@ -9,6 +9,7 @@ from dltrain.layers import (
     filter_response,
     initializations,
     norms,
+    rational_activations,
     squashing,
     trainable_activations,
 )
@@ -19,5 +20,6 @@ from dltrain.layers.norms import Norm
 
 __all__ = [
     "Activation", "Attention", "Initialization", "Norm", "activations", "attention", "batch_norms",
-    "dynamic_activations", "filter_response", "initializations", "norms", "squashing", "trainable_activations",
+    "dynamic_activations", "filter_response", "initializations", "norms", "rational_activations", "squashing",
+    "trainable_activations",
 ]  # fmt: skip

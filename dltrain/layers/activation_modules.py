@@ -1,7 +1,7 @@
 """Activations that torch lacks, as modules. Imported only when a section builds.
 
 All map (B, C) or (B, C, H, W) to the same shape and type, and compute in float32 or wider. The file's name keeps
-their parameters from weight decay.
+their parameters from weight decay. All are vectors, so that optimizers for matrices such as Muon leave them alone.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ class Formula(nn.Module):
     def __init__(self, formula: Callable[..., Tensor], learned: dict[str, Start], channels: int | None) -> None:
         super().__init__()
         self.formula = formula
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for name, start in learned.items():
             values = torch.tensor(0.0 if start is None else start)
             if channels is not None:
                 values = values[..., None].repeat_interleave(channels, -1)
-            self.register_parameter(name, nn.Parameter(torch.randn_like(values) if start is None else values))
-        self.pixels = 0 if channels is None else 1
+            self.shapes[name] = tuple(values.shape)
+            values = torch.randn_like(values) if start is None else values
+            self.register_parameter(name, nn.Parameter(values.flatten()))
+        self.per_channel = channels is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        ones = [1] * (x.ndim - 2) * self.pixels
-        parameters = {name: p.view((*p.shape, *ones)) for name, p in self.named_parameters(recurse=False)}
+        ones = [1] * (x.ndim - 2) if self.per_channel else []
+        parameters = {name: getattr(self, name).view((*shape, *ones)) for name, shape in self.shapes.items()}
         return self.formula(wide(x), **parameters).to(x.dtype)
 
 
@@ -70,9 +73,9 @@ class PiecewiseLinear(nn.Module):
         super().__init__()
         self.pieces, self.until = pieces, until
         self.count = channels or 1
-        self.ends = nn.Parameter(torch.zeros(self.count, 2))
-        self.values = nn.Parameter(torch.zeros(self.count, pieces + 1))
-        self.slopes = nn.Parameter(torch.tensor([0.0, 1.0]).repeat(self.count, 1))
+        self.ends = nn.Parameter(torch.zeros(self.count * 2))
+        self.values = nn.Parameter(torch.zeros(self.count * (pieces + 1)))
+        self.slopes = nn.Parameter(torch.tensor([0.0, 1.0]).repeat(self.count))
         self.register_buffer("mean", torch.zeros(self.count))
         self.register_buffer("deviation", torch.ones(self.count))
         self.register_buffer("steps", torch.tensor(0))
@@ -90,7 +93,9 @@ class PiecewiseLinear(nn.Module):
         """Of the F functions: the left ends and the widths (F, 1), the values at the knots (F, N + 1), and the outer
         slopes (F, 2)."""
         learns = self.steps > self.until
-        ends, values, slopes = (torch.where(learns, p, p.detach()) for p in (self.ends, self.values, self.slopes))
+        ends, values, slopes = (
+            torch.where(learns, p, p.detach()).view(self.count, -1) for p in (self.ends, self.values, self.slopes)
+        )
         center = torch.where(learns, self.mean, 0.0)[:, None]
         reach = torch.where(learns, 3 * self.deviation, 3.0)[:, None]
         knots = center + reach * torch.linspace(-1, 1, self.pieces + 1, device=reach.device, dtype=reach.dtype)
