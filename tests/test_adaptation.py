@@ -289,3 +289,11 @@ def test_norms_of_layers_work_in_any_network(name: str, norm: str) -> None:
     kinds = [type(module).__name__ for module in network.modules()]
     assert kinds.count("_WeightNorm" if norm == "weight_norm" else "CosineLayer") >= 1
     assert not any("BatchNorm" in kind for kind in kinds)
+
+
+def test_activations_that_need_maps_on_vectors() -> None:
+    network = build({"name": "alexnet_owt", "activation": "frelu"}, 64)
+    assert report(network)["activation"]["notes"] == ["2 of them, on vectors, are relu"]
+    assert report(network)["activation"]["count"] == 7
+    network = build({"name": "mobilenet_v3_small", "activation": "dynamic_relu_b"}, 64)
+    assert network(torch.randn(2, 3, 64, 64)).shape == (2, 10)

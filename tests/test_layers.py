@@ -16,18 +16,40 @@ from dltrain.layers import Activation, Norm
 def test_activation_contract(name: str) -> None:
     choice = Activation.parse(name)
     assert isinstance(choice, Activation) and choice.summary()
-    assert choice.fact, f"{type(choice).__name__}.fact says nothing"
+    assert choice.fact or choice.variants, f"{type(choice).__name__}.fact says nothing"
+    sizes = [(2, 3, 4, 4)] if choice.needs_maps else [(2, 3), (2, 3, 4, 4)]
+    for options, fact in (({}, choice.fact), *choice.variants):
+        layer = Activation.parse({"name": name, **options}).build(3).double().eval()  # type: ignore[attr-defined]
+        for point, value in fact.items():
+            for size in sizes:
+                out = layer(torch.full(size, point, dtype=torch.float64))
+                torch.testing.assert_close(out, torch.full(size, value, dtype=torch.float64), rtol=0, atol=1e-5)
+    learned = sum(p.numel() for p in choice.build(64).parameters())
+    assert {64: learned} == (choice.parameters or {64: 0}), f"{type(choice).__name__}.parameters"
+
     layer = choice.build(3).double().eval()
-    for point, value in choice.fact.items():
-        for size in ((2, 3), (2, 3, 4, 4)):
-            out = layer(torch.full(size, point, dtype=torch.float64))
-            torch.testing.assert_close(out, torch.full(size, value, dtype=torch.float64), rtol=0, atol=1e-5)
+    vectors = torch.randn(2, 3, dtype=torch.float64)
+    assert choice.build_for_vectors(3).double().eval()(vectors).shape == vectors.shape
     inputs = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
     kept = inputs.detach().clone()
     assert torch.autograd.gradcheck(layer, inputs)
+    state = {key: tensor.clone() for key, tensor in layer.state_dict().items()}
+    torch.testing.assert_close(layer(inputs.to(memory_format=torch.channels_last)), layer(inputs))
+    assert all(torch.equal(state[key], tensor) for key, tensor in layer.state_dict().items()), "evaluation changes it"
+    other = choice.build(3).double().eval()
+    other.load_state_dict(state)
+    assert torch.equal(other(inputs), layer(inputs)), "its state is not all of it"
+
     layer.train()(inputs).sum().backward()
     assert torch.equal(inputs.detach(), kept), "it writes into its input"
-    choice.build(3).load_state_dict(layer.float().state_dict())
+    assert inputs.grad is not None and bool(inputs.grad.any()) == choice.trains
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = choice.build(3).to(dtype)
+        extremes = torch.tensor([0.0, 50.0, -50.0], dtype=dtype).repeat(2, 3, 4, 1).requires_grad_()
+        out = layer(extremes)
+        out.sum().backward()
+        assert out.dtype == dtype and out.isfinite().all()
+        assert all(t.grad is not None and t.grad.isfinite().all() for t in (extremes, *layer.parameters()))
 
 
 @pytest.mark.parametrize("name", Norm.all_names())

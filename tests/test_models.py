@@ -135,7 +135,7 @@ def test_resnet_shortcut_is_subsampling_and_zeros() -> None:
     from dltrain.models.networks.cifar_resnet import BasicBlock
     from dltrain.models.networks.parts import Parts
 
-    block = BasicBlock(2, 5, 2, Parts(lambda _: nn.Identity(), None, shifts=False))
+    block = BasicBlock(2, 5, 2, Parts(lambda _: nn.Identity(), lambda _: nn.Identity(), None, shifts=False))
     images = torch.randn(1, 2, 7, 7)
     out = block.shortcut(images)
     assert torch.equal(out[:, :2], images[:, :, ::2, ::2]) and not out[:, 2:].any() and out.shape[1] == 5

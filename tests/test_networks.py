@@ -117,7 +117,7 @@ def test_preactivation_adds_its_input_or_what_replaces_it() -> None:
     from dltrain.models.networks.parts import Parts
     from dltrain.models.networks.residual import PreActivationBlock
 
-    parts = Parts(lambda _: nn.ReLU(), None, shifts=False)
+    parts = Parts(lambda _: nn.ReLU(), lambda _: nn.ReLU(), None, shifts=False)
     images = torch.randn(2, 4, 6, 6)
 
     def block(stride: int, projection: bool) -> tuple[PreActivationBlock, Tensor]:

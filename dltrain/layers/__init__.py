@@ -5,10 +5,13 @@ from dltrain.layers import (
     activations,
     attention,
     batch_norms,
+    dynamic_activations,
     filter_response,
     initializations,
     norms,
+    rational_activations,
     squashing,
+    trainable_activations,
     weight_norms,
 )
 from dltrain.layers.activations import Activation
@@ -17,6 +20,7 @@ from dltrain.layers.initializations import Initialization
 from dltrain.layers.norms import Norm
 
 __all__ = [
-    "Activation", "Attention", "Initialization", "Norm", "activations", "attention", "batch_norms", "filter_response",
-    "initializations", "norms", "squashing", "weight_norms",
+    "Activation", "Attention", "Initialization", "Norm", "activations", "attention", "batch_norms",
+    "dynamic_activations", "filter_response", "initializations", "norms", "rational_activations", "squashing",
+    "trainable_activations", "weight_norms",
 ]  # fmt: skip

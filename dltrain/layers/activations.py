@@ -5,31 +5,59 @@ Never in place: in-place forms change what a residual branch or a hook sees.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from dltrain.config import Choice, NonNegative, Positive, reject
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+Start = float | list[float] | None
+"""What a learned parameter is at the start."""
 
 
 class Activation(Choice):
     """A function between layers, applied to (B, C) or (B, C, H, W).
 
-    `fact` holds values that define the entry, as built with its defaults, in evaluation mode:
-    input -> output, to 1e-5. The contract test requires at least one.
+    An entry gives its `formula`, and `learned` parameters if it has any, or overrides `build`.
+    What the contract test checks: `fact` holds values that define the entry, as built with its defaults, in
+    evaluation mode (input -> output, to 1e-5), `variants` those with other options; one of them is required.
+    `parameters` is how many it has: for {64: 128}, 128 with 64 channels. `trains` says that a gradient passes.
     """
 
     kind: ClassVar[str] = "activations"
     fact: ClassVar[dict[float, float]] = {}
+    variants: ClassVar[tuple[tuple[dict[str, Any], dict[float, float]], ...]] = ()
+    parameters: ClassVar[dict[int, int]] = {}
+    trains: ClassVar[bool] = True
     needs_maps: ClassVar[bool] = False
-    """Whether it takes maps (B, C, H, W) only."""
+    """Whether it takes only (B, C, H, W)."""
+    per_channel: ClassVar[bool] = True
+    """Whether each channel learns parameters of its own; else all channels share them."""
+
+    def learned(self) -> dict[str, Start]:
+        """The parameters that `formula` takes, each with its start: a value, a list of them, or None for N(0, 1)."""
+        return {}
+
+    def formula(self, x: Tensor, *_: Any, **parameters: Any) -> Tensor:
+        """The function. `x` is float32 or wider; a parameter broadcasts to it, a list is unpacked over dimension 0."""
+        raise NotImplementedError
 
     def build(self, channels: int) -> nn.Module:
         """The layer for inputs with `channels` channels (dimension 1); one layer per place of use."""
-        raise NotImplementedError
+        from dltrain.layers.activation_modules import Formula
+
+        return Formula(self.formula, self.learned(), channels if self.per_channel else None)
+
+    def build_for_vectors(self, channels: int) -> nn.Module:
+        """The layer for (B, C) among convolutional layers: one that needs maps takes maps of one pixel."""
+        if not self.needs_maps:
+            return self.build(channels)
+        from dltrain.layers.modules import OnVectors
+
+        return OnVectors(self.build(channels))
 
 
 class Identity(Activation):
@@ -89,6 +117,8 @@ class PReLU(Activation):
 
     source = "https://arxiv.org/abs/1502.01852"
     fact = {-2.0: -0.5, 3.0: 3.0}
+    variants = (({"slope": 0.0}, {-2.0: 0.0, 3.0: 3.0}),)
+    parameters = {64: 64}
     name: Literal["prelu"] = "prelu"
     slope: NonNegative = 0.25
     """Slope for x < 0 at the start."""
@@ -142,6 +172,7 @@ class CELU(Activation):
 
     source = "https://arxiv.org/abs/1704.07483"
     fact = {-1.0: -0.632121, 2.0: 2.0}
+    variants = (({"alpha": 2.0}, {-1.0: -0.786939, 2.0: 2.0}),)
     name: Literal["celu"] = "celu"
     alpha: Positive = 1.0
     """Minus the limit towards -infinity."""
@@ -170,6 +201,7 @@ class GELU(Activation):
 
     source = "https://arxiv.org/abs/1606.08415"
     fact = {1.0: 0.841345, -0.7518: -0.169971}
+    variants = (({"approximation": "tanh"}, {1.0: 0.841192}),)
     name: Literal["gelu"] = "gelu"
     approximation: Literal["none", "tanh"] = "none"
     """`tanh` computes the published approximation: 0.841192 at 1."""

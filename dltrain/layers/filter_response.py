@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.config import Positive
-from dltrain.layers.activations import Activation
+from dltrain.layers.activations import Activation, Start
 from dltrain.layers.norms import Norm
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class FilterResponseNorm(Norm):
@@ -39,9 +39,11 @@ class ThresholdedLinearUnit(Activation):
 
     source = "https://arxiv.org/abs/1911.09737"
     fact = {-2.0: 0.0, 3.0: 3.0}
+    parameters = {64: 64}
     name: Literal["tlu"] = "tlu"
 
-    def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import ThresholdedLinear
+    def learned(self) -> dict[str, Start]:
+        return {"threshold": 0.0}
 
-        return ThresholdedLinear(channels)
+    def formula(self, x: Tensor, threshold: Tensor) -> Tensor:
+        return x.maximum(threshold)

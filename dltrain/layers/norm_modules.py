@@ -258,15 +258,3 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(wide(images)).to(images.dtype)
-
-
-class ThresholdedLinear(nn.Module):
-    """max(x, tau) with a learned tau for each channel, 0 at the start: (B, C) or (B, C, H, W) -> the same."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.threshold = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, images: Tensor) -> Tensor:
-        threshold = self.threshold.to(images.dtype)
-        return torch.maximum(images, threshold.view(-1, *[1] * (images.ndim - 2)))

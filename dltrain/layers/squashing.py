@@ -1,14 +1,29 @@
-"""Activations that squash or shrink: sigmoids, their piecewise linear forms, and thresholds."""
+"""Activations that squash, shrink or gate: sigmoids, their piecewise linear forms, thresholds, and x times a gate."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dltrain.config import NonNegative
+from dltrain.config import NonNegative, Positive
 from dltrain.layers.activations import Activation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+
+class Step(Activation):
+    """1 for x > 0, else 0: the perceptron's.
+
+    Its gradient is 0, so that what comes before it does not learn: for weights that are set by hand.
+    """
+
+    source = "Rosenblatt 1958"
+    fact = {0.0: 0.0, 0.1: 1.0, -3.0: 0.0}
+    trains = False
+    name: Literal["step"] = "step"
+
+    def formula(self, x: Tensor) -> Tensor:
+        return x.clamp(min=0).sign()  # unlike a comparison, a part of the graph
 
 
 class Sigmoid(Activation):
@@ -24,16 +39,17 @@ class Sigmoid(Activation):
 
 
 class HardSigmoid(Activation):
-    """x / 6 + 1/2, clipped to [0, 1]."""
+    """slope x + 1/2, clipped to [0, 1]."""
 
     source = "https://arxiv.org/abs/1905.02244"
     fact = {1.0: 0.666667, -4.0: 0.0}
+    variants = (({"slope": 0.5}, {1.0: 1.0, -0.5: 0.25}), ({"slope": 0.2}, {1.0: 0.7}))
     name: Literal["hard_sigmoid"] = "hard_sigmoid"
+    slope: Positive = 1 / 6
+    """The slope at 0: 1/6 of MobileNetV3, 0.5 of binary networks (arXiv 1511.00363), or 0.2 of Keras 2."""
 
-    def build(self, channels: int) -> nn.Module:
-        from torch import nn
-
-        return nn.Hardsigmoid()
+    def formula(self, x: Tensor) -> Tensor:
+        return (self.slope * x + 0.5).clamp(0, 1)
 
 
 class LogSigmoid(Activation):
@@ -138,3 +154,30 @@ class Threshold(Activation):
         from torch import nn
 
         return nn.Threshold(self.threshold, self.value)
+
+
+class ELiSH(Activation):
+    """elu(x) sigmoid(x): `silu` for x >= 0, (exp(x) - 1) sigmoid(x) below."""
+
+    source = "https://arxiv.org/abs/1808.00783"
+    fact = {-1.0: -0.170003, 1.0: 0.731059}
+    name: Literal["elish"] = "elish"
+
+    def formula(self, x: Tensor) -> Tensor:
+        return elu(x) * x.sigmoid()
+
+
+class HardELiSH(Activation):
+    """elu(x) times (x + 1) / 2 clipped to [0, 1]: x from 1 on, 0 up to -1."""
+
+    source = "https://arxiv.org/abs/1808.00783"
+    fact = {-0.5: -0.098367, 0.5: 0.375, 3.0: 3.0, -2.0: 0.0}
+    name: Literal["hard_elish"] = "hard_elish"
+
+    def formula(self, x: Tensor) -> Tensor:
+        return elu(x) * ((x + 1) / 2).clamp(0, 1)
+
+
+def elu(x: Tensor) -> Tensor:
+    """x for x > 0, else exp(x) - 1."""
+    return x.where(x > 0, x.clamp(max=0).expm1())

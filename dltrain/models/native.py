@@ -31,7 +31,8 @@ class NativeModel(Adaptable):
         from dltrain.models.networks.parts import Parts
 
         activation, norm = self.activation or self.published_activation, self.norm or self.published_norm
-        parts = Parts(activation.build, norm.build if norm else None, shifts=norm is not None and norm.shifts)
+        shifts = norm is not None and norm.shifts
+        parts = Parts(activation.build, activation.build_for_vectors, norm.build if norm else None, shifts)
         network = fit(self.name, shape, lambda shape: self.network(shape, classes, parts), fixed=False)
         return self.adapted(network, shape)
 

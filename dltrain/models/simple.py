@@ -51,6 +51,12 @@ class MLP(Adaptable):
             raise reject("norm", f"`{self.norm.name}` normalises within a map, and an `mlp` has none")
         return self
 
+    @model_validator(mode="after")
+    def _activation_takes_vectors(self) -> MLP:
+        if self.activation.needs_maps:
+            raise reject("activation", f"`{self.activation.name}` looks at whole maps, and an `mlp` has none")
+        return self
+
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         from dltrain.models.networks.simple import mlp
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ImageShape
-from dltrain.layers.activations import Activation, ReLU
+from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.dropping import DropBlock
 from dltrain.layers.modules import Followed, Preceded
@@ -58,19 +58,19 @@ class Adapter:
             raise self._cannot("activation", f"the network calls functions {where}, and no modules to exchange")
         if not names:
             raise self._cannot("activation", "it has no activation to exchange")
-        learned, vectors = _depends_on_channels(activation), []
+        learned, relu = _depends_on_channels(activation), 0
         for name in names:
             shapes = {call.shape for call in self.probe.calls[name]}
-            chosen = activation
-            if activation.needs_maps and any(len(shape) == 2 for shape in shapes):
-                chosen = ReLU()
-                vectors.append(name)
-            elif learned or activation.needs_maps:
+            vectors = all(len(shape) == 2 for shape in shapes)
+            if learned or (activation.needs_maps and not vectors):
                 self._check_channels(name, shapes, activation)
-            self._exchange(name, chosen.build(next(iter(shapes))[1]))
+            channels = next(iter(shapes))[1]
+            new = activation.build_for_vectors(channels) if vectors else activation.build(channels)
+            relu += activation.needs_maps and isinstance(new, nn.ReLU)
+            self._exchange(name, new)
         notes = [f"{len(kept)} inside gates are as published"] if kept else []
-        notes += [f"{len(vectors)} on vectors are relu, since {activation.name} needs maps"] if vectors else []
-        self._changed("activation", activation.name, [name for name in names if name not in vectors], notes)
+        notes += [f"{relu} of them, on vectors, are relu"] if relu else []
+        self._changed("activation", activation.name, names, notes)
 
     def norm(self, norm: Norm | None) -> None:
         """Exchange the norms of maps, outside gates; gains and offsets are copied where both have them."""

@@ -27,8 +27,8 @@ def lenet5(
         *_convolution(shape.channels, 6, padding, parts), pool(2),
         *_convolution(6, 16, (0, 0), parts), pool(2),
         nn.Flatten(),
-        *(nn.Linear(16 * height * width, 120), parts.activation(120)),
-        *(nn.Linear(120, 84), parts.activation(84)),
+        *(nn.Linear(16 * height * width, 120), parts.vector_activation(120)),
+        *(nn.Linear(120, 84), parts.vector_activation(84)),
         nn.Linear(84, classes),
     )  # fmt: skip
     for layer in network:

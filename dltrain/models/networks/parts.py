@@ -14,9 +14,13 @@ Layer = Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class Parts:
-    """The layers that an experiment may exchange; `shifts` says that the norm adds a learned offset."""
+    """The layers that an experiment may exchange: the activations of maps and of vectors, and the norm.
+
+    `shifts` says that the norm adds a learned offset.
+    """
 
     activation: Layer
+    vector_activation: Layer
     make_norm: Layer | None
     shifts: bool
 

@@ -101,8 +101,8 @@ def _hidden_layers(features: int, classes: int, parts: Parts, dropout: float) ->
     """Two layers of 4096 units with dropout after each, and the output layer."""
     return [
         nn.Flatten(),
-        *(nn.Linear(features, 4096), parts.activation(4096), nn.Dropout(dropout)),
-        *(nn.Linear(4096, 4096), parts.activation(4096), nn.Dropout(dropout)),
+        *(nn.Linear(features, 4096), parts.vector_activation(4096), nn.Dropout(dropout)),
+        *(nn.Linear(4096, 4096), parts.vector_activation(4096), nn.Dropout(dropout)),
         nn.Linear(4096, classes),
     ]
 
