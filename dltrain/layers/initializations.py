@@ -22,6 +22,8 @@ class Initialization(Choice):
     kind: ClassVar[str] = "initializations"
     fact: ClassVar[dict[tuple[int, ...], float]] = {}
     needs_images: ClassVar[bool] = False
+    without_norms: ClassVar[bool] = False
+    """Whether the network is to lose its norms, for scalars that are learned."""
 
     def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
         """Overwrite the weights of `model`, as a function of `seed`.
@@ -161,6 +163,54 @@ class He(Scaled):
 
     def variance(self, fan_in: int, fan_out: int) -> float:
         return 2 / (fan_in if self.fan == "in" else fan_out)
+
+
+class ZeroGamma(Scaled):
+    """`he_normal` with the fan out, and a gain of 0 in the norm at the end of each residual branch, so that each block
+    starts as its shortcut.
+    """
+
+    source = "https://arxiv.org/abs/1706.02677"
+    needs_images = True
+    fact = {(400, 200): 0.070711, (48, 16, 3, 3): 0.068041}
+    name: Literal["zero_gamma"] = "zero_gamma"
+
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        return 2 / fan_out
+
+    def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
+        from dltrain.layers.residual_starts import zero_gains
+
+        super().apply(model, seed)
+        if images is None:
+            raise ValueError("`zero_gamma` needs a batch of images")
+        zero_gains(model, images)
+
+
+class Fixup(Scaled):
+    """Residual networks without norms: `he_normal`, times L^(-1 / (2 m - 2)) for the m layers of each of L branches,
+    and 0 for a branch's last layer and the classifier.
+
+    The norms give way to learned scalars: an offset, 0 at the start, before each convolution, linear layer and
+    activation, and a factor, 1 at the start, at the end of each branch.
+    """
+
+    source = "https://arxiv.org/abs/1901.09321"
+    fact = {(400, 200): 0.0, (48, 16, 3, 3): 0.0}
+    needs_images = True
+    without_norms = True
+    name: Literal["fixup"] = "fixup"
+
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        return 2 / fan_in
+
+    def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
+        from dltrain.layers.residual_starts import scale_branches
+
+        super().apply(model, seed)
+        if images is None:
+            raise ValueError("`fixup` needs a batch of images")
+        scale_branches(model, images)
 
 
 class LeCun(Scaled):

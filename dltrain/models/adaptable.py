@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dltrain.config import ConfigError, Diagnostic, Fraction
+from pydantic import model_validator
+
+from dltrain.config import ConfigError, Diagnostic, Fraction, reject
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
@@ -38,6 +40,13 @@ class Adaptable(Model):
     drop_connect: Fraction | None = None
     """Share of the weights of each linear layer zeroed in training, anew for each batch; null for none."""
 
+    @model_validator(mode="after")
+    def _norms_or_none(self) -> Adaptable:
+        start = self.initialization
+        if start is not None and start.without_norms and getattr(self, "norm", None) is not None:
+            raise reject("norm", f"initialization `{start.name}` is for networks without norms: leave `norm` out")
+        return self
+
     def adapted(self, network: nn.Module, shape: ImageShape) -> nn.Module:
         """`network` with what the keys ask for, and the report of it as its `adaptation`.
 
@@ -46,6 +55,8 @@ class Adaptable(Model):
         from dltrain.models.adapt.changes import Adapter
 
         adapter = Adapter(self.name, network, shape)
+        if self.initialization is not None and self.initialization.without_norms:
+            adapter.scalars()
         adapter.drop_connect(self.drop_connect)
         self.exchange(adapter)
         adapter.dropout(self.dropout)

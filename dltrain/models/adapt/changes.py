@@ -14,18 +14,16 @@ from torch import nn
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ImageShape
+from dltrain.layers import sites
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.dropping import DropBlock
 from dltrain.layers.modules import Followed, Preceded
 from dltrain.layers.norms import Norm
+from dltrain.layers.probe import Probe, native_probe, probe
+from dltrain.layers.residual_starts import Scalar
 from dltrain.layers.weight_norms import RewritingNorm
-from dltrain.models.adapt import sites
-from dltrain.models.adapt.probe import Probe, probe
 from dltrain.models.adapt.report import Adaptation, Change
-
-_NATIVE = 224
-"""The least side, in pixels, of the images that a network is probed with: maps keep more than one pixel."""
 
 
 class Adapter:
@@ -85,13 +83,27 @@ class Adapter:
             old = self._current(name)
             new = norm.build(self.probe.calls[name][0].shape[1])
             _copy_affine(old, new)
-            follows = [part for key in ("drop", "act") if (part := getattr(old, key, None)) is not None]
-            follows = [part for part in follows if isinstance(part, nn.Module) and not isinstance(part, nn.Identity)]
-            self._exchange(name, nn.Sequential(new, *follows) if follows else new)
+            self._exchange(name, _with_what_follows(old, new))
         if isinstance(norm, RewritingNorm):
             self._changed("norm", norm.name, self._rewrite(norm), [f"{len(names)} norms left out"])
         else:
             self._changed("norm", norm.name, names)
+
+    def scalars(self) -> None:
+        """Put learned scalars in the place of the norms, and before each layer, as Fixup has them."""
+        norms, layers = sites.norms(self.probe), sites.weighted(self.probe)
+        ends = set()
+        for block in sites.blocks(self.probe):
+            if (norm := sites.last_norm(self.probe, block)) is not None:
+                ends.add(norm)
+            elif (end := sites.branch_end(self.probe, block)) is not None:
+                self._exchange(end, Followed(self._current(end), Scalar(scales=True)))
+        for name in norms:
+            old = self._current(name)
+            self._exchange(name, _with_what_follows(old, Scalar(scales=name in ends)))
+        for name in layers:
+            self._exchange(name, Preceded(Scalar(), self._current(name)))
+        self._changed("initialization", "fixup", norms, [f"an offset before each of {len(layers)} layers"])
 
     def built_with(self, activation: Activation | None, norm: Norm | None) -> None:
         """Report the parts that a network was built with; a norm that works on the layers rewrites them now."""
@@ -253,13 +265,11 @@ class Adapter:
         return ConfigError([Diagnostic(f"model `{self.label}` takes no `{key}`: {reason}", notes=notes)])
 
 
-def native_probe(network: nn.Module, shape: ImageShape) -> Probe:
-    """A probe at 224 pixels at least, or at `shape` for a network that takes no other."""
-    larger = ImageShape(shape.channels, max(shape.height, _NATIVE), max(shape.width, _NATIVE))
-    try:
-        return probe(network, larger)
-    except Exception:  # libraries raise whatever they meet first, when a network is made for one size
-        return probe(network, shape)
+def _with_what_follows(old: nn.Module, new: nn.Module) -> nn.Module:
+    """`new` in the place of a norm, with the dropout and the activation that timm keeps in the norm."""
+    parts = [part for key in ("drop", "act") if isinstance(part := getattr(old, key, None), nn.Module)]
+    follows = [part for part in parts if not isinstance(part, nn.Identity)]
+    return nn.Sequential(new, *follows) if follows else new
 
 
 def _drop_path_rate(module: nn.Module) -> float:

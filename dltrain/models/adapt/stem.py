@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from dltrain.data.base import ImageShape
-from dltrain.models.adapt import sites
-from dltrain.models.adapt.changes import native_probe
+from dltrain.layers import sites
+from dltrain.layers.probe import native_probe
 
 
 def small_stem(network: nn.Module, shape: ImageShape) -> bool:

@@ -82,7 +82,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         residual, shortcut = self.residual(images), self.shortcut(images)
-        joined = torch.cat([shortcut, residual], 1) if self.stride == 2 else shortcut + residual
+        joined = torch.cat([shortcut, residual], 1) if self.stride == 2 else residual + shortcut
         out: Tensor = self.activation(joined)
         return out
 

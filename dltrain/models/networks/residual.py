@@ -57,7 +57,7 @@ class PreActivationBlock(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         activated = self.activation(self.norm(images))
         shortcut = self.subsample(images) if self.projection is None else self.projection(activated)
-        out: Tensor = shortcut + self.residual(activated)
+        out: Tensor = self.residual(activated) + shortcut
         return out
 
 
@@ -107,7 +107,7 @@ class GroupedBottleneck(nn.Module):
         self.activation = parts.activation(out)
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.shortcut(images) + self.residual(images))
+        out: Tensor = self.activation(self.residual(images) + self.shortcut(images))
         return out
 
 

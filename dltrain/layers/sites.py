@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import nn
 
-from dltrain.models.adapt.probe import Probe
+from dltrain.layers.probe import Probe
 
 _NEVER = {"Softmax", "Softmax2d", "LogSoftmax", "Softmin", "MultiheadAttention"}
 """What torch keeps among the activations and is none."""
@@ -101,6 +101,44 @@ def branch_end(probe: Probe, block: str) -> str | None:
         return None
     makers = (probe.producer(operand, block, sums[0].order) for operand in sums[0].operands)
     return next((maker for maker in makers if maker is not None), None)
+
+
+def branch(probe: Probe, block: str) -> list[str]:
+    """The layers with weights on the branch of a residual block, in order, or none where they form no chain: from the
+    sum back, each module's input is what the one before it returned.
+    """
+    sums = probe.additions.get(block, [])
+    end = branch_end(probe, block)
+    if end is None:
+        return []
+    last = probe.calls[end][-1]
+    start, tensor, order, found = probe.calls[block][0].inputs, last.output, sums[0].order, []
+    while tensor is not start:
+        made = [
+            (call.order, name, call)
+            for name, calls in probe.calls.items()
+            if name.startswith(f"{block}.") and not probe.modules[name]._modules
+            for call in calls
+            if call.output is tensor and call.inputs is not tensor and call.order < order
+        ]
+        if not made:
+            return []
+        order, name, call = max(made, key=lambda row: row[0])
+        tensor = call.inputs
+        if isinstance(probe.modules[name], _WEIGHTED):
+            found.append(name)
+    return found[::-1]
+
+
+def last_norm(probe: Probe, block: str) -> str | None:
+    """The norm that the branch of a residual block ends in, or None when something with weights follows it."""
+    end = branch_end(probe, block)
+    if end is None:
+        return None
+    inside = [name for name in probe.calls if name == end or name.startswith(f"{end}.")]
+    ordered = sorted((name for name in inside if ".extra" not in name), key=lambda name: probe.calls[name][-1].order)
+    ends = [name for name in ordered if isinstance(probe.modules[name], (*_NORMS, *_WEIGHTED))]
+    return ends[-1] if ends and isinstance(probe.modules[ends[-1]], _NORMS) else None
 
 
 def pools(probe: Probe) -> list[str]:

@@ -37,6 +37,10 @@ _PRODUCTS = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__}
 _VIEWS = {torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape, Tensor.contiguous}
 
 
+_NATIVE = 224
+"""The least side, in pixels, of the images that a network is probed with: maps keep more than one pixel."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a module with one tensor: its place in the order of all calls, and what went in and came out.
@@ -163,3 +167,12 @@ def _hooked(network: nn.Module, enter: Any, leave: Any) -> Iterator[None]:
             hook.remove()
         for module, training in modes.items():
             module.training = training
+
+
+def native_probe(network: nn.Module, shape: ImageShape) -> Probe:
+    """A probe at 224 pixels at least, or at `shape` for a network that takes no other."""
+    larger = ImageShape(shape.channels, max(shape.height, _NATIVE), max(shape.width, _NATIVE))
+    try:
+        return probe(network, larger)
+    except Exception:  # libraries raise whatever they meet first, when a network is made for one size
+        return probe(network, shape)
