@@ -66,6 +66,9 @@ class Adapter:
             new = activation.build_for_vectors(channels) if vectors else activation.build(channels)
             relu += activation.needs_maps and isinstance(new, nn.ReLU)
             self._exchange(name, new)
+        for module in self.network.modules():
+            if hasattr(module, "inplace"):
+                module.inplace = False  # type: ignore[assignment]  # what follows may not overwrite what the new activation keeps for its gradient
         notes = [f"{len(kept)} inside gates are as published"] if kept else []
         notes += [f"{relu} of them, on vectors, are relu"] if relu else []
         self._changed("activation", activation.name, names, notes)
