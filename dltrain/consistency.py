@@ -23,6 +23,8 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
             yield from _mixing_for_a_loss_without(experiment)
     if "schedule" not in wrong and "training" not in wrong:
         yield from _too_long_warmup(experiment)
+    if "optimizer" not in wrong and "training" not in wrong:
+        yield from _sharpness_with_scaled_gradients(experiment)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
 
@@ -41,6 +43,12 @@ def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
         if long is not None and total is not None and long >= total:
             message = f"the warm-up takes {long:g} {unit}, and the whole training only {total:g}"
             yield Diagnostic(message, experiment.span("schedule", "warmup", unit))
+
+
+def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+    if experiment.optimizer.sam is not None and experiment.training.precision == "float16":
+        message = "`sam` needs gradients that are not scaled, and float16 scales them"
+        yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=("use bfloat16",))
 
 
 def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:

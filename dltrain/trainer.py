@@ -1,7 +1,7 @@
 """The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
 
-    a step:    batch -> augment(batch, step) -> forward and backward -> penalties -> clip -> optimizer at lr(step)
-               -> bounds of weights -> average
+    a step:    batch -> augment(batch, step) -> forward and backward (twice with SAM) -> penalties -> clip
+               -> optimizer at lr(step) -> slow weights of Lookahead -> bounds of weights -> average
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
@@ -70,6 +70,8 @@ class Parts:
     autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
     scaler: torch.amp.GradScaler | None = None
     penalties: Any = None
+    lookahead: Any = None
+    sam: Any = None
     momentum: Callable[[int], float] | None = None
     feedback: Callable[[list[Row]], float] | None = None
     """A factor of the learning rate, from the epochs so far."""
@@ -128,21 +130,34 @@ class Trainer:
             if parts.momentum is not None:
                 _set_momentum(group, parts.momentum(step))
         inputs, targets = parts.pipeline.train(batch, step)
-        for x, y in zip(inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True):
-            with parts.autocast():
-                logits = parts.forward(x)
-            losses = parts.task.loss(logits, y)
-            loss = losses.mean() / plan.accumulate
-            (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
-            self.metrics.update(losses, logits, y)
+        self._backward(inputs, targets, measure=True)
+        if parts.sam is not None:
+            parts.sam.ascend()
+            seed_layers(mix(plan.seed, step, "layers"), parts.device)
+            self._backward(inputs, targets, measure=False)
+            parts.sam.descend()
         penalty = parts.penalties.loss() if parts.penalties is not None else None
         if penalty is not None:
             (parts.scaler.scale(penalty) if parts.scaler is not None else penalty).backward()
         self._update_weights(step)
+        if parts.lookahead is not None:
+            parts.lookahead.update(step)
         if parts.penalties is not None:
             parts.penalties.bound()
         if parts.average is not None:
             parts.average.update(parts.model, step)
+
+    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> None:
+        """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'."""
+        parts, accumulate = self.parts, self.plan.accumulate
+        for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
+            with parts.autocast():
+                logits = parts.forward(x)
+            losses = parts.task.loss(logits, y)
+            loss = losses.mean() / accumulate
+            (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
+            if measure:
+                self.metrics.update(losses, logits, y)
 
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm
@@ -231,6 +246,7 @@ class Trainer:
             "model": parts.model.state_dict(),
             "average": parts.average.state_dict() if parts.average is not None else None,
             "optimizer": parts.optimizer.state_dict(),
+            "lookahead": parts.lookahead.state_dict() if parts.lookahead is not None else None,
             "scaler": parts.scaler.state_dict() if parts.scaler is not None else None,
             "metrics": self.metrics.state_dict(),
             "epoch_seconds": self._epoch_seconds,
@@ -243,6 +259,8 @@ class Trainer:
         parts.optimizer.load_state_dict(state["optimizer"])
         if parts.average is not None:
             parts.average.load_state_dict(state["average"])
+        if parts.lookahead is not None:
+            parts.lookahead.load_state_dict(state["lookahead"])
         if parts.scaler is not None:
             parts.scaler.load_state_dict(state["scaler"])
         self.metrics.load_state_dict(state["metrics"])

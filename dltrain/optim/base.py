@@ -19,6 +19,7 @@ from dltrain.config import (
     reject,
     suggest,
 )
+from dltrain.optim.wrappers import SAM, Lookahead
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +79,10 @@ class Optimizer(Choice):
     activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
     groups: list[Group] = []
     """Parameters with a learning rate or weight decay of their own: [{match: "head.*", lr: 0.1}]."""
+    lookahead: Lookahead | None = None
+    """Slow weights that follow the optimizer's: {steps: 5, alpha: 0.5}; null for none."""
+    sam: SAM | None = None
+    """Take each gradient where the loss is sharpest: {rho: 0.05}; null for none."""
 
     @field_validator("no_decay")
     @classmethod
