@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from dltrain.config import Fraction
 from dltrain.data.base import ImageShape
 from dltrain.layers.norms import Norm
-from dltrain.models.native import NativeModel
+from dltrain.models.native import NativeModel, PhotoModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,3 +59,21 @@ class ShuffleNetV1(NativeModel):
         from dltrain.models.networks.modular import shufflenet_v1
 
         return shufflenet_v1(_SHUFFLE_WIDTHS[self.groups], self.groups, shape.channels, classes, parts)
+
+
+class NarrowMobileNetV1(PhotoModel):
+    """MobileNet v1 with a quarter (`_025`), half or three quarters of the maps; `mobilenet_v1` has all of them."""
+
+    source = "https://arxiv.org/abs/1704.04861"
+    parameters = {
+        ("mobilenet_v1_025", "3x224x224", 1000): 470_072,
+        ("mobilenet_v1_050", "3x224x224", 1000): 1_331_592,
+        ("mobilenet_v1_075", "3x224x224", 1000): 2_585_560,
+        ("mobilenet_v1_025", "3x32x32", 10): 215_642,
+    }
+    name: Literal["mobilenet_v1_025", "mobilenet_v1_050", "mobilenet_v1_075"]
+
+    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+        from dltrain.models.networks.modular import mobilenet_v1
+
+        return mobilenet_v1(int(self.name[-3:]) / 100, shape.channels, classes, parts)

@@ -49,9 +49,13 @@ class ResNet(PublishedModel):
         ("resnet18", "3x224x224", 1000): 11_689_512,
         ("resnet18", "3x224x224", 10): 11_181_642,
         ("resnet18", "3x32x32", 10): 11_173_962,
+        ("resnet34", "3x224x224", 1000): 21_797_672,
         ("resnet34", "3x224x224", 10): 21_289_802,
+        ("resnet50", "3x224x224", 1000): 25_557_032,
         ("resnet50", "3x224x224", 10): 23_528_522,
+        ("resnet101", "3x224x224", 1000): 44_549_160,
         ("resnet101", "3x224x224", 10): 42_520_650,
+        ("resnet152", "3x224x224", 1000): 60_192_808,
         ("resnet152", "3x224x224", 10): 58_164_298,
     }
     name: str
@@ -192,11 +196,18 @@ class MobileNetV2(PublishedModel):
 
 
 class MobileNetV3(PublishedModel):
-    """Inverted residuals with squeeze-and-excitation and hard swish, found by a search for phones."""
+    """Inverted residuals with squeeze-and-excitation and hard swish, found by a search for phones; `_075` has three
+    quarters of the maps.
+    """
 
     source = "https://arxiv.org/abs/1905.02244"
-    libraries = _torchvision("mobilenet_v3_large", "mobilenet_v3_small")
-    parameters = _imagenet(mobilenet_v3_large=5_483_032, mobilenet_v3_small=2_542_856)
+    libraries = _torchvision("mobilenet_v3_large", "mobilenet_v3_small") | {
+        f"mobilenet_v3_{size}_075": f"timm/mobilenetv3_{size}_075" for size in ("large", "small")
+    }
+    parameters = _imagenet(
+        mobilenet_v3_large=5_483_032, mobilenet_v3_small=2_542_856, mobilenet_v3_large_075=3_993_528,
+        mobilenet_v3_small_075=2_041_872,
+    )  # fmt: skip
     name: str
 
 
@@ -213,11 +224,11 @@ class ShuffleNetV2(PublishedModel):
 
 
 class GhostNet(PublishedModel):
-    """Half of the maps are made from the other half by cheap depthwise convolutions."""
+    """Half of the maps are made from the other half by cheap depthwise convolutions; `_050` has half of the maps."""
 
     source = "https://arxiv.org/abs/1911.11907"
-    libraries = {"ghostnet": "timm/ghostnet_100"}
-    parameters = _imagenet(ghostnet=5_182_508)
+    libraries = {"ghostnet": "timm/ghostnet_100", "ghostnet_050": "timm/ghostnet_050"}
+    parameters = _imagenet(ghostnet=5_182_508, ghostnet_050=2_587_292)
     name: str
 
 

@@ -1,4 +1,4 @@
-"""GoogLeNet and ShuffleNet v1."""
+"""GoogLeNet, ShuffleNet v1 and MobileNet v1."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ _INCEPTIONS = (
     (256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128),
 )  # fmt: skip
 """Channels of 1x1; 3x3 reduced, 3x3; 5x5 reduced, 5x5; pool. None is a pool with stride 2."""
+
+_SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
+"""Maps and stride of the thirteen pairs of MobileNet."""
 
 
 class Inception(nn.Module):
@@ -99,4 +102,18 @@ def shufflenet_v1(width: int, groups: int, channels: int, classes: int, parts: P
             first, stride = 1 if before == 24 else groups, 1 if unit else 2
             layers.append(ShuffleUnit(before, width * 2**stage, stride, groups, first, parts))
             before = width * 2**stage
+    return he_initialize(nn.Sequential(*layers, *head(before, classes)))
+
+
+def mobilenet_v1(width: float, channels: int, classes: int, parts: Parts) -> nn.Module:
+    """(B, C, H, W) -> (B, K): a convolution with stride 2, then thirteen pairs of a 3x3 convolution of each map and a
+    1x1 convolution, to `width` times 64 to 1024 maps. He initialisation (fan out).
+    """
+    before = round(32 * width)
+    layers = [*parts.convolution(channels, before, 3, 2, 1)]
+    for out, stride in _SEPARABLE:
+        after = round(out * width)
+        pair = [*parts.convolution(before, before, 3, stride, 1, groups=before), *parts.convolution(before, after, 1)]
+        layers.append(nn.Sequential(*pair))
+        before = after
     return he_initialize(nn.Sequential(*layers, *head(before, classes)))
