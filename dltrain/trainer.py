@@ -57,7 +57,7 @@ class Parts:
     """What `build` assembles for the trainer."""
 
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Any]
     """The model, compiled or not."""
     optimizer: torch.optim.Optimizer
     learning_rate: Callable[[int], float]
@@ -123,10 +123,10 @@ class Trainer:
         inputs, targets = parts.pipeline.train(batch, step)
         for x, y in zip(inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True):
             with parts.autocast():
-                logits = parts.forward(x)
-            losses = parts.task.loss(logits, y)
-            loss = losses.mean() / plan.accumulate
-            (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
+                outputs = parts.forward(x)
+            logits, losses, total = parts.task.losses(outputs, y)
+            loss = total.mean() / plan.accumulate
+            torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
             self.metrics.update(losses, logits, y)
         penalty = parts.penalties.loss() if parts.penalties is not None else None
         if penalty is not None:

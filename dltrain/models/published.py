@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
-from dltrain.models.libraries import LibraryModel
+from dltrain.models.libraries import LibraryModel, WithAuxiliaryHeads
 
 _Counts = dict[tuple[str, str, int], int]
 
@@ -125,13 +125,18 @@ class DenseNet(PublishedModel):
     name: str
 
 
-class InceptionV3(PublishedModel):
-    """Inception with factorised 7x7 convolutions, without the auxiliary head; made for 299 pixels, at least 75."""
+class InceptionV3(WithAuxiliaryHeads, PublishedModel):
+    """Inception with factorised 7x7 convolutions; made for 299 pixels, at least 75. With the auxiliary head it is
+    torchvision's, which needs 299 pixels, and whose activations cannot be exchanged.
+    """
 
     source = "https://arxiv.org/abs/1512.00567"
     libraries = {"inception_v3": "timm/inception_v3"}
     parameters = _imagenet(inception_v3=23_834_568)
     name: str
+
+    def library_name(self) -> str:
+        return "torchvision/inception_v3" if self.auxiliary is not None else super().library_name()
 
 
 class InceptionResNetV2(PublishedModel):
