@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.config import Fraction, Positive
 from dltrain.data.base import ImageShape
+from dltrain.layers.activations import Activation, ReLU6
 from dltrain.layers.norms import Norm
 from dltrain.models.native import NativeModel, PhotoModel
 
@@ -77,6 +78,7 @@ class NarrowMobileNetV1(PhotoModel):
         ("mobilenet_v1_075", "3x224x224", 1000): 2_585_560,
         ("mobilenet_v1_025", "3x32x32", 10): 215_642,
     }
+    published_activation: ClassVar[Activation] = ReLU6()
     name: Literal["mobilenet_v1_025", "mobilenet_v1_050", "mobilenet_v1_075"]
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
