@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dltrain.data.base import ImageShape
 from dltrain.layers.attention import ConvolutionalBlockAttention
@@ -59,3 +60,18 @@ def test_mobilenets_stem_suits_the_images() -> None:
         network = Model.parse({"name": "mobilenet_v1_025", "stem": stem}).build(ImageShape(3, shape, shape), 10)  # type: ignore[attr-defined]
         sides.append(network[0](torch.zeros(1, 3, shape, shape)).shape[-1])
     assert sides == [32, 16, 48]
+
+
+def test_nasnets_cells_make_the_large_network_too() -> None:
+    """As many weights as timm's, which is checked against the published ones; sizes are halved five times."""
+    from dltrain.models.networks.nasnet import NASNet
+    from dltrain.models.networks.parts import Parts
+
+    parts = Parts(lambda _: nn.ReLU(), lambda _: nn.ReLU(), nn.BatchNorm2d, shifts=True)
+    with torch.device("meta"):
+        network = NASNet(6, 4032, 96, 3, 1000, parts)
+        assert sum(p.numel() for p in network.parameters()) == 88_753_150
+        maps: list[torch.Size] = []
+        network.head.register_forward_hook(lambda *call: maps.append(call[1][0].shape))
+        network(torch.empty(2, 3, 331, 331))
+    assert maps == [(2, 4032, 11, 11)]
