@@ -23,6 +23,8 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
             yield from _mixing_for_a_loss_without(experiment)
     if "schedule" not in wrong and "training" not in wrong:
         yield from _too_long_warmup(experiment)
+    if "optimizer" not in wrong and "training" not in wrong:
+        yield from _sharpness_with_scaled_gradients(experiment)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
 
@@ -43,12 +45,22 @@ def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
             yield Diagnostic(message, experiment.span("schedule", "warmup", unit))
 
 
+def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+    if experiment.optimizer.sam is not None and experiment.training.precision == "float16":
+        message = "`sam` needs gradients that are not scaled, and float16 scales them"
+        yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=("use bfloat16",))
+
+
 def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
     note = ("set `data.validation: 0.1`",)
     stopping = experiment.training.early_stopping
     if "training" not in wrong and stopping is not None and stopping.metric.startswith("validation/"):
         message = f"early stopping watches `{stopping.metric}`, and there is no validation split"
         yield Diagnostic(message, experiment.span("training", "early_stopping", key=True), notes=note)
+    watched = getattr(experiment.schedule, "metric", None)
+    if "schedule" not in wrong and watched is not None and watched.startswith("validation/"):
+        message = f"schedule `{experiment.schedule.name}` watches `{watched}`, and there is no validation split"
+        yield Diagnostic(message, experiment.span("schedule", "metric"), notes=note)
     if "sweep" not in wrong and experiment.sweep is not None:
         message = "a sweep is judged on the validation split, and there is none"
         yield Diagnostic(message, experiment.span("sweep", key=True), notes=note)
