@@ -81,7 +81,7 @@ def build(
     with _at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with _at(experiment, "loss"):
-        task = Classification(experiment.loss, splits.classes, target)
+        task = Classification(experiment.loss, splits.classes, target, experiment.model.auxiliary_weight)
     with _at(experiment, "augmentation"):
         pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
     with _at(experiment, "data"):

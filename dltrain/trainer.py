@@ -57,7 +57,7 @@ class Parts:
     """What `build` assembles for the trainer."""
 
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Any]
     """The model, compiled or not."""
     optimizer: torch.optim.Optimizer
     learning_rate: Callable[[int], float]
@@ -152,10 +152,10 @@ class Trainer:
         parts, accumulate = self.parts, self.plan.accumulate
         for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
             with parts.autocast():
-                logits = parts.forward(x)
-            losses = parts.task.loss(logits, y)
-            loss = losses.mean() / accumulate
-            (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
+                outputs = parts.forward(x)
+            logits, losses, total = parts.task.losses(outputs, y)
+            loss = total.mean() / accumulate
+            torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
             if measure:
                 self.metrics.update(losses, logits, y)
 
