@@ -81,7 +81,8 @@ def build(
     with _at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with _at(experiment, "loss"):
-        task = Classification(experiment.loss, splits.classes, target)
+        counts = torch.bincount(torch.as_tensor(splits.train.labels), minlength=classes).tolist()
+        task = Classification(experiment.loss.fitted(counts), splits.classes, target)
     with _at(experiment, "augmentation"):
         pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
     with _at(experiment, "data"):

@@ -55,7 +55,7 @@ def measure(predictor: Predictor, source: Source, experiment: Experiment) -> Cla
     workers = choose_workers(source, experiment.data.workers)[0] if kind == "streaming" else 0
     batch_size = min(experiment.training.batch_size, len(source))
     loader = make_loader(kind, source, canvas, batch_size=batch_size, seed=0, device=predictor.device, workers=workers)
-    task = Classification(experiment.loss, predictor.classes, predictor.device)
+    task = Classification(experiment.loss.evaluation(), predictor.classes, predictor.device)
     try:
         return evaluate(predictor.model, predictor.model, loader, predictor.pipeline, task, predictor.autocast)
     finally:
