@@ -49,8 +49,8 @@ def build(
     target = pick_device(device)
     with _at(experiment, "data"):
         splits = experiment.data.load()
-    about = state["about"] if state is not None else None
-    preprocessing = _preprocessing(experiment, splits, about)
+        about = state["about"] if state is not None else None
+        preprocessing = _preprocessing(experiment, splits, about)
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
     batch_size, examples = training.batch_size, len(splits.train)
     if batch_size > examples:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training import arrays_experiment, built, trained, write_arrays
+from training import arrays_experiment, built, train, trained, write_arrays
 from typer.testing import CliRunner, Result
 
 from dltrain import checkpoints
@@ -303,3 +303,18 @@ def test_balanced_weights_are_those_of_the_training_split(tmp_path: Path) -> Non
     assert weights[0] / weights[1] == pytest.approx(40 / 16, rel=0.15)  # of about four in five of 50 and of 20
     assert trainer.parts.task.evaluation_loss.weights is None
     trained(arrays_experiment(arrays, loss=loss, training__batch_size=10, training__epochs=1))
+
+
+# -- whitening
+
+
+@pytest.mark.parametrize("kind", ["pca_whiten", "zca_whiten"])
+def test_a_whitened_training_travels_in_its_checkpoint(kind: str, tmp_path: Path) -> None:
+    arrays = write_arrays(tmp_path / "images.npz")
+    code, run = train(arrays, tmp_path, training__epochs=1, data__scaling=kind)
+    assert code == 0
+    content = json.loads((run.path / "result.json").read_text())["best"]
+    found = measured(run.path, "--split", "validation")
+    assert found["accuracy"] == content["validation/accuracy"]
+    assert found["loss"] == pytest.approx(content["validation/loss"], rel=1e-6)
+    assert measured(run.path, "--views", "ten_crop")["examples"] == 30
