@@ -122,7 +122,7 @@ class Focal(Loss):
 
     @model_validator(mode="after")
     def _alpha_of_the_form(self) -> Focal:
-        if self.form == "softmax" and isinstance(self.alpha, float):
+        if self.form == "softmax" and self.alpha is not None and not isinstance(self.alpha, list):
             raise reject("alpha", "`alpha` is one number with `form: sigmoid` only; with softmax, a list of weights")
         if self.form == "sigmoid" and isinstance(self.alpha, list):
             raise reject("alpha", "`alpha` is a list with `form: softmax` only; with sigmoid, one number")

@@ -96,6 +96,8 @@ def test_label_smoothing() -> None:
     expected = -(0.9 * log_p[np.arange(32), labels] + 0.1 * log_p.mean(axis=1))
     np.testing.assert_allclose(smooth(logits.double(), labels), expected, rtol=1e-12)
     targets = 0.9 * torch.nn.functional.one_hot(labels, 7) + 0.1 / 7
+    soft = -(targets.double().numpy() * log_p).sum(axis=1)  # cross-entropy of soft targets, by its definition
+    np.testing.assert_allclose(loss("cross_entropy")(logits.double(), targets.double()), soft, rtol=1e-6)
     torch.testing.assert_close(smooth(logits, labels), loss("cross_entropy")(logits, targets))
     best = torch.full((1, 10), math.log(0.01), dtype=torch.float64)
     best[0, 4] = math.log(0.91)
@@ -184,6 +186,9 @@ def test_binary_cross_entropy_and_squares() -> None:
     half = 0.5 * (o - onehot).square().sum(1)
     torch.testing.assert_close(loss("mse", form="half_sum")(o, labels), half)
     torch.testing.assert_close(half, 0.5 * 7 * loss("mse")(o, labels))
+    several = (torch.rand(32, 7, generator=torch.Generator().manual_seed(0)) < 0.5).double()  # any number of classes
+    reference = torch.nn.functional.binary_cross_entropy(o.sigmoid(), several, reduction="none").mean(1)
+    torch.testing.assert_close(loss("binary_cross_entropy")(o, several), reference)
     assert loss("binary_cross_entropy")(torch.zeros(1, 7), torch.tensor([0])).item() == pytest.approx(math.log(2))
 
 
