@@ -79,7 +79,7 @@ class JensenShannon(Loss):
     """Cross-entropy of an example, and the Jensen-Shannon divergence between it and two mixtures of it.
 
     -log p_y + weight (KL(p|m) + KL(p1|m) + KL(p2|m)) / 3, m = (p + p1 + p2) / 3. For `aug_mix` with `views: 3`.
-    Validation and test report the plain cross-entropy. Training accuracy counts every view.
+    Validation and test report the plain cross-entropy; training accuracy is that of the examples themselves.
     """
 
     source = "https://arxiv.org/abs/1912.02781"

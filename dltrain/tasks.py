@@ -17,11 +17,12 @@ class Classification:
     """One label per image. A model's output is its logits (B, K).
 
     `loss` is what training minimises, `evaluation_loss` what is reported on validation and test data: both
-    map (logits (B, K), targets) to (B,).
+    map (logits (B, K), targets) to (B,). In training, `views` rows in a row are views of one example.
     """
 
     def __init__(self, loss: Loss, classes: Sequence[str], device: torch.device) -> None:
         self.classes, self.device = list(classes), device
+        self.views = loss.views
         self.loss = loss.build(len(classes)).to(device)
         self.evaluation_loss = loss.evaluation().build(len(classes)).to(device)
 

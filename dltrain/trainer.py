@@ -127,7 +127,8 @@ class Trainer:
             losses = parts.task.loss(logits, y)
             loss = losses.mean() / plan.accumulate
             (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
-            self.metrics.update(losses, logits, y)
+            one = slice(None, None, parts.task.views)  # of several views of an example, the example itself
+            self.metrics.update(losses[one], logits[one], y[one])
         penalty = parts.penalties.loss() if parts.penalties is not None else None
         if penalty is not None:
             (parts.scaler.scale(penalty) if parts.scaler is not None else penalty).backward()

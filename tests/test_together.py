@@ -271,6 +271,8 @@ def test_a_training_with_jsd_is_the_same_in_parts_and_on_every_path(tmp_path: Pa
     batch = next(trainer.parts.train.batches(0))
     inputs, targets = trainer.parts.pipeline.train(batch, 0)
     assert len(inputs) == len(targets) == 60
+    trainer._train_step(batch, 0)
+    assert trainer.metrics.compute()["examples"] == 20  # views are no examples
     finished = trained(arrays_experiment(arrays, **changes)).state_dict()
     assert finished["history"][-1]["train/loss"] > 0
     streamed = trained(arrays_experiment(arrays, **changes, data__loader="streaming", data__workers=0)).state_dict()
