@@ -106,6 +106,7 @@ def build(
         learning_rate=learning_rate,
         penalties=penalties,
         momentum=experiment.schedule.build_momentum(total_steps, steps_per_epoch),
+        feedback=experiment.schedule.build_feedback(experiment.optimizer.lr, validation is not None),
         task=task,
         pipeline=pipeline,
         train=train,

@@ -69,6 +69,10 @@ def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterat
     if "training" not in wrong and stopping is not None and stopping.metric.startswith("validation/"):
         message = f"early stopping watches `{stopping.metric}`, and there is no validation split"
         yield Diagnostic(message, experiment.span("training", "early_stopping", key=True), notes=note)
+    watched = getattr(experiment.schedule, "metric", None)
+    if "schedule" not in wrong and watched is not None and watched.startswith("validation/"):
+        message = f"schedule `{experiment.schedule.name}` watches `{watched}`, and there is no validation split"
+        yield Diagnostic(message, experiment.span("schedule", "metric"), notes=note)
     if "sweep" not in wrong and experiment.sweep is not None:
         message = "a sweep is judged on the validation split, and there is none"
         yield Diagnostic(message, experiment.span("sweep", key=True), notes=note)

@@ -71,6 +71,8 @@ class Parts:
     scaler: torch.amp.GradScaler | None = None
     penalties: Any = None
     momentum: Callable[[int], float] | None = None
+    feedback: Callable[[list[Row]], float] | None = None
+    """A factor of the learning rate, from the epochs so far."""
 
 
 class Trainer:
@@ -89,6 +91,11 @@ class Trainer:
         self.gradient_norm = torch.zeros((), device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._epoch_seconds = 0.0
+        self._factor = 1.0
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        return self.parts.learning_rate(step) * self._factor
 
     def run(self) -> Iterator[Progress | EpochReport]:
         """Train from the current step to the end, yielding progress and a report per epoch."""
@@ -115,7 +122,7 @@ class Trainer:
     def _train_step(self, batch: Batch, step: int) -> None:
         parts, plan = self.parts, self.plan
         seed_layers(mix(plan.seed, step, "layers"), parts.device)
-        lr = parts.learning_rate(step)
+        lr = self.lr(step)
         for group in parts.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
             if parts.momentum is not None:
@@ -166,12 +173,13 @@ class Trainer:
         if parts.validation is not None and due:
             measured = self.evaluate(parts.validation)
             row["validation/loss"], row["validation/accuracy"] = measured.loss, measured.accuracy
-        row["lr"] = parts.learning_rate(self.step - 1)
+        row["lr"] = self.lr(self.step - 1)
         row["throughput/images_per_second"] = trained["examples"] / max(self._epoch_seconds, 1e-9)
         row["norm/gradient"] = float(self.gradient_norm)
         row["norm/weights"] = float(nn.utils.get_total_norm(self._parameters))
         row["seconds/train"], row["seconds/evaluate"] = self._epoch_seconds, time.perf_counter() - started
         self.history.append(row)
+        self._react()
         self.metrics.reset()
         self._epoch_seconds = 0.0
         is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
@@ -183,7 +191,7 @@ class Trainer:
         return Progress(
             epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
             steps_per_epoch=self.plan.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
-            lr=self.parts.learning_rate(self.step - 1),
+            lr=self.lr(self.step - 1),
             images_per_second=now["examples"] / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
         )  # fmt: skip
 
@@ -241,13 +249,19 @@ class Trainer:
         self.metrics.load_state_dict(state["metrics"])
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
         self._epoch_seconds = state["epoch_seconds"]
+        self._react()
+
+    def _react(self) -> None:
+        """Let the learning rate follow the epochs so far, for a schedule that watches them."""
+        if self.parts.feedback is not None:
+            self._factor = self.parts.feedback(self.history)
 
     def _raise_if_loss_was_not_finite(self) -> None:
         update = self.metrics.first_non_finite()
         if update is not None:
             size = self.plan.steps_per_epoch
             bad = (self.step - 1) // size * size + update // self.plan.accumulate
-            raise NonFiniteError(bad, self.parts.learning_rate(bad), "loss")
+            raise NonFiniteError(bad, self.lr(bad), "loss")
 
     def _require_finite(self) -> None:
         """Raise NonFiniteError for the loss of any step so far, or for what the last step left behind."""
@@ -257,7 +271,7 @@ class Trainer:
         kept = {"weights": parts.model.state_dict(), "average": average, "optimizer state": parts.optimizer.state}
         for what, values in kept.items():
             if not all_finite(values):
-                raise NonFiniteError(self.step - 1, parts.learning_rate(max(self.step - 1, 0)), what)
+                raise NonFiniteError(self.step - 1, self.lr(max(self.step - 1, 0)), what)
 
     def close(self) -> None:
         """Free the loaders' processes."""

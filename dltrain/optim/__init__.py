@@ -8,6 +8,7 @@ from dltrain.optim.matrices import Muon
 from dltrain.optim.open_schedules import WSD, CosineRestarts, InverseSqrt
 from dltrain.optim.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop
 from dltrain.optim.penalties import L1, L2, ElasticNet, MaxNorm, Penalty
+from dltrain.optim.plateau import ReduceOnPlateau
 from dltrain.optim.schedules import Constant, Cosine, Exponential, Linear, MultiStep, OneCycle, Polynomial, Step
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Polynomial",
     "RAdam",
     "RMSprop",
+    "ReduceOnPlateau",
     "Schedule",
     "Step",
     "Warmup",

@@ -31,6 +31,9 @@ LearningRate = Callable[[int], float]
 Momentum = Callable[[int], float]
 """The momentum of optimizer step t, in 0..1: a pure function."""
 
+Feedback = Callable[[list[dict[str, float]]], float]
+"""A factor of the learning rate from the metrics of the epochs so far, by their tags: a pure function."""
+
 EXEMPTIONS = ("bias", "norm", "activation")
 """The words that `no_decay` knows besides patterns."""
 
@@ -158,6 +161,11 @@ class Schedule(Choice):
 
     def build_momentum(self, total_steps: int, steps_per_epoch: int) -> Momentum | None:
         """The momentum as a function of the step, for schedules that move it; else None."""
+        return None
+
+    def build_feedback(self, lr: float, validation: bool) -> Feedback | None:
+        """What the learning rate is multiplied with besides, from the epochs so far, for schedules that watch them;
+        else None. `validation` says whether there is a validation split."""
         return None
 
     def remarks(self, total_steps: int, steps_per_epoch: int) -> list[str]:
