@@ -29,13 +29,15 @@ def adapt_run(
 ) -> None:
     """Write the checkpoint of the run at `path`, adapted to all images of `inputs`, to `output`.
 
-    Raises RunError when a path does not exist, the network has no batch norm, or no image can be read.
+    Raises RunError when a path does not exist or `output` does, the network has no batch norm, or no image can be read.
     """
     run, file = Run.open(path)
     if output.suffix != ".pt":
         raise RunError(f"the checkpoint {output} must be a .pt file")
     if not output.parent.is_dir():
         raise RunError(f"there is no folder {output.parent}")
+    if output.exists():
+        raise RunError(f"{output} exists already: it is not overwritten")
     files = list(image_files(inputs))
     found, state = find_checkpoint(run, file, which)
     predictor = restore_predictor(state, device)

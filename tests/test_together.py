@@ -247,6 +247,7 @@ def test_what_cannot_be_adapted(photos: Path, runs: list[Path], tmp_path: Path) 
     for arguments, message in (
         ([runs[0], photos / "data", "-o", tmp_path / "adapted"], "must be a .pt file"),
         ([runs[0], photos / "data", "-o", tmp_path / "no/adapted.pt"], "there is no folder"),
+        ([runs[0], photos / "data", "-o", runs[0] / "checkpoints/best.pt"], "exists already"),
         ([runs[0], tmp_path / "nothing", "-o", tmp_path / "adapted.pt"], "there is no file"),
     ):
         result = invoke("adapt", *arguments)
@@ -261,10 +262,13 @@ def test_what_cannot_be_adapted(photos: Path, runs: list[Path], tmp_path: Path) 
 # -- several views in training, and weights of classes
 
 
-VIEWS = [{"name": "random_crop", "padding": 1}, {"name": "aug_mix", "views": 3}, {"name": "cutout", "size": 3}]
+VIEWS = [
+    {"name": "random_crop", "padding": 1}, {"name": "auto_augment", "policy": "cifar10"},
+    {"name": "aug_mix", "views": 3}, {"name": "cutout", "size": 3},
+]  # fmt: skip
 
 
-def test_a_training_with_jsd_is_the_same_in_parts_and_on_every_path(tmp_path: Path) -> None:
+def test_a_training_with_jsd_is_the_same_on_every_path(tmp_path: Path) -> None:
     arrays = write_arrays(tmp_path / "images.npz")
     changes: dict[str, Any] = {"augmentation": VIEWS, "loss": {"name": "jsd"}, "training__epochs": 1}
     trainer = built(arrays_experiment(arrays, **changes))
@@ -279,13 +283,22 @@ def test_a_training_with_jsd_is_the_same_in_parts_and_on_every_path(tmp_path: Pa
     assert all(torch.equal(tensor, streamed["model"][name]) for name, tensor in finished["model"].items())
 
 
+def test_views_of_an_example_stay_in_one_part_of_a_batch(tmp_path: Path) -> None:
+    arrays = write_arrays(tmp_path / "images.npz")
+    changes: dict[str, Any] = {"augmentation": VIEWS, "loss": {"name": "jsd"}, "training__epochs": 1}
+    changes |= {"model": {"name": "softmax_regression"}, "training__clip_norm": None}
+    one, parts = (trained(arrays_experiment(arrays, **changes, training__accumulate=n)) for n in (1, 5))
+    for a, b in zip(one.parts.model.parameters(), parts.parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"augmentation": VIEWS}, "makes 3 views of an example, and loss `cross_entropy` compares none"),
         ({"loss": "jsd", "augmentation": ["aug_mix"]}, "compares 3 views of an example, and no augmentation makes"),
         ({"loss": "jsd", "augmentation": [*VIEWS, "mixup"]}, "`mixup` cannot mix examples of which the network sees 3"),
-        ({"loss": "jsd", "augmentation": [VIEWS[1], VIEWS[1]]}, "cannot make views of views"),
+        ({"loss": "jsd", "augmentation": [VIEWS[2], VIEWS[2]]}, "cannot make views of views"),
     ],
 )
 def test_views_and_loss_must_fit(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
