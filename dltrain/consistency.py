@@ -21,6 +21,7 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
             yield Diagnostic(message, experiment.span("augmentation", index))
         if "loss" not in wrong:
             yield from _mixing_for_a_loss_without(experiment)
+            yield from _views_and_loss(experiment)
     if "schedule" not in wrong and "training" not in wrong:
         yield from _too_long_warmup(experiment)
     if "optimizer" not in wrong and "training" not in wrong:
@@ -35,6 +36,25 @@ def _mixing_for_a_loss_without(experiment: Experiment) -> Iterator[Diagnostic]:
         if augmentation.needs_soft_targets and not loss.soft_targets:
             message = f"`{augmentation.name}` mixes labels, and loss `{loss.name}` takes none that are mixed"
             yield Diagnostic(message, experiment.span("augmentation", index), notes=("use loss `cross_entropy`",))
+
+
+def _views_and_loss(experiment: Experiment) -> Iterator[Diagnostic]:
+    """Several views of an example need a loss that compares them, and the other way round."""
+    loss, seen = experiment.loss, 1
+    for index, augmentation in enumerate(experiment.augmentation):
+        where, views = experiment.span("augmentation", index), getattr(augmentation, "views", 1)
+        if views > 1 and seen > 1:
+            yield Diagnostic(f"a second `{augmentation.name}` cannot make views of views", where)
+        elif views not in (1, loss.views):
+            message = f"`{augmentation.name}` makes {views} views of an example, and loss `{loss.name}` compares none"
+            yield Diagnostic(message, where, notes=("use loss `jsd`, or write `views: 1`",))
+        elif seen > 1 and augmentation.stage == "batch":
+            yield Diagnostic(f"`{augmentation.name}` cannot mix examples of which the network sees {seen} views", where)
+        seen = max(seen, views)
+    if loss.views > 1 and seen == 1:
+        message = f"loss `{loss.name}` compares {loss.views} views of an example, and no augmentation makes them"
+        note = f"add {{name: aug_mix, views: {loss.views}}} to `augmentation`"
+        yield Diagnostic(message, experiment.span("loss", key=True), notes=(note,))
 
 
 def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:

@@ -150,6 +150,7 @@ class Trainer:
     def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> None:
         """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'."""
         parts, accumulate = self.parts, self.plan.accumulate
+        one = slice(None, None, parts.task.views)  # of several views of an example, the example itself
         for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
             with parts.autocast():
                 outputs = parts.forward(x)
@@ -157,7 +158,7 @@ class Trainer:
             loss = total.mean() / accumulate
             torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
             if measure:
-                self.metrics.update(losses, logits, y)
+                self.metrics.update(losses[one], logits[one], y[one])
 
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm

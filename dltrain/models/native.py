@@ -32,7 +32,8 @@ class NativeModel(Adaptable):
 
         activation, norm = self.activation or self.published_activation, self.norm or self.published_norm
         shifts = norm is not None and norm.shifts
-        parts = Parts(activation.build, activation.build_for_vectors, norm.build if norm else None, shifts)
+        make_norm, least = (norm.build, norm.least_pixels) if norm is not None else (None, 1)
+        parts = Parts(activation.build, activation.build_for_vectors, make_norm, shifts, least)
         network = fit(
             self.name, shape, lambda shape: self.with_stem(self.network(shape, classes, parts), shape), fixed=False
         )
