@@ -40,7 +40,7 @@ def variants(name: str) -> list[Optimizer]:
         "momentum": 0.9, "nesterov": True, "dampening": 0.5, "betas": [0.8, 0.9], "eps": 1e-3, "amsgrad": True,
         "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5, "rho": 0.8, "momentum_decay": 0.1,
         "decoupled_weight_decay": True, "beta2_decay": -0.5, "d": 2.0, "ns_steps": 4, "adamw": ["weight"],
-        "trust_coeff": 0.002, "always_adapt": False,
+        "trust_coeff": 0.002, "always_adapt": False, "r": 1.0, "weight_lr_power": 1.0,
     }  # fmt: skip
     fields = Optimizer.lookup(name).model_fields  # type: ignore[union-attr]
     found = [parse(name)]
@@ -207,6 +207,7 @@ def test_defaults_are_the_usual_ones() -> None:
     assert {name: parse(name).lr for name in NAMES if name not in ("sgd", "lars", "novograd")} | {"sgd": 0.1} == {
         "sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-2, "adagrad": 1e-2, "adadelta": 1.0, "adamax": 2e-3,
         "nadam": 2e-3, "radam": 1e-3, "adafactor": 1e-2, "muon": 0.02, "lion": 1e-4, "lamb": 1e-3, "sm3": 0.1,
+        "schedule_free_sgd": 1.0, "schedule_free_adamw": 2.5e-3,
     }  # fmt: skip
     assert [parse(n).weight_decay for n in ("sgd", "adam", "adamw")] == [0.0, 0.0, 0.01]
     with pytest.raises(ValidationError, match="lr"):

@@ -70,6 +70,8 @@ class Optimizer(Choice):
     kind: ClassVar[str] = "optimizers"
     waits: ClassVar[bool] = False
     trial_lr: ClassVar[float] = 0.05
+    schedules: ClassVar[tuple[str, ...] | None] = None
+    """The schedules that it takes; null for all."""
 
     name: str
     lr: Positive
@@ -98,6 +100,10 @@ class Optimizer(Choice):
     def options_of(self, name: str, parameter: nn.Parameter) -> dict[str, Any]:
         """What this optimizer must know about a parameter besides: parameters that differ in it get groups apart."""
         return {}
+
+    def average(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        """The average of the weights that the optimizer itself keeps, like that which an `Average` builds, or None."""
+        return None
 
     def first_step(self, w: float, g: float) -> float | None:
         """The weight after one step from `w` with gradient `g`: what the contract test checks. None: unchecked."""
