@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dltrain.config import (
     Choice,
@@ -83,6 +83,9 @@ class Optimizer(Choice):
     activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
     groups: list[Group] = []
     """Parameters with a learning rate or weight decay of their own: [{match: "head.*", lr: 0.1}]."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rates fall by this factor from each layer to the one before it, the last layer having the full rate:
+    0.65 to 0.9 is usual for fine-tuning. Null: all learn alike."""
     lookahead: Lookahead | None = None
     """Slow weights that follow the optimizer's: {steps: 5, alpha: 0.5}; null for none."""
     sam: SAM | None = None
