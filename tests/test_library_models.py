@@ -145,6 +145,8 @@ def test_torchvisions_pretrained_weights_are_adapted(hub: Path, label: str) -> N
         first = next(p for p in four.parameters() if p.ndim == 4)
         theirs = next(p for p in original.parameters() if p.ndim == 4)
         torch.testing.assert_close(first[:, 3], theirs[:, 0] * 0.75)
+        adapted = build({**value, "activation": "relu"}, "3x64x64", 1000).eval()  # parts are exchanged afterwards
+        torch.testing.assert_close(adapted(images.expand(-1, 3, -1, -1)), expected)
     seven = build(value, "3x64x64", 7)
     same = [torch.equal(a, b) for a, b in zip(seven.parameters(), original.parameters(), strict=True)]
     assert same[:-2] == [True] * (len(same) - 2) and same[-2:] == [False, False]

@@ -6,7 +6,10 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
@@ -15,9 +18,13 @@ from typer.testing import CliRunner
 
 from dltrain import Experiment
 from dltrain.cli import app
+from dltrain.layers import Activation, Attention, Initialization, Norm
+from dltrain.models import Model
+from dltrain.optim.base import Optimizer, Schedule
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
+PLUGINS = dict(re.findall(r"`(my_\w+\.py)`:\n\n```python\n(.*?)```", README, re.DOTALL))
 SHORT = {
     "fit": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
     "sweep": ["sweep.trials=2", "sweep.epochs=1", "training.limit_batches=2"],
@@ -53,8 +60,8 @@ def test_every_command_works_in_the_order_of_the_readme(tmp_path: Path, monkeypa
     make_photos(Path("photos"))
     make_photos(Path("folder"))
     shutil.copy("photos/train/class_0/0.jpg", "new_photo.jpg")
-    program = next(text for text in blocks("python") if "class " in text)
-    Path("my_parts.py").write_text(program)
+    for name, program in PLUGINS.items():
+        Path(name).write_text(program)
     done = set()
     for command in commands():
         arguments = command[1:]
@@ -98,6 +105,35 @@ def test_the_error_in_the_readme_is_the_one_that_is_printed(tmp_path: Path, monk
     code, output = run(["check", "experiments/typo.yaml"])
     assert code == 2
     assert shown.strip() in output
+
+
+def test_the_activation_of_the_readme_passes_the_contract_of_all_activations(tmp_path: Path) -> None:
+    program = PLUGINS["my_activations.py"]
+    assert len(program[program.index("class ") :].strip().splitlines()) <= 15
+    (tmp_path / "my_activations.py").write_text(program)
+    arguments = ["-q", "-k", "serf", "--override-ini=addopts=", str(REPOSITORY / "tests" / "test_layers.py")]
+    script = f"import sys, my_activations, pytest; sys.exit(pytest.main({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def ours(kind: Any) -> list[str]:
+    """The names of a kind, without those of plug-ins that an earlier test imported."""
+    return [name for name in kind.all_names() if kind.lookup(name).__module__.startswith("dltrain.")]
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_catalogues() -> None:
+    table = README[README.index("<!-- peers -->") :]
+    rows = {row.split("|")[1].strip(): row.split("|")[2] for row in table.splitlines() if row.startswith("| ")}
+    kinds = {
+        "activation": Activation, "norm": Norm, "attention": Attention, "initial weights": Initialization,
+        "optimizers": Optimizer, "learning-rate schedules": Schedule,
+    }  # fmt: skip
+    for row, kind in kinds.items():
+        assert int(re.findall(r"\d+", rows[row])[0]) == len(ours(kind)), row
+    names = ours(Model)
+    libraries = sum("/" in name for name in names)
+    assert [int(n) for n in re.findall(r"\d+", rows["networks"])] == [len(names) - libraries, libraries]
 
 
 def test_the_ci_script_runs_the_test_command_of_the_readme() -> None:

@@ -23,9 +23,8 @@ def is_gate(module: nn.Module) -> bool:
 def is_activation(module: nn.Module) -> bool:
     """Whether a module is an activation and no gate, by the file that its class is from."""
     file, name = type(module).__module__, type(module).__name__
-    return file.startswith(("torch.nn.modules.activation", "timm.layers.activations")) and not (
-        name in _NEVER or is_gate(module)
-    )
+    known = file.startswith(("torch.nn.modules.", "timm.layers.", "dltrain.layers.")) and "activation" in file
+    return known and name not in _NEVER and not is_gate(module)
 
 
 def gated(probe: Probe) -> set[str]:

@@ -31,7 +31,7 @@ class SoftmaxRegression(Model):
         return softmax_regression(shape, classes)
 
 
-class MLP(Adaptable):
+class MLP(Model):
     """Fully connected layers on the flattened pixels."""
 
     parameters = {("mlp", "1x28x28", 10): 203_530}
@@ -44,6 +44,8 @@ class MLP(Adaptable):
     """Normalisation before each activation, or null for none."""
     dropout: Fraction = 0.0
     """Share of hidden units zeroed in training."""
+    drop_connect: Fraction | None = None
+    """Share of the weights of each layer zeroed in training, anew for each batch; null for none."""
 
     @model_validator(mode="after")
     def _norm_takes_vectors(self) -> MLP:
@@ -58,13 +60,14 @@ class MLP(Adaptable):
         return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        from dltrain.models.adapt.changes import Adapter
         from dltrain.models.networks.simple import mlp
 
         network = mlp(shape, classes, self.hidden, self.activation, self.norm, self.dropout)
-        return self.adapted(network, shape)
-
-    def exchange(self, adapter: Adapter) -> None:
+        adapter = Adapter(self.name, network, shape)
+        adapter.drop_connect(self.drop_connect)
         adapter.built_with(self.activation, self.norm)
+        return adapter.finish()
 
 
 class ConvNet(Adaptable):

@@ -66,6 +66,11 @@ class Adapter:
             new = activation.build_for_vectors(channels) if vectors else activation.build(channels)
             relu += activation.needs_maps and isinstance(new, nn.ReLU)
             self._exchange(name, new)
+        for (
+            module
+        ) in self.network.modules():  # what follows may not overwrite what an activation keeps for its gradient
+            if hasattr(module, "inplace"):
+                module.inplace = False  # type: ignore[assignment]
         notes = [f"{len(kept)} inside gates are as published"] if kept else []
         notes += [f"{relu} of them, on vectors, are relu"] if relu else []
         self._changed("activation", activation.name, names, notes)
@@ -133,9 +138,7 @@ class Adapter:
             self._exchange(place, Preceded(gate, module) if pre else Followed(module, gate))
         if not blocks:
             if attention.position != "branch":
-                raise self._cannot(
-                    "attention", f"it has no blocks to put one {attention.position}: leave out `position`"
-                )
+                raise self._cannot("attention", "it has no blocks to put one before or after: leave out `position`")
             places = sites.pools(self.probe)
             for place in places:
                 gate = attention.build(self.probe.calls[place][0].shape[1])
