@@ -19,7 +19,7 @@ from dltrain.builder import at, count_steps, data_decisions, downgrades, split_s
 from dltrain.config import ConfigError
 from dltrain.data.base import ArraySource, ImageShape, Source, Splits
 from dltrain.data.canvas import Canvas
-from dltrain.decisions import decide, pick_device
+from dltrain.decisions import Decision, Decisions, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.optim.groups import parameter_groups
 from dltrain.plan_network import Measured, measure
@@ -36,22 +36,21 @@ Curve = Callable[[int], float]
 
 @dataclass(frozen=True)
 class _Training:
-    """What both ways to a plan find out."""
+    """What both ways to a plan find out. images: those of each split that is read in training."""
 
     experiment: Experiment
     model: nn.Module
+    measured: Measured
     shape: ImageShape
     classes: int
     examples: dict[str, int]
-    decisions: dict[str, dict[str, Any]]
+    images: list[tuple[Source, Canvas]]
+    decisions: Decisions
     groups: list[dict[str, Any]]
     steps_per_epoch: int
     total_steps: int
     learning_rate: Curve
     momentum: Curve | None
-    data_bytes: int
-    notes: list[str]
-    measured: Measured
 
 
 def plan(experiment: Experiment, device: str = "auto", depth: int | None = None) -> dict[str, Any]:
@@ -70,21 +69,17 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     images = total_steps * experiment.training.batch_size
     decisions = decide(experiment.training, target, measured.multiply_adds, images)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
-    dtype = getattr(torch, decisions["precision"].value)
-    if dtype != torch.float32:
+    if (dtype := _dtype(decisions)) != torch.float32:
         measured = measure(model, preprocessing.shape, _micro_batch(experiment), dtype)
     with at(experiment, "optimizer"):
         groups = parameter_groups(model, experiment.optimizer)
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
-    parts = [(splits.train, preprocessing.train)]
-    parts += [(splits.validation, preprocessing.evaluation)] if splits.validation is not None else []
+    parts = [(splits.train, preprocessing.train), (splits.validation, preprocessing.evaluation)]
     training = _Training(
-        experiment, model, preprocessing.shape, len(splits.classes), split_sizes(splits),
-        {name: asdict(decision) for name, decision in decisions.items()}, groups, steps_per_epoch, total_steps,
-        learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch),
-        _resident_bytes(parts) if decisions["loader"].value == "resident" else 0, downgrades(experiment, decisions),
-        measured,
+        experiment, model, measured, preprocessing.shape, len(splits.classes), split_sizes(splits),
+        [(source, canvas) for source, canvas in parts if source is not None], decisions, groups, steps_per_epoch,
+        total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch),
     )  # fmt: skip
     return _written(training, depth)
 
@@ -92,16 +87,15 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
 def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     """The plan of a training that is built: the same values."""
     parts, about = trainer.parts, trainer.about
+    decisions = {name: Decision(**decision) for name, decision in about["decisions"].items()}
     loaders = [loader for loader in (parts.train, parts.validation) if loader is not None]
-    resident = about["decisions"]["loader"]["value"] == "resident"
     shape = ImageShape(*about["preprocessing"]["shape"])
-    dtype = getattr(torch, about["decisions"]["precision"]["value"])
+    measured = measure(parts.model, shape, _micro_batch(experiment), _dtype(decisions))
     training = _Training(
-        experiment, parts.model, shape, len(about["classes"]),
-        trainer.examples, about["decisions"], parameter_groups(parts.model, experiment.optimizer),
-        trainer.plan.steps_per_epoch, trainer.plan.total_steps, parts.learning_rate, parts.momentum,
-        _resident_bytes([(loader.source, loader.canvas) for loader in loaders]) if resident else 0, trainer.notes,
-        measure(parts.model, shape, _micro_batch(experiment), dtype),
+        experiment, parts.model, measured, shape, len(about["classes"]), trainer.examples,
+        [(loader.source, loader.canvas) for loader in loaders], decisions,
+        parameter_groups(parts.model, experiment.optimizer), trainer.plan.steps_per_epoch, trainer.plan.total_steps,
+        parts.learning_rate, parts.momentum,
     )  # fmt: skip
     return _written(training, None)
 
@@ -134,6 +128,11 @@ def _network(experiment: Experiment, shape: ImageShape, classes: int) -> tuple[n
         return model, measure(model, shape, batch)
 
 
+def _dtype(decisions: Decisions) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, decisions["precision"].value)
+    return dtype
+
+
 def _micro_batch(experiment: Experiment) -> int:
     """Images of one forward."""
     return experiment.training.batch_size // experiment.training.accumulate
@@ -149,14 +148,14 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     memory = {
         "parameters": network[0], "buffers": network[1], "gradients": _bytes(trained), "optimizer": state,
         "average": sum(network) if section.average is not None else 0, "activations": measured.activation_bytes,
-        "data": training.data_bytes,
+        "data": _resident_bytes(training.images) if training.decisions["loader"].value == "resident" else 0,
     }  # fmt: skip
-    device = training.decisions["device"]["value"]
+    device = str(training.decisions["device"].value)
     facts = traps.Facts(
         experiment, training.model, measured, training.groups, device, training.steps_per_epoch, training.total_steps,
         training.learning_rate,
     )  # fmt: skip
-    notes = [note.removeprefix("warning: ") for note in training.notes]
+    notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions)]
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
     curve = partial(_samples, total_steps=training.total_steps)
@@ -190,7 +189,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "warmup_steps": warmup.length(training.steps_per_epoch) if warmup is not None else 0,
         "learning_rate": curve(training.learning_rate),
         "momentum": curve(training.momentum) if training.momentum is not None else None,
-        "decisions": training.decisions,
+        "decisions": {name: asdict(decision) for name, decision in training.decisions.items()},
         "warnings": [*notes, *(text for text in traps.warnings(facts) if text not in notes)],
     }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from typer.testing import CliRunner
 
 from dltrain import Experiment, build
 from dltrain.cli import app
+from dltrain.console import Display
 from dltrain.data.base import ImageShape
 from dltrain.decisions import count_multiply_adds
+from dltrain.fit import fit
 from dltrain.plan import optimizer_bytes, plan
 from dltrain.plan_network import measure
 from dltrain.plan_text import plot, render
@@ -305,3 +308,32 @@ def test_a_curve_is_drawn_from_zero_to_its_peak() -> None:
     assert lines[-1].rstrip().endswith("step 3")
     assert max(map(len, lines)) <= 20
     assert list(plot([0.0, 0.0], 2, 20))
+
+
+# -- fit says it too
+
+
+def test_fit_writes_the_same_plan_and_says_its_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = experiment(
+        model={"name": "resnet18", "norm": "group_norm"}, augmentation=["horizontal_flip"],
+        optimizer={"name": "adamw", "lr": 0.001, "weight_decay": 0.1}, training={"epochs": 1, "limit_batches": 1},
+    )  # fmt: skip
+    code, run = fit(tiny, None, "cpu", Display(), runs=tmp_path)
+    assert code == 0
+    assert json.loads((run.path / "plan.json").read_text()) == json.loads(json.dumps(plan(tiny, "cpu")))
+    told = capsys.readouterr().err
+    assert "warning: weight decay 0.1 also shrinks" in told
+    assert re.search(r"model\.norm +group_norm in 20 places", told)
+
+
+def test_fit_trains_what_cannot_be_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("only there")
+
+    monkeypatch.setattr("dltrain.plan.measure", fail)
+    code, run = fit(experiment(training={"epochs": 1, "limit_batches": 1}), None, "cpu", Display(), runs=tmp_path)
+    assert code == 0
+    assert not (run.path / "plan.json").exists()
+    assert "no plan.json: RuntimeError: only there" in capsys.readouterr().err
