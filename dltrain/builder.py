@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 from dltrain.config import ConfigError
 from dltrain.data.augmentation_base import AugmentationContext
 from dltrain.data.base import FileSource, ImageShape, Source, Splits, mix
+from dltrain.data.canvas import Canvas
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.scaling import pixel_covariance
+from dltrain.data.views import Views, views_canvas, views_of
 from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.models.base import Model
@@ -46,8 +49,8 @@ def build(
     target = pick_device(device)
     with at(experiment, "data"):
         splits = experiment.data.load()
-    about = state["about"] if state is not None else None
-    preprocessing = _preprocessing(experiment, splits, about)
+        about = state["about"] if state is not None else None
+        preprocessing = _preprocessing(experiment, splits, about)
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
     batch_size = training.batch_size
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
@@ -74,7 +77,8 @@ def build(
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with at(experiment, "loss"):
-        task = Classification(experiment.loss, splits.classes, target)
+        counts = torch.bincount(torch.as_tensor(splits.train.labels), minlength=classes).tolist()
+        task = Classification(experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight)
     with at(experiment, "augmentation"):
         pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
     with at(experiment, "data"):
@@ -95,11 +99,14 @@ def build(
         learning_rate=learning_rate,
         penalties=penalties,
         momentum=experiment.schedule.build_momentum(total_steps, steps_per_epoch),
+        feedback=experiment.schedule.build_feedback(experiment.optimizer.lr, validation is not None),
         task=task,
         pipeline=pipeline,
         train=train,
         validation=validation,
         device=target,
+        lookahead=experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model),
+        sam=experiment.optimizer.sam and experiment.optimizer.sam.build(model),
         average=training.average and training.average.build(model, total_steps, steps_per_epoch),
         autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
         scaler=torch.amp.GradScaler(target.type) if dtype == torch.float16 else None,
@@ -253,14 +260,38 @@ class Predictor:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
 
+    views: Views = "center_crop"
+    """What is seen of each image."""
+
+    @property
+    def canvas(self) -> Canvas:
+        """Where images lie that are given to it."""
+        return views_canvas(self.preprocessing.evaluation, self.views)
+
     @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """images: (B, C, H, W) uint8 on the evaluation canvas. Returns (B, K) float32 on the CPU."""
-        inputs = self.pipeline.evaluate(images.to(self.device))
+    def logits(self, images: Tensor) -> Tensor:
+        """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) on the device; of several views, the logarithm of
+        the mean of their probabilities."""
+        shape = self.preprocessing.shape
+        seen = views_of(images.to(self.device), shape.height, shape.width, self.views)
+        outputs = [self._answer(view) for view in seen]
+        return outputs[0] if len(outputs) == 1 else log_mean_probability(outputs)
+
+    def _answer(self, images: Tensor) -> Tensor:
+        inputs = self.pipeline.evaluate(images)
         with self.autocast():
-            logits = self.model(inputs)
-        probabilities: Tensor = logits.float().softmax(1).cpu()
-        return probabilities
+            logits: Tensor = self.model(inputs)
+        return logits
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) float32 on the CPU."""
+        return self.logits(images).float().softmax(1).cpu()
+
+
+def log_mean_probability(logits: Sequence[Tensor]) -> Tensor:
+    """log mean_m softmax(o_m) of several (B, K), on the device of the first; float32."""
+    together = torch.stack([o.to(logits[0].device).float().log_softmax(1) for o in logits])
+    return together.logsumexp(0) - math.log(len(logits))
 
 
 def restore_predictor(state: State, device: str = "auto") -> Predictor:

@@ -32,6 +32,10 @@ Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that adds parts by subclassing.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ViewsName = Annotated[
+    Literal["center_crop", "flip", "five_crop", "ten_crop"],
+    typer.Option(help="Views of each image whose probabilities are averaged."),
+]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or a checkpoint file.")]
 
 
@@ -103,19 +107,25 @@ def resume(run: RunPath, device: Annotated[str | None, typer.Option(help="Defaul
 @request
 def evaluate(
     run: RunPath,
-    data: Annotated[
-        list[str] | None, typer.Argument(metavar="[data.KEY=VALUE]...", help="Where the data is, if it has moved.")
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]... [data.KEY=VALUE]...",
+            help="Other runs to answer together with, by the mean of probabilities; where the data is, if it moved.",
+        ),
     ] = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What to measure on.")] = "test",
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
-    device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
+    views: ViewsName = "center_crop", device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
 ) -> int:  # fmt: skip
-    """Measure a run: accuracy, loss, and how each class fares."""
+    """Measure a run, or several and their ensemble: accuracy, loss, and how each class fares."""
     load_plugins(plugin)
     from dltrain.console import Display
     from dltrain.evaluate import evaluate_run
 
-    evaluate_run(run, split, checkpoint, _device(device), Display(), overrides=data or (), as_json=as_json)
+    data = [text for text in more or () if "=" in text and not Path(text).exists()]
+    runs = [run, *(text for text in more or () if text not in data)]
+    evaluate_run(runs, split, checkpoint, _device(device), Display(), overrides=data, views=views, as_json=as_json)
     return 0
 
 
@@ -126,14 +136,38 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files or folders of them.")],
     output: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="csv or JSON lines.")] = "csv",
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
-    device: Device = "auto", batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
-    plugin: Plugins = None,
+    others: Annotated[
+        list[str] | None, typer.Option("--with", metavar="RUN", help="Another run; probabilities are averaged.")
+    ] = None,
+    views: ViewsName = "center_crop", device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64, plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Label images: the class and the probability of every class, on stdout."""
     load_plugins(plugin)
     from dltrain.predict import predict_files
 
-    return predict_files(run, paths, output, checkpoint, _device(device), batch_size)
+    runs = [run, *(others or ())]
+    return predict_files(runs, paths, output, checkpoint, _device(device), batch_size, views)
+
+
+@app.command(epilog="Example: dltrain adapt runs/photos/001 new_photos/ --output adapted.pt")
+@request
+def adapt(
+    run: RunPath,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Unlabelled image files or folders of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The new checkpoint, a .pt file.")],
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    device: Device = "auto", batch_size: Annotated[int, typer.Option(min=2, help="Images at a time.")] = 128,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Measure batch norm's mean and variance anew on images of another kind; no weight changes."""
+    load_plugins(plugin)
+    from dltrain.console import Display, stdout
+    from dltrain.domain import adapt_run
+
+    adapt_run(run, paths, output, checkpoint, _device(device), Display(), batch_size)
+    stdout(str(output))
+    return 0
 
 
 @app.command(epilog="Example: dltrain sweep experiments/digits.yaml sweep.trials=20")

@@ -21,8 +21,11 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
             yield Diagnostic(message, experiment.span("augmentation", index))
         if "loss" not in wrong:
             yield from _mixing_for_a_loss_without(experiment)
+            yield from _views_and_loss(experiment)
     if "schedule" not in wrong and "training" not in wrong:
         yield from _too_long_warmup(experiment)
+    if "optimizer" not in wrong and "training" not in wrong:
+        yield from _sharpness_with_scaled_gradients(experiment)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
 
@@ -35,6 +38,25 @@ def _mixing_for_a_loss_without(experiment: Experiment) -> Iterator[Diagnostic]:
             yield Diagnostic(message, experiment.span("augmentation", index), notes=("use loss `cross_entropy`",))
 
 
+def _views_and_loss(experiment: Experiment) -> Iterator[Diagnostic]:
+    """Several views of an example need a loss that compares them, and the other way round."""
+    loss, seen = experiment.loss, 1
+    for index, augmentation in enumerate(experiment.augmentation):
+        where, views = experiment.span("augmentation", index), getattr(augmentation, "views", 1)
+        if views > 1 and seen > 1:
+            yield Diagnostic(f"a second `{augmentation.name}` cannot make views of views", where)
+        elif views not in (1, loss.views):
+            message = f"`{augmentation.name}` makes {views} views of an example, and loss `{loss.name}` compares none"
+            yield Diagnostic(message, where, notes=("use loss `jsd`, or write `views: 1`",))
+        elif seen > 1 and augmentation.stage == "batch":
+            yield Diagnostic(f"`{augmentation.name}` cannot mix examples of which the network sees {seen} views", where)
+        seen = max(seen, views)
+    if loss.views > 1 and seen == 1:
+        message = f"loss `{loss.name}` compares {loss.views} views of an example, and no augmentation makes them"
+        note = f"add {{name: aug_mix, views: {loss.views}}} to `augmentation`"
+        yield Diagnostic(message, experiment.span("loss", key=True), notes=(note,))
+
+
 def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
     for unit in ("epochs", "steps"):
         long, total = getattr(experiment.schedule.warmup, unit, None), getattr(experiment.training, unit)
@@ -43,12 +65,22 @@ def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
             yield Diagnostic(message, experiment.span("schedule", "warmup", unit))
 
 
+def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+    if experiment.optimizer.sam is not None and experiment.training.precision == "float16":
+        message = "`sam` needs gradients that are not scaled, and float16 scales them"
+        yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=("use bfloat16",))
+
+
 def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
     note = ("set `data.validation: 0.1`",)
     stopping = experiment.training.early_stopping
     if "training" not in wrong and stopping is not None and stopping.metric.startswith("validation/"):
         message = f"early stopping watches `{stopping.metric}`, and there is no validation split"
         yield Diagnostic(message, experiment.span("training", "early_stopping", key=True), notes=note)
+    watched = getattr(experiment.schedule, "metric", None)
+    if "schedule" not in wrong and watched is not None and watched.startswith("validation/"):
+        message = f"schedule `{experiment.schedule.name}` watches `{watched}`, and there is no validation split"
+        yield Diagnostic(message, experiment.span("schedule", "metric"), notes=note)
     if "sweep" not in wrong and experiment.sweep is not None:
         message = "a sweep is judged on the validation split, and there is none"
         yield Diagnostic(message, experiment.span("sweep", key=True), notes=note)

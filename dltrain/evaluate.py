@@ -5,61 +5,113 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dltrain.builder import Predictor, restore_predictor, split_of
+from dltrain.builder import Predictor, log_mean_probability, restore_predictor, split_of
 from dltrain.console import Display, stdout
 from dltrain.data.base import Source, Splits
-from dltrain.data.loaders import choose_loader, choose_workers, make_loader
+from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
+from dltrain.data.views import Views
 from dltrain.experiment import Experiment
+from dltrain.losses import CrossEntropy, Loss
 from dltrain.metrics import ClassificationReport
 from dltrain.runs import Run, RunError
 from dltrain.tasks import Classification
-from dltrain.trainer import evaluate
 
 
 def evaluate_run(
-    path: str, split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
-    as_json: bool = False,
+    paths: Sequence[str], split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
+    views: Views = "center_crop", as_json: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure the run or checkpoint at `path` on `split`, print the result and keep it in the run.
+    """Measure the runs or checkpoints at `paths` on `split`, print the result and keep it in each run.
 
+    Of several, the result is that of their ensemble, which answers with the mean of their probabilities.
     overrides: of `data` alone, for data that has moved, or other data with the same classes.
     Raises RunError when there is no such run, checkpoint or split, ConfigError when the data cannot be read.
     """
-    run, given = Run.open(path)
-    file, state = find_checkpoint(run, given, which)
-    predictor = restore_predictor(state, device)
-    experiment = _with_data(predictor.experiment, overrides)
+    runs = [Run.open(path) for path in paths]
+    found = [find_checkpoint(run, given, which) for run, given in runs]
+    predictors = [restore_predictor(state, device) for _, state in found]
+    experiment = _with_data(predictors[0].experiment, overrides)
     splits = experiment.data.load()
-    _require_classes(splits.classes, predictor.classes)
+    for predictor in predictors:
+        predictor.views = views
+        _require_classes(splits.classes, predictor.classes)
     source = _split(splits, split, experiment.data.name)
-    if splits.fingerprint != state["about"]["fingerprint"]:
+    if any(state["about"]["fingerprint"] != splits.fingerprint for _, state in found):
         display.warning("this is not the data of the training: some of it may have been trained on")
     started = time.perf_counter()
-    report = measure(predictor, source, experiment)
-    result = {"split": split, "checkpoint": file.name, "step": state["step"], **report.to_dict(predictor.classes)}
-    result["seconds"] = round(time.perf_counter() - started, 3)
-    result["data_fingerprint"] = splits.fingerprint
-    if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
-        _record(run, split, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, display)
-    stdout(json.dumps(result, ensure_ascii=False) if as_json else f"{file}, {split}\n{report.table(predictor.classes)}")
-    return result
+    reports = measure_together(predictors, source, experiment)
+    classes, seen = splits.classes, {} if views == "center_crop" else {"views": views}
+    seconds, fingerprint = round(time.perf_counter() - started, 3), splits.fingerprint
+    results = []
+    for (run, _), (file, state), report in zip(runs, found, reports, strict=False):
+        result = {"split": split, "checkpoint": file.name, "step": state["step"], **seen, **report.to_dict(classes)}
+        result |= {"seconds": seconds, "data_fingerprint": fingerprint}
+        results.append(result)
+        if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
+            name = "-".join([split, *seen.values()])
+            _record(run, name, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, display)
+    title = f"{found[0][0]}, {split}"
+    if len(found) > 1:
+        keys = ("accuracy", "loss")
+        members = [
+            {"checkpoint": str(file), "step": result["step"], **{key: result[key] for key in keys}}
+            for (file, _), result in zip(found, results, strict=True)
+        ]
+        whole = {"split": split, "members": members, **seen, **reports[-1].to_dict(classes)}
+        results.append({**whole, "seconds": seconds, "data_fingerprint": fingerprint})
+        lines = [f"{m['checkpoint']}, {split}: accuracy {m['accuracy']:.4f}, loss {m['loss']:.4f}" for m in members]
+        title = "\n".join([*lines, f"ensemble of {len(found)}, {split}"])
+    title += f", {views}" if seen else ""
+    stdout(json.dumps(results[-1], ensure_ascii=False) if as_json else f"{title}\n{reports[-1].table(classes)}")
+    return results[-1]
 
 
 def measure(predictor: Predictor, source: Source, experiment: Experiment) -> ClassificationReport:
     """The report on every example of a split, in batches of the training's size."""
-    canvas = predictor.preprocessing.evaluation
-    kind, _ = choose_loader(source, canvas, predictor.device, experiment.data.loader)
-    workers = choose_workers(source, experiment.data.workers)[0] if kind == "streaming" else 0
+    return measure_together([predictor], source, experiment)[0]
+
+
+def measure_together(
+    predictors: Sequence[Predictor], source: Source, experiment: Experiment
+) -> list[ClassificationReport]:
+    """A report for each predictor, and after those of several one for the mean of their probabilities.
+
+    The loss of a mean of probabilities, of an ensemble or of several views, is the cross-entropy.
+    """
     batch_size = min(experiment.training.batch_size, len(source))
-    loader = make_loader(kind, source, canvas, batch_size=batch_size, seed=0, device=predictor.device, workers=workers)
-    task = Classification(experiment.loss, predictor.classes, predictor.device)
+    loaders: list[Loader] = []
+    tasks = [_task(predictor, predictor.experiment.loss) for predictor in predictors]
+    together = _task(predictors[0], CrossEntropy())
+    reports = [task.report() for task in tasks]
+    whole = together.report()
     try:
-        return evaluate(predictor.model, predictor.model, loader, predictor.pipeline, task, predictor.autocast)
+        for predictor in predictors:
+            kind, _ = choose_loader(source, predictor.canvas, predictor.device, experiment.data.loader)
+            workers = choose_workers(source, experiment.data.workers)[0] if kind == "streaming" else 0
+            loader = partial(make_loader, kind, source, predictor.canvas, batch_size=batch_size, seed=0)
+            loaders.append(loader(device=predictor.device, workers=workers))
+        for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
+            answers = []
+            for predictor, task, report, (batch, valid) in zip(predictors, tasks, reports, batches, strict=True):
+                answers.append(logits := predictor.logits(batch.images))
+                report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
+            if len(predictors) > 1:
+                batch, valid = batches[0]
+                logits = log_mean_probability(answers)
+                whole.update(logits, batch.labels, together.evaluation_loss(logits, batch.labels), valid)
     finally:
-        loader.close()
+        for opened in loaders:
+            opened.close()
+    return [*reports, whole] if len(predictors) > 1 else reports
+
+
+def _task(predictor: Predictor, loss: Loss) -> Classification:
+    measured = loss.evaluation() if predictor.views == "center_crop" else CrossEntropy()
+    return Classification(measured, predictor.classes, predictor.device)
 
 
 def find_checkpoint(run: Run, file: Path | None, which: str) -> tuple[Path, dict[str, Any]]:
@@ -99,8 +151,8 @@ def _split(splits: Splits, name: str, data: str) -> Source:
     return source
 
 
-def _record(run: Run, split: str, content: dict[str, Any], display: Display) -> None:
+def _record(run: Run, name: str, content: dict[str, Any], display: Display) -> None:
     try:
-        run.write_json(f"eval/{split}.json", content)
+        run.write_json(f"eval/{name}.json", content)
     except OSError as error:  # a run of somebody else, or a full disk: the numbers are printed all the same
         display.warning(f"the result could not be recorded in {run.path}: {error.strerror}")

@@ -5,21 +5,52 @@ logits_bk: (B, K). targets: (B,) int64 class indices, or (B, K) float rows that 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class CrossEntropyLoss(nn.Module):
-    """logsumexp(o) - o_y, with label smoothing: target (1 - e) onehot + e / K."""
+    """w_y (logsumexp(o) - o_y), with label smoothing: target (1 - e) onehot + e / K, each class with its weight."""
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    weights: Tensor | None
+
+    def __init__(self, label_smoothing: float = 0.0, weights: list[float] | None = None) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
         logits_bk, targets = _precise(logits_bk, targets)
-        return F.cross_entropy(logits_bk, targets, reduction="none", label_smoothing=self.label_smoothing)
+        weights = None if self.weights is None else self.weights.to(logits_bk.dtype)
+        return F.cross_entropy(
+            logits_bk, targets, weight=weights, reduction="none", label_smoothing=self.label_smoothing
+        )
+
+
+class JensenShannonLoss(nn.Module):
+    """Cross-entropy of the first view plus weight * mean_v KL(p_v | mean_v p_v), the same number for each view.
+
+    Rows are the views of the first example, then those of the second, and so on. At the same logits in all views
+    the divergence is 0.
+    """
+
+    def __init__(self, weight: float = 12.0, label_smoothing: float = 0.0, views: int = 3) -> None:
+        super().__init__()
+        self.weight, self.label_smoothing, self.views = weight, label_smoothing, views
+
+    def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
+        logits_bk, targets = _precise(logits_bk, targets)
+        first = F.cross_entropy(
+            logits_bk[:: self.views], targets[:: self.views], reduction="none", label_smoothing=self.label_smoothing
+        )
+        log_p = F.log_softmax(logits_bk, dim=1).view(-1, self.views, logits_bk.shape[1])
+        log_mean = torch.logsumexp(log_p, dim=1, keepdim=True) - math.log(self.views)
+        divergence = (log_p.exp() * (log_p - log_mean)).sum(2).mean(1)
+        losses: Tensor = first + self.weight * divergence
+        return losses.repeat_interleave(self.views)
 
 
 class FocalLoss(nn.Module):
@@ -45,6 +76,28 @@ class FocalLoss(nn.Module):
         return terms_bk.gather(1, targets[:, None])[:, 0]
 
 
+class SigmoidFocalLoss(nn.Module):
+    """Per class a |q - p|^gamma (max(o, 0) - o q + log(1 + e^-|o|)), averaged; p = sigmoid(o), q the target.
+
+    a = alpha q + (1 - alpha) (1 - q), or 1 when alpha is None.
+    """
+
+    def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
+        super().__init__()
+        self.gamma, self.alpha = gamma, alpha
+
+    def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
+        logits_bk, targets = _precise(logits_bk, targets)
+        targets_bk = _per_class(logits_bk, targets)
+        terms_bk = F.binary_cross_entropy_with_logits(logits_bk, targets_bk, reduction="none")
+        # The floor keeps the power's gradient finite where the answer is exact.
+        error_bk = (targets_bk - logits_bk.sigmoid()).abs().clamp_min(torch.finfo(logits_bk.dtype).tiny)
+        terms_bk = error_bk**self.gamma * terms_bk
+        if self.alpha is not None:
+            terms_bk = terms_bk * (self.alpha * targets_bk + (1 - self.alpha) * (1 - targets_bk))
+        return terms_bk.mean(dim=1)
+
+
 class BinaryCrossEntropyLoss(nn.Module):
     """Per class max(o, 0) - o q + log(1 + e^-|o|), averaged over classes; q = (1 - e) target + e / K."""
 
@@ -60,12 +113,16 @@ class BinaryCrossEntropyLoss(nn.Module):
 
 
 class MeanSquaredErrorLoss(nn.Module):
-    """sum_k q_k mean_j (o_j - [j = k])^2: for a class index, the mean squared error from its one-hot row."""
+    """factor * sum_k q_k mean_j (o_j - [j = k])^2: for a class index, the mean squared error from its one-hot row."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
         logits_bk, targets = _precise(logits_bk, targets)
         targets_bk = _per_class(logits_bk, targets)
-        return (logits_bk.square() + targets_bk * (1 - 2 * logits_bk)).mean(dim=1)
+        return self.factor * (logits_bk.square() + targets_bk * (1 - 2 * logits_bk)).mean(dim=1)
 
 
 def _per_class(logits_bk: Tensor, targets: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dltrain.config import Choice, ConfigError, Diagnostic, Fraction, NonNegative, Positive
+from pydantic import model_validator
+
+from dltrain.config import Choice, ConfigError, Diagnostic, Fraction, NonNegative, Positive, reject
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,6 +22,12 @@ class Loss(Choice):
     kind: ClassVar[str] = "losses"
     soft_targets: ClassVar[bool] = False
     fact: ClassVar[float | None] = None
+    views: ClassVar[int] = 1
+    """Rows in a batch that are views of one example, side by side."""
+
+    def fitted(self, counts: list[int]) -> Loss:
+        """This loss with what it takes from the training split, of so many examples per class."""
+        return self
 
     def build(self, classes: int) -> nn.Module:
         """A module of (logits (B, K), targets (B,) int64 or (B, K) float) -> (B,), at least float32.
@@ -45,11 +53,49 @@ class CrossEntropy(Loss):
     name: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: Fraction = 0.0
     """Share of the target that is spread evenly over all classes; 0.1 is usual."""
+    class_weights: list[Positive] | Literal["balanced"] | None = None
+    """A weight per class, in the order of the classes; balanced: n / (K n_k), so that every class of the training
+    split weighs the same; null: 1 for all. Validation and test are not weighted."""
+
+    def fitted(self, counts: list[int]) -> Loss:
+        if self.class_weights != "balanced":
+            return self
+        # The loss is a mean over examples: these weights have the mean 1 over the training split.
+        weights = [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
+        return self.model_copy(update={"class_weights": weights})
 
     def build(self, classes: int) -> nn.Module:
         from dltrain.loss_modules import CrossEntropyLoss
 
-        return CrossEntropyLoss(self.label_smoothing)
+        weights = None if isinstance(self.class_weights, str) else self.class_weights
+        _one_per_class("loss.class_weights", weights, classes)
+        return CrossEntropyLoss(self.label_smoothing, weights)
+
+    def evaluation(self) -> Loss:
+        return CrossEntropy()
+
+
+class JensenShannon(Loss):
+    """Cross-entropy of an example, and the Jensen-Shannon divergence between it and two mixtures of it.
+
+    -log p_y + weight (KL(p|m) + KL(p1|m) + KL(p2|m)) / 3, m = (p + p1 + p2) / 3. For `aug_mix` with `views: 3`.
+    Validation and test report the plain cross-entropy; training accuracy is that of the examples themselves.
+    """
+
+    source = "https://arxiv.org/abs/1912.02781"
+    soft_targets = True
+    fact = 0.407606
+    views = 3
+    name: Literal["jsd"] = "jsd"
+    weight: NonNegative = 12.0
+    """Of the divergence."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes; 0.1 is usual."""
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.loss_modules import JensenShannonLoss
+
+        return JensenShannonLoss(self.weight, self.label_smoothing, self.views)
 
     def evaluation(self) -> Loss:
         return CrossEntropy()
@@ -58,29 +104,41 @@ class CrossEntropy(Loss):
 class Focal(Loss):
     """Cross-entropy that pays less attention to examples that are already right: -(1 - p)^gamma log p.
 
-    Over the softmax of all classes. Validation and test report the plain cross-entropy, comparable between
-    experiments.
+    Of a softmax, or of one yes-or-no question per class. Validation and test report the loss without gamma and
+    alpha, comparable between experiments.
     """
 
     source = "https://arxiv.org/abs/1708.02002"
     soft_targets = True
     fact = 0.045678
     name: Literal["focal"] = "focal"
+    form: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: p is that of the true class. sigmoid: the mean over classes, as in `binary_cross_entropy`."""
     gamma: NonNegative = 2.0
     """How fast attention falls as the probability of the true class rises; 0 is cross-entropy."""
-    alpha: list[Positive] | None = None
-    """A weight per class, in the order of the classes; null: 1 for all."""
+    alpha: list[Positive] | Fraction | None = None
+    """softmax: a weight per class, in the order of the classes. sigmoid: the weight of the true class, the others
+    have 1 - alpha; 0.25 in the paper. null: 1 for all."""
+
+    @model_validator(mode="after")
+    def _alpha_of_the_form(self) -> Focal:
+        if self.form == "softmax" and self.alpha is not None and not isinstance(self.alpha, list):
+            raise reject("alpha", "`alpha` is one number with `form: sigmoid` only; with softmax, a list of weights")
+        if self.form == "sigmoid" and isinstance(self.alpha, list):
+            raise reject("alpha", "`alpha` is a list with `form: softmax` only; with sigmoid, one number")
+        return self
 
     def build(self, classes: int) -> nn.Module:
-        from dltrain.loss_modules import FocalLoss
+        from dltrain.loss_modules import FocalLoss, SigmoidFocalLoss
 
-        if self.alpha is not None and len(self.alpha) != classes:
-            message = f"`loss.alpha` has {len(self.alpha)} weights for {classes} classes"
-            raise ConfigError([Diagnostic(message, notes=("give one weight per class, in the order of the classes",))])
-        return FocalLoss(self.gamma, self.alpha)
+        if self.form == "sigmoid":
+            return SigmoidFocalLoss(self.gamma, None if isinstance(self.alpha, list) else self.alpha)
+        weights = self.alpha if isinstance(self.alpha, list) else None
+        _one_per_class("loss.alpha", weights, classes)
+        return FocalLoss(self.gamma, weights)
 
     def evaluation(self) -> Loss:
-        return CrossEntropy()
+        return CrossEntropy() if self.form == "softmax" else BinaryCrossEntropy()
 
 
 class BinaryCrossEntropy(Loss):
@@ -117,8 +175,17 @@ class MeanSquaredError(Loss):
     soft_targets = True
     fact = 0.333333
     name: Literal["mse"] = "mse"
+    form: Literal["mean", "half_sum"] = "mean"
+    """mean: over the classes; half_sum: half of the sum over the classes, as in textbooks (K / 2 times the mean)."""
 
     def build(self, classes: int) -> nn.Module:
         from dltrain.loss_modules import MeanSquaredErrorLoss
 
-        return MeanSquaredErrorLoss()
+        return MeanSquaredErrorLoss(1.0 if self.form == "mean" else classes / 2)
+
+
+def _one_per_class(key: str, weights: list[float] | None, classes: int) -> None:
+    """Raises ConfigError when there is not one weight for each class."""
+    if weights is not None and len(weights) != classes:
+        message = f"`{key}` has {len(weights)} weights for {classes} classes"
+        raise ConfigError([Diagnostic(message, notes=("give one weight per class, in the order of the classes",))])

@@ -11,7 +11,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import TextIOWrapper
 from itertools import islice
@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dltrain.builder import restore_predictor
+from dltrain.builder import Predictor, restore_predictor
 from dltrain.config import ConfigError
 from dltrain.data.canvas import IMAGE_SUFFIXES, Canvas, decode, place
 from dltrain.data.resources import usable_cores
+from dltrain.data.views import Views
 from dltrain.evaluate import find_checkpoint
 from dltrain.runs import Run, RunError
 
@@ -31,23 +32,31 @@ Row = Callable[[Path, list[float]], None]
 """Writes one image's path and its probability of every class."""
 
 
-def predict_files(path: str, inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64) -> int:
+def predict_files(
+    paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
+    views: Views = "center_crop",
+) -> int:  # fmt: skip
     """Write a row per image to stdout: path, class, probability, and the probability of every class.
 
+    Probabilities of several runs or checkpoints at `paths` are averaged.
     form: `csv` or `jsonl`. Files that cannot be read are named on stderr; the exit code is then 1.
     Raises RunError when a path does not exist or a folder holds no image.
     """
-    run, file = Run.open(path)
+    runs = [Run.open(path) for path in paths]
     files = image_files(inputs)
-    predictor = restore_predictor(find_checkpoint(run, file, which)[1], device)
-    canvas, channels = predictor.preprocessing.evaluation, predictor.preprocessing.shape.channels
-    if channels not in (1, 3):
-        raise RunError(f"the network takes images of {channels} channels; files are read as grey (1) or RGB (3)")
+    predictors = [restore_predictor(find_checkpoint(run, file, which)[1], device) for run, file in runs]
+    classes = predictors[0].classes
+    for predictor in predictors:
+        predictor.views = views
+        require_files(predictor)
+        if predictor.classes != classes:
+            raise RunError(f"the runs have different classes: {', '.join(map(str, paths))}")
+    targets = [(predictor.canvas, predictor.preprocessing.shape.channels) for predictor in predictors]
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
-    row = _csv(predictor.classes) if form == "csv" else _json_lines(predictor.classes)
+    row = _csv(classes) if form == "csv" else _json_lines(classes)
     total = failed = 0
-    for batch in _decoded(files, canvas, channels, batch_size):
+    for batch in decoded(files, targets, batch_size):
         names, images = [], []
         for name, future in batch:
             total += 1
@@ -59,12 +68,24 @@ def predict_files(path: str, inputs: list[Path], form: str, which: str, device: 
             else:
                 names.append(name)
         if images:
-            for name, probabilities in zip(names, predictor.probabilities(torch.stack(images)).tolist(), strict=True):
+            of_each = [
+                predictor.probabilities(torch.stack(seen))
+                for predictor, seen in zip(predictors, zip(*images, strict=True), strict=True)
+            ]
+            mean = of_each[0] if len(of_each) == 1 else torch.stack(of_each).mean(0)
+            for name, probabilities in zip(names, mean.tolist(), strict=True):
                 row(name, probabilities)
     sys.stdout.flush()
     if failed:
         print(f"{failed} of {total} files could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def require_files(predictor: Predictor) -> None:
+    """Raise RunError for a network of images that no file holds."""
+    channels = predictor.preprocessing.shape.channels
+    if channels not in (1, 3):
+        raise RunError(f"the network takes images of {channels} channels; files are read as grey (1) or RGB (3)")
 
 
 def _csv(classes: list[str]) -> Row:
@@ -90,17 +111,18 @@ def _json_lines(classes: list[str]) -> Row:
     return write
 
 
-def _decoded(
-    files: Iterator[Path], canvas: Canvas, channels: int, batch_size: int
-) -> Iterator[list[tuple[Path, Future[Tensor]]]]:
-    """Batches of files with their images (C, H, W) uint8 on the canvas; the next batch is decoded meanwhile."""
+def decoded(
+    files: Iterator[Path], targets: Sequence[tuple[Canvas, int]], batch_size: int
+) -> Iterator[list[tuple[Path, Future[list[Tensor]]]]]:
+    """Batches of files, each as (C, H, W) uint8 on every canvas with its channels; the next is decoded meanwhile."""
 
-    def load(path: Path) -> Tensor:
-        return place(decode(path, channels), canvas)[0]
+    def load(path: Path) -> list[Tensor]:
+        pixels = {channels: decode(path, channels) for channels in dict.fromkeys(c for _, c in targets)}
+        return [place(pixels[channels], canvas)[0] for canvas, channels in targets]
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         try:
-            ahead: list[tuple[Path, Future[Tensor]]] = []
+            ahead: list[tuple[Path, Future[list[Tensor]]]] = []
             while batch := [(path, pool.submit(load, path)) for path in islice(files, batch_size)]:
                 if ahead:
                     yield ahead

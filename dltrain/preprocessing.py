@@ -10,7 +10,7 @@ from dltrain.data.augmentation_base import Augmentation
 from dltrain.data.base import ArraySource, ImageShape, Interpolation, Source
 from dltrain.data.canvas import Canvas
 from dltrain.data.datasets import Dataset
-from dltrain.data.scaling import Scaling
+from dltrain.data.scaling import Scaling, ScalingKind
 from dltrain.models.base import Preprocessing as Pretrained
 
 FOLDER_SIZE = 224
@@ -74,7 +74,9 @@ def plan_preprocessing(
     if dataset.scaling == "auto" and pretrained is not None:
         scaling = _pretrained_scaling(pretrained, channels)
     else:
-        scaling = Scaling.fit("standardize" if dataset.scaling == "auto" else dataset.scaling, source, train)
+        kind: ScalingKind = "standardize" if dataset.scaling == "auto" else dataset.scaling
+        seen = evaluation if kind.endswith("whiten") else train  # whitening is of images of the model's size
+        scaling = Scaling.fit(kind, source, seen, dataset.whitening_epsilon)
     return Preprocessing(ImageShape(channels, *size), train, evaluation, scaling)
 
 

@@ -8,20 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from dltrain.losses import Loss
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 
 
 class Classification:
-    """One label per image. A model's output is its logits (B, K).
+    """One label per image. A model's output is its logits (B, K); in training, one with auxiliary heads puts out a
+    tuple of its logits and those of each head.
 
     `loss` is what training minimises, `evaluation_loss` what is reported on validation and test data: both
-    map (logits (B, K), targets) to (B,).
+    map (logits (B, K), targets) to (B,). `auxiliary` is the weight of the loss of each auxiliary head. In training,
+    `views` rows in a row are views of one example.
     """
 
-    def __init__(self, loss: Loss, classes: Sequence[str], device: torch.device) -> None:
+    def __init__(self, loss: Loss, classes: Sequence[str], device: torch.device, auxiliary: float = 0.0) -> None:
+        self.auxiliary = auxiliary
         self.classes, self.device = list(classes), device
+        self.views = loss.views
         self.loss = loss.build(len(classes)).to(device)
         self.evaluation_loss = loss.evaluation().build(len(classes)).to(device)
 
@@ -29,6 +34,19 @@ class Classification:
     def outputs(self) -> int:
         """How many numbers a model puts out per image."""
         return len(self.classes)
+
+    def losses(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits (B, K), their losses (B,), which are reported, and the sums (B,) that training minimises: those
+        losses and the weighted losses of the auxiliary heads.
+        """
+        if isinstance(outputs, Tensor):
+            losses: Tensor = self.loss(outputs, targets)
+            return outputs, losses, losses
+        logits, *heads = outputs
+        losses = total = self.loss(logits, targets)
+        for head in heads:
+            total = total + self.auxiliary * self.loss(head, targets)
+        return logits, losses, total
 
     def training_metrics(self) -> TrainingMetrics:
         """Sums over training batches."""

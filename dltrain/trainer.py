@@ -1,7 +1,7 @@
 """The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
 
-    a step:    batch -> augment(batch, step) -> forward and backward -> penalties -> clip -> optimizer at lr(step)
-               -> bounds of weights -> average
+    a step:    batch -> augment(batch, step) -> forward and backward (twice with SAM) -> penalties -> clip
+               -> optimizer at lr(step) -> slow weights of Lookahead -> bounds of weights -> average
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
@@ -57,7 +57,7 @@ class Parts:
     """What `build` assembles for the trainer."""
 
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Any]
     """The model, compiled or not."""
     optimizer: torch.optim.Optimizer
     learning_rate: Callable[[int], float]
@@ -70,7 +70,11 @@ class Parts:
     autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
     scaler: torch.amp.GradScaler | None = None
     penalties: Any = None
+    lookahead: Any = None
+    sam: Any = None
     momentum: Callable[[int], float] | None = None
+    feedback: Callable[[list[Row]], float] | None = None
+    """A factor of the learning rate, from the epochs so far."""
 
 
 class Trainer:
@@ -91,6 +95,11 @@ class Trainer:
         self.gradient_norm = torch.zeros((), device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._epoch_seconds = 0.0
+        self._factor = 1.0
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        return self.parts.learning_rate(step) * self._factor
 
     def run(self) -> Iterator[Progress | EpochReport]:
         """Train from the current step to the end, yielding progress and a report per epoch."""
@@ -117,27 +126,41 @@ class Trainer:
     def _train_step(self, batch: Batch, step: int) -> None:
         parts, plan = self.parts, self.plan
         seed_layers(mix(plan.seed, step, "layers"), parts.device)
-        lr = parts.learning_rate(step)
+        lr = self.lr(step)
         for group in parts.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
             if parts.momentum is not None:
                 _set_momentum(group, parts.momentum(step))
         inputs, targets = parts.pipeline.train(batch, step)
-        for x, y in zip(inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True):
-            with parts.autocast():
-                logits = parts.forward(x)
-            losses = parts.task.loss(logits, y)
-            loss = losses.mean() / plan.accumulate
-            (parts.scaler.scale(loss) if parts.scaler is not None else loss).backward()
-            self.metrics.update(losses, logits, y)
+        self._backward(inputs, targets, measure=True)
+        if parts.sam is not None:
+            parts.sam.ascend()
+            seed_layers(mix(plan.seed, step, "layers"), parts.device)
+            self._backward(inputs, targets, measure=False)
+            parts.sam.descend()
         penalty = parts.penalties.loss() if parts.penalties is not None else None
         if penalty is not None:
             (parts.scaler.scale(penalty) if parts.scaler is not None else penalty).backward()
         self._update_weights(step)
+        if parts.lookahead is not None:
+            parts.lookahead.update(step)
         if parts.penalties is not None:
             parts.penalties.bound()
         if parts.average is not None:
             parts.average.update(parts.model, step)
+
+    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> None:
+        """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'."""
+        parts, accumulate = self.parts, self.plan.accumulate
+        one = slice(None, None, parts.task.views)  # of several views of an example, the example itself
+        for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
+            with parts.autocast():
+                outputs = parts.forward(x)
+            logits, losses, total = parts.task.losses(outputs, y)
+            loss = total.mean() / accumulate
+            torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
+            if measure:
+                self.metrics.update(losses[one], logits[one], y[one])
 
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm
@@ -167,12 +190,13 @@ class Trainer:
         if parts.validation is not None and due:
             measured = self.evaluate(parts.validation)
             row["validation/loss"], row["validation/accuracy"] = measured.loss, measured.accuracy
-        row["lr"] = parts.learning_rate(self.step - 1)
+        row["lr"] = self.lr(self.step - 1)
         row["throughput/images_per_second"] = trained["examples"] / max(self._epoch_seconds, 1e-9)
         row["norm/gradient"] = float(self.gradient_norm)
         row["norm/weights"] = float(nn.utils.get_total_norm(self._parameters))
         row["seconds/train"], row["seconds/evaluate"] = self._epoch_seconds, time.perf_counter() - started
         self.history.append(row)
+        self._react()
         self.metrics.reset()
         self._epoch_seconds = 0.0
         is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
@@ -184,7 +208,7 @@ class Trainer:
         return Progress(
             epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
             steps_per_epoch=self.plan.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
-            lr=self.parts.learning_rate(self.step - 1),
+            lr=self.lr(self.step - 1),
             images_per_second=now["examples"] / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
         )  # fmt: skip
 
@@ -225,6 +249,7 @@ class Trainer:
             "model": parts.model.state_dict(),
             "average": parts.average.state_dict() if parts.average is not None else None,
             "optimizer": parts.optimizer.state_dict(),
+            "lookahead": parts.lookahead.state_dict() if parts.lookahead is not None else None,
             "scaler": parts.scaler.state_dict() if parts.scaler is not None else None,
             "metrics": self.metrics.state_dict(),
             "epoch_seconds": self._epoch_seconds,
@@ -237,18 +262,26 @@ class Trainer:
         parts.optimizer.load_state_dict(state["optimizer"])
         if parts.average is not None:
             parts.average.load_state_dict(state["average"])
+        if parts.lookahead is not None:
+            parts.lookahead.load_state_dict(state["lookahead"])
         if parts.scaler is not None:
             parts.scaler.load_state_dict(state["scaler"])
         self.metrics.load_state_dict(state["metrics"])
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
         self._epoch_seconds = state["epoch_seconds"]
+        self._react()
+
+    def _react(self) -> None:
+        """Let the learning rate follow the epochs so far, for a schedule that watches them."""
+        if self.parts.feedback is not None:
+            self._factor = self.parts.feedback(self.history)
 
     def _raise_if_loss_was_not_finite(self) -> None:
         update = self.metrics.first_non_finite()
         if update is not None:
             size = self.plan.steps_per_epoch
             bad = (self.step - 1) // size * size + update // self.plan.accumulate
-            raise NonFiniteError(bad, self.parts.learning_rate(bad), "loss")
+            raise NonFiniteError(bad, self.lr(bad), "loss")
 
     def _require_finite(self) -> None:
         """Raise NonFiniteError for the loss of any step so far, or for what the last step left behind."""
@@ -258,7 +291,7 @@ class Trainer:
         kept = {"weights": parts.model.state_dict(), "average": average, "optimizer state": parts.optimizer.state}
         for what, values in kept.items():
             if not all_finite(values):
-                raise NonFiniteError(self.step - 1, parts.learning_rate(max(self.step - 1, 0)), what)
+                raise NonFiniteError(self.step - 1, self.lr(max(self.step - 1, 0)), what)
 
     def close(self) -> None:
         """Free the loaders' processes."""

@@ -517,6 +517,49 @@ def test_scaling_against_float64_and_torchvision() -> None:
     assert Scaling.from_dict(scaling.to_dict()) == scaling
 
 
+@pytest.mark.parametrize("kind", ["pca_whiten", "zca_whiten"])
+def test_whitening(kind: str) -> None:
+    """Uncorrelated values of variance 1; against scikit-learn, and the matrix of zca is symmetric and the closest."""
+    from sklearn.decomposition import PCA
+    from torchvision.transforms import v2
+
+    random = np.random.default_rng(0)
+    smooth = random.normal(size=(600, 1, 3, 12)) @ random.normal(size=(12, 4)) * 12 + 128
+    images = np.concatenate([smooth, random.normal(128, 30, (600, 1, 3, 4))], 1).clip(0, 255).astype(np.uint8)
+    source = ArraySource(images, np.zeros(600, dtype=np.int64))
+    scaling = Scaling.fit(kind, source, Canvas(3, 4), 1e-12)  # type: ignore[arg-type]
+    pixels = torch.from_numpy(images)
+    white = scaling.apply(pixels).flatten(1).double()
+    assert white.mean(0).abs().max() < 1e-4
+    torch.testing.assert_close(white.mT @ white / 600, torch.eye(24).double(), rtol=0, atol=1e-3)
+    reference = PCA(whiten=True).fit(images.reshape(600, -1) / 255)
+    theirs = torch.from_numpy(reference.transform(images.reshape(600, -1) / 255)) * np.sqrt(600 / 599)
+    applied = scaling.on("cpu")
+    if kind == "pca_whiten":
+        torch.testing.assert_close(white.abs(), theirs.abs(), rtol=0, atol=2e-3)  # an axis has no sign
+    else:
+        torch.testing.assert_close(applied.matrix, applied.matrix.mT)
+        theirs = v2.LinearTransformation(applied.matrix, applied.mean)(pixels.float() / 255)
+        torch.testing.assert_close(white.float(), theirs.flatten(1), rtol=0, atol=1e-3)
+        other = Scaling.fit("pca_whiten", source, Canvas(3, 4), 1e-12).apply(pixels).flatten(1)
+        centred = pixels.flatten(1) / 255 - applied.mean
+        assert (white - centred).square().sum() < (other - centred).square().sum()
+    again = Scaling.from_dict(scaling.to_dict())
+    assert torch.equal(again.apply(pixels).flatten(1).double(), white)
+    assert torch.equal(scaling.apply(pixels.float()), scaling.apply(pixels))
+    torch.testing.assert_close(applied.invert(scaling.apply(pixels)), pixels.float(), rtol=0, atol=0.05)
+    last = scaling.apply(pixels.to(memory_format=torch.channels_last), channels_last=True)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last, scaling.apply(pixels))
+    assert Scaling.fit(kind, source, Canvas(3, 4), 1.0).apply(pixels).var() < 0.5  # type: ignore[arg-type]
+
+
+def test_whitening_of_large_images_is_refused() -> None:
+    source = ArraySource(np.zeros((3, 3, 40, 40), np.uint8), np.zeros(3, dtype=np.int64))
+    with pytest.raises(ConfigError, match="`zca_whiten` of images of 4,800 values"):
+        Scaling.fit("zca_whiten", source, Canvas(40, 40))
+
+
 def test_scaling_does_not_write_into_its_input() -> None:
     images = torch.full((2, 1, 3, 3), 7.0)
     Scaling([5.0], [2.0]).apply(images)

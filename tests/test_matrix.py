@@ -23,7 +23,7 @@ NORMS = ["batch_norm", "group_norm", "filter_response_norm", "instance_norm", "l
 ATTENTION = [None, "squeeze_excitation", "cbam"]
 
 NATIVE: dict[str, int] = {
-    "convnet": 32, "lenet5": 32, "lenet5_modern": 32, "alexnet": 64, "zfnet": 64, "nin": 72, "nin_cifar": 32,
+    "convnet": 32, "lenet5": 32, "lenet5_modern": 32, "alexnet": 64, "zfnet": 64, "nin": 99, "nin_cifar": 32,
     "vgg11_cifar": 32, "resnet20": 32, "preact_resnet20": 32, "preact_resnet164": 32, "wide_resnet_16_4": 32,
     "resnext29_8x64d": 32, "densenet_40_12": 32, "densenet_bc_100_12": 32, "densenet_small": 64, "googlenet": 64,
     "shufflenet_v1": 64,

@@ -16,7 +16,7 @@ from sklearn import metrics as sk
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from dltrain.config import ConfigError
-from dltrain.losses import CrossEntropy, Focal, Loss
+from dltrain.losses import BinaryCrossEntropy, CrossEntropy, Focal, Loss
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 from dltrain.tasks import Classification
 
@@ -50,7 +50,12 @@ def loss(name: str, **options: Any) -> torch.nn.Module:
 def test_contract_of_a_loss(name: str) -> None:
     entry = Loss.lookup(name)
     assert entry is not None and issubclass(entry, Loss) and entry.summary()
-    module = loss(name)
+    seen, views = loss(name), entry.views
+
+    def module(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Of one row per example, all of its views being equal."""
+        return seen(logits.repeat_interleave(views, 0), targets.repeat_interleave(views, 0))[::views]
+
     fact = module(torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64), torch.tensor([0]))
     assert entry.fact is not None and fact.item() == pytest.approx(entry.fact, abs=1e-6)
     logits, labels = draw(16)
@@ -91,6 +96,8 @@ def test_label_smoothing() -> None:
     expected = -(0.9 * log_p[np.arange(32), labels] + 0.1 * log_p.mean(axis=1))
     np.testing.assert_allclose(smooth(logits.double(), labels), expected, rtol=1e-12)
     targets = 0.9 * torch.nn.functional.one_hot(labels, 7) + 0.1 / 7
+    soft = -(targets.double().numpy() * log_p).sum(axis=1)  # cross-entropy of soft targets, by its definition
+    np.testing.assert_allclose(loss("cross_entropy")(logits.double(), targets.double()), soft, rtol=1e-6)
     torch.testing.assert_close(smooth(logits, labels), loss("cross_entropy")(logits, targets))
     best = torch.full((1, 10), math.log(0.01), dtype=torch.float64)
     best[0, 4] = math.log(0.91)
@@ -110,6 +117,63 @@ def test_focal() -> None:
         loss("focal", alpha=[1.0, 2.0])
 
 
+def test_focal_of_sigmoids() -> None:
+    from torchvision.ops import sigmoid_focal_loss
+
+    one = loss("focal", form="sigmoid", alpha=0.25)(torch.zeros(1, 1).double(), torch.ones(1, 1).double())
+    assert one.item() == pytest.approx(0.043322, abs=1e-6)
+    logits, labels = draw(32)
+    logits = logits.double().requires_grad_()
+    onehot = torch.nn.functional.one_hot(labels, 7).double()
+    for gamma, alpha in ((2.0, 0.25), (1.5, 0.6)):
+        focal = loss("focal", form="sigmoid", gamma=gamma, alpha=alpha)
+        torch.testing.assert_close(focal(logits, labels), sigmoid_focal_loss(logits, onehot, alpha, gamma).mean(1))
+        assert torch.autograd.gradcheck(focal, (logits, labels))
+    plain = loss("focal", form="sigmoid", gamma=0.0)(logits, labels)
+    torch.testing.assert_close(plain, loss("binary_cross_entropy")(logits, labels))
+    extreme = torch.tensor([[1000.0, 0.0, -1000.0]] * 3, requires_grad=True)
+    value = loss("focal", form="sigmoid")(extreme, torch.tensor([0, 1, 2]))
+    value.sum().backward()
+    assert value.isfinite().all() and extreme.grad is not None and extreme.grad.isfinite().all()
+    assert Focal(form="sigmoid").evaluation() == BinaryCrossEntropy()
+    for options in ({"alpha": 0.25}, {"form": "sigmoid", "alpha": [1.0]}):
+        with pytest.raises(ValidationError, match="`alpha` is"):
+            Loss.parse({"name": "focal", **options})
+
+
+def test_class_weights() -> None:
+    logits, labels = draw(32)
+    weights = [0.5, 1.0, 2.0, 1.0, 1.0, 1.0, 3.0]
+    for smooth in (0.0, 0.1):
+        found = loss("cross_entropy", class_weights=weights, label_smoothing=smooth)(logits.double(), labels)
+        reference = torch.nn.CrossEntropyLoss(torch.tensor(weights).double(), label_smoothing=smooth, reduction="none")
+        torch.testing.assert_close(found, reference(logits.double(), labels))
+    fitted = CrossEntropy(class_weights="balanced").fitted([30, 10, 20])
+    assert isinstance(fitted, CrossEntropy) and fitted.class_weights == pytest.approx([2 / 3, 2, 1])
+    assert sum(n * w for n, w in zip([30, 10, 20], fitted.class_weights)) == pytest.approx(60)  # mean 1
+    assert fitted.evaluation() == CrossEntropy()
+    with pytest.raises(ConfigError, match=r"`loss\.class_weights` has 1 weights for 7 classes"):
+        loss("cross_entropy", class_weights=[1.0])
+
+
+def test_jensen_shannon() -> None:
+    logits, labels = draw(8)
+    labels = labels.repeat_interleave(3)
+    views = torch.randn(24, 7, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+    found = loss("jsd", weight=5.0)(views, labels)
+    p = views.detach().softmax(1).view(8, 3, 7).numpy()
+    mean = p.mean(1, keepdims=True)
+    divergence = (p * np.log(p / mean)).sum(2).mean(1)
+    expected = -np.log(p[:, 0][np.arange(8), labels[::3]]) + 5 * divergence
+    np.testing.assert_allclose(found.detach().view(8, 3), np.tile(expected[:, None], 3), rtol=1e-10)
+    assert torch.autograd.gradcheck(lambda x: loss("jsd")(x, labels[:6]), views.detach()[:6].requires_grad_())
+    equal = logits.double().repeat_interleave(3, 0)
+    torch.testing.assert_close(loss("jsd")(equal, labels), loss("cross_entropy")(equal, labels))  # divergence 0
+    apart = torch.eye(3).double() * 1000  # three certain, different answers: ln 3
+    zero = torch.tensor([0, 0, 0])
+    assert loss("jsd", weight=1.0)(apart, zero)[0].item() == pytest.approx(math.log(3))
+
+
 def test_binary_cross_entropy_and_squares() -> None:
     logits, labels = draw(32)
     onehot = torch.nn.functional.one_hot(labels, 7).double()
@@ -119,6 +183,12 @@ def test_binary_cross_entropy_and_squares() -> None:
     smooth = loss("binary_cross_entropy", label_smoothing=0.2)(o, labels)
     torch.testing.assert_close(smooth, loss("binary_cross_entropy")(o, 0.8 * onehot + 0.2 / 7))
     torch.testing.assert_close(loss("mse")(o, labels), (o - onehot).square().mean(1))
+    half = 0.5 * (o - onehot).square().sum(1)
+    torch.testing.assert_close(loss("mse", form="half_sum")(o, labels), half)
+    torch.testing.assert_close(half, 0.5 * 7 * loss("mse")(o, labels))
+    several = (torch.rand(32, 7, generator=torch.Generator().manual_seed(0)) < 0.5).double()  # any number of classes
+    reference = torch.nn.functional.binary_cross_entropy(o.sigmoid(), several, reduction="none").mean(1)
+    torch.testing.assert_close(loss("binary_cross_entropy")(o, several), reference)
     assert loss("binary_cross_entropy")(torch.zeros(1, 7), torch.tensor([0])).item() == pytest.approx(math.log(2))
 
 

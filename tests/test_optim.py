@@ -40,9 +40,12 @@ def variants(name: str) -> list[Optimizer]:
         "momentum": 0.9, "nesterov": True, "dampening": 0.5, "betas": [0.8, 0.9], "eps": 1e-3, "amsgrad": True,
         "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5, "rho": 0.8, "momentum_decay": 0.1,
         "decoupled_weight_decay": True, "beta2_decay": -0.5, "d": 2.0, "ns_steps": 4, "adamw": ["weight"],
+        "trust_coeff": 0.002, "always_adapt": False,
     }  # fmt: skip
     fields = Optimizer.lookup(name).model_fields  # type: ignore[union-attr]
-    found = [parse(name), parse(name, weight_decay=0.3)]
+    found = [parse(name)]
+    if name != "sm3":  # which has no weight decay
+        found.append(parse(name, weight_decay=0.3))
     for key, value in moved.items():
         if key == "eps" and name == "adafactor":
             value = [1e-20, 0.1]
@@ -91,7 +94,7 @@ def test_first_step_is_the_formula(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_lowers_a_logistic_loss(name: str) -> None:
     for variant in variants(name):
-        section = variant.model_copy(update={"lr": 5.0 if name == "adadelta" else 0.05})
+        section = variant.model_copy(update={"lr": variant.trial_lr})
         model, x, y = problem()
         before = train(model, build(section, model), x, y, 0)
         assert train(model, build(section, model), x, y, 40) < 0.9 * before, section
@@ -123,7 +126,8 @@ def test_every_option_reaches_the_optimizer(name: str) -> None:
     for section in variants(name):
         model = nn.Linear(2, 2)
         defaults = build(section, model).defaults
-        options = section.model_dump(exclude={"name", "no_decay", "groups", "adamw"})
+        without = {"name", "no_decay", "groups", "adamw"} | ({"weight_decay"} if name == "sm3" else set())
+        options = section.model_dump(exclude=without)
         found = {key: list(v) if isinstance(v := defaults.get(key), tuple) else v for key in options}
         assert found == options
 
@@ -200,9 +204,9 @@ def test_gradient_descent_shrinks_a_quadratic_by_one_minus_lr_curvature() -> Non
 
 
 def test_defaults_are_the_usual_ones() -> None:
-    assert {name: parse(name).lr for name in NAMES if name != "sgd"} | {"sgd": 0.1} == {
+    assert {name: parse(name).lr for name in NAMES if name not in ("sgd", "lars", "novograd")} | {"sgd": 0.1} == {
         "sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-2, "adagrad": 1e-2, "adadelta": 1.0, "adamax": 2e-3,
-        "nadam": 2e-3, "radam": 1e-3, "adafactor": 1e-2, "muon": 0.02,
+        "nadam": 2e-3, "radam": 1e-3, "adafactor": 1e-2, "muon": 0.02, "lion": 1e-4, "lamb": 1e-3, "sm3": 0.1,
     }  # fmt: skip
     assert [parse(n).weight_decay for n in ("sgd", "adam", "adamw")] == [0.0, 0.0, 0.01]
     with pytest.raises(ValidationError, match="lr"):
@@ -549,3 +553,78 @@ def test_swa_is_the_mean_of_the_last_epochs() -> None:
         assert torch.equal(ours, resumed)
         if ours.is_floating_point():
             torch.testing.assert_close(ours, theirs)
+
+
+# -- what the papers of the layer-wise and the sparing optimizers promise
+
+
+def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter, gradients: list[torch.Tensor]) -> torch.Tensor:
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    return weight.detach()
+
+
+def gradients(shape: tuple[int, ...], count: int = 3) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(count)]
+
+
+def weight(shape: tuple[int, ...]) -> nn.Parameter:
+    return nn.Parameter(torch.full(shape, 0.5, dtype=torch.float64))
+
+
+def test_lion_moves_every_coordinate_by_lr() -> None:
+    w = weight((4, 3))
+    optimizer = parse("lion", lr=0.01).build([{"params": [w]}], CPU)
+    for gradient in gradients((4, 3)):
+        before = w.detach().clone()
+        steps(optimizer, w, [gradient])
+        torch.testing.assert_close((w - before).abs(), torch.full((4, 3), 0.01, dtype=torch.float64))
+
+
+def test_lars_does_not_see_the_scale_of_the_loss_and_is_sgd_without_adaptation() -> None:
+    found = []
+    for scale in (1.0, 100.0):
+        w = weight((4, 3))
+        optimizer = parse("lars", lr=1.0, momentum=0.0).build([{"params": [w]}], CPU)
+        found.append(steps(optimizer, w, [scale * g for g in gradients((4, 3))]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
+    w, v = weight((4, 3)), weight((4, 3))
+    plain = parse("lars", lr=0.1, always_adapt=False).build([{"params": [w]}], CPU)
+    sgd = parse("sgd", lr=0.1, momentum=0.9).build([{"params": [v]}], CPU)
+    torch.testing.assert_close(steps(plain, w, gradients((4, 3))), steps(sgd, v, gradients((4, 3))))
+
+
+def test_lamb_moves_each_tensor_by_its_length_and_is_adam_without_adaptation() -> None:
+    w = weight((4, 3))
+    optimizer = parse("lamb", lr=0.01, weight_decay=0.0).build([{"params": [w]}], CPU)
+    before = w.detach().clone()
+    steps(optimizer, w, gradients((4, 3), 1))
+    assert (w - before).norm().item() == pytest.approx(0.01 * before.norm().item(), rel=1e-6)
+    w, v = weight((4, 3)), weight((4, 3))
+    plain = parse("lamb", lr=0.01, weight_decay=0.0, always_adapt=False).build([{"params": [w]}], CPU)
+    adam = parse("adam", lr=0.01, eps=1e-6).build([{"params": [v]}], CPU)
+    torch.testing.assert_close(steps(plain, w, gradients((4, 3))), steps(adam, v, gradients((4, 3))), rtol=1e-6, atol=0)
+
+
+def test_novograd_moves_each_tensor_by_lr_at_first() -> None:
+    w = weight((4, 3))
+    before = w.detach().clone()
+    steps(parse("novograd", lr=0.02).build([{"params": [w]}], CPU), w, gradients((4, 3), 1))
+    assert (w - before).norm().item() == pytest.approx(0.02, rel=1e-6)
+
+
+def test_sm3_of_vectors_is_adagrad_and_keeps_rows_and_columns() -> None:
+    w, v = weight((5,)), weight((5,))
+    sm3 = parse("sm3", lr=0.1, momentum=0.0).build([{"params": [w]}], CPU)
+    adagrad = parse("adagrad", lr=0.1, eps=1e-15).build([{"params": [v]}], CPU)
+    torch.testing.assert_close(steps(sm3, w, gradients((5,))), steps(adagrad, v, gradients((5,))))
+    w = weight((6, 4))
+    sm3 = parse("sm3", lr=0.1, momentum=0.0).build([{"params": [w]}], CPU)
+    steps(sm3, w, gradients((6, 4)))
+    kept = [value for key, value in sm3.state[w].items() if key.startswith("accumulator")]
+    assert sum(value.numel() for value in kept) == 6 + 4
+    bound = torch.minimum(*(value.reshape(shape) for value, shape in zip(kept, ((6, 1), (1, 4)), strict=True)))
+    squares = sum(gradient.square() for gradient in gradients((6, 4)))
+    assert (bound >= squares - 1e-12).all()  # type: ignore[union-attr]

@@ -80,6 +80,27 @@ def test_l2_is_weight_decay_with_sgd(arrays: Path) -> None:
     assert l2.history[-1]["train/loss"] == pytest.approx(other.history[-1]["train/loss"], rel=1e-5)
 
 
+def test_l2_is_not_decoupled_decay_with_adam(arrays: Path) -> None:
+    plain = {**PLAIN, "training__epochs": 1}
+    adam = {**plain, "optimizer": {"name": "adam", "lr": 0.01}, "penalties": [{"name": "l2", "strength": 0.1}]}
+    decay = {"name": "adamw", "lr": 0.01, "weight_decay": 0.1, "no_decay": ["bias", "norm"]}
+    l2, decoupled = (trained(arrays_experiment(arrays, **changes)) for changes in (adam, {**plain, "optimizer": decay}))
+    one, other = (next(trainer.parts.model.parameters()) for trainer in (l2, decoupled))
+    assert (one - other).abs().max() > 0.01
+
+
+def test_l1_finds_the_soft_threshold() -> None:
+    """The minimum of (w - a)^2 / 2 + strength |w| is sign(a) max(|a| - strength, 0)."""
+    a = torch.tensor([[3.0, -2.0, 0.5, -0.1, 1.0]]).double()
+    weight = torch.zeros_like(a).requires_grad_()
+    section = parse("l1", strength=0.8)
+    for step in range(2000):
+        (gradient,) = torch.autograd.grad(((weight - a).square() / 2).sum() + section.value(weight), weight)
+        with torch.no_grad():
+            weight -= gradient / (1 + step)
+    torch.testing.assert_close(weight.detach(), a.sign() * (a.abs() - 0.8).clamp_min(0), rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_with_penalties_continues_exactly(name: str, arrays: Path) -> None:
     options = {key: value * 0.1 for key, value in parse(name).example.items()}

@@ -183,7 +183,7 @@ def test_a_folder_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
             submitted.append(str(number))
             yield Path(str(number))
 
-    batches = predict._decoded(endless(), Canvas(4, 4), 3, batch_size=8)
+    batches = predict.decoded(endless(), [(Canvas(4, 4), 3)], batch_size=8)
     next(batches)
     next(batches)
     assert len(submitted) <= 4 * 8

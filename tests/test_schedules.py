@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch.optim import lr_scheduler as reference
+from training import arrays_experiment, assert_same_state, built, trained
 
+from dltrain import Experiment
 from dltrain.config import ConfigError
-from dltrain.optim import Cosine, Exponential, Schedule, Step, Warmup
+from dltrain.optim import Cosine, Exponential, ReduceOnPlateau, Schedule, Step, Warmup
 
 TOTAL, PER_EPOCH = 120, 10
 
@@ -278,3 +282,66 @@ def test_drops_that_never_come_are_remarked_on() -> None:
     assert remark.startswith("only 1 of 2 drops") and "ends at step 120, before step 200" in remark
     (remark,) = parse("step", epochs=30.0).remarks(TOTAL, PER_EPOCH)
     assert remark.startswith("no drop of the learning rate happens")
+
+
+# -- the schedule that watches a metric
+
+
+def plateau(**options: Any) -> ReduceOnPlateau:
+    found = Schedule.parse({"name": "reduce_on_plateau", **options})
+    assert isinstance(found, ReduceOnPlateau)
+    return found
+
+
+@pytest.mark.parametrize("metric", ["validation/loss", "validation/accuracy"])
+@pytest.mark.parametrize("seed", range(5))
+def test_reduce_on_plateau_is_torchs(metric: str, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    values = np.round(np.abs(np.cumsum(draw.normal(0, 0.05, 60)) + 1), 2)
+    patience, cooldown = int(draw.integers(0, 4)), int(draw.integers(0, 3))
+    options = {"factor": 0.5, "patience": patience, "cooldown": cooldown, "threshold": 0.02, "min_lr": 0.01}
+    feedback = plateau(metric=metric, **options).build_feedback(0.4, validation=True)
+    assert feedback is not None
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    mode = "min" if metric.endswith("loss") else "max"
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, **options)  # type: ignore[arg-type]
+    history: list[dict[str, float]] = []
+    rates = set()
+    for value in values.tolist():
+        history += [{"train/loss": 0.0}, {metric: value}]  # an epoch that did not measure it does not count
+        theirs.step(value)
+        assert 0.4 * feedback(history) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        rates.add(feedback(history))
+    assert len(rates) > 1
+
+
+def test_with_patience_2_the_third_bad_epoch_drops_the_rate() -> None:
+    feedback = plateau(patience=2).build_feedback(1.0, validation=False)
+    assert feedback is not None
+    losses = [1.0, 0.5, 0.5, 0.6, 0.5, 0.5]
+    factors = [feedback([{"train/loss": loss} for loss in losses[: n + 1]]) for n in range(len(losses))]
+    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1])
+
+
+def test_a_training_that_reacts_resumes_exactly(arrays: Path) -> None:
+    options: dict[str, Any] = {
+        "schedule": {"name": "reduce_on_plateau", "patience": 0, "threshold": 0.5, "factor": 0.5},
+        "training__early_stopping": None,
+    }
+    whole = trained(arrays_experiment(arrays, **options))
+    rates = [row["lr"] for row in whole.history]
+    assert rates[0] == 0.05 and rates[-1] < 0.05
+    first = trained(arrays_experiment(arrays, **options), until=18)
+    second = built(arrays_experiment(arrays, **options))
+    second.load_state_dict(first.state_dict())
+    for _ in second.run():
+        pass
+    assert_same_state(second.state_dict(), whole.state_dict())
+
+
+def test_a_schedule_that_watches_validation_needs_that_split() -> None:
+    text = (
+        "data: {name: digits, validation: 0}\nmodel: mlp\nschedule: {name: reduce_on_plateau, metric: validation/loss}"
+    )
+    with pytest.raises(ConfigError, match="watches `validation/loss`, and there is no validation split"):
+        Experiment.parse(text)

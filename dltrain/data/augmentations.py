@@ -22,12 +22,12 @@ from dltrain.data.augment_geometry import (
     VerticalFlip,
 )
 from dltrain.data.augment_mixing import CutMix, Cutout, Mixup, RandomErasing
-from dltrain.data.augment_policies import RandAugment, TrivialAugment
+from dltrain.data.augment_policies import AugMix, AutoAugment, RandAugment, TrivialAugment
 from dltrain.data.augmentation_base import Augmentation
 
 __all__ = [
-    "AlternatingFlip", "Augmentation", "Brightness", "ColorJitter", "ColorNoise", "Contrast", "CutMix", "Cutout",
-    "GaussianBlur", "GaussianNoise", "Grayscale", "HorizontalFlip", "Hue", "Mixup", "RandAugment", "RandomCrop",
-    "RandomErasing", "RandomResizedCrop", "Rotation", "Saturation", "Scale", "Translate", "TrivialAugment",
-    "VerticalFlip",
+    "AlternatingFlip", "AugMix", "Augmentation", "AutoAugment", "Brightness", "ColorJitter", "ColorNoise", "Contrast",
+    "CutMix", "Cutout", "GaussianBlur", "GaussianNoise", "Grayscale", "HorizontalFlip", "Hue", "Mixup", "RandAugment",
+    "RandomCrop", "RandomErasing", "RandomResizedCrop", "Rotation", "Saturation", "Scale", "Translate",
+    "TrivialAugment", "VerticalFlip",
 ]  # fmt: skip

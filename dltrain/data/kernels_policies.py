@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment on batches: every example has its own operations.
+"""RandAugment, TrivialAugment, AutoAugment and AugMix on batches: every example has its own operations.
 
 The operations are drawn on the host. Examples are sorted by operation, each operation runs once for its
 group, with one magnitude per example, and the examples return to their places. All work is on uint8.
@@ -6,9 +6,10 @@ group, with one magnitude per example, and the examples return to their places. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,6 +47,11 @@ class Ranges:
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
     """An affine map, nearest pixel, zero outside."""
     return affine(images, matrices, "nearest").to(torch.uint8)
+
+
+def smooth_warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """An affine map, bilinear, zero outside."""
+    return affine(images, matrices, "bilinear").round_().clamp_(0, 255).to(torch.uint8)
 
 
 def sharpness(images: Tensor, factors: Tensor) -> Tensor:
@@ -118,12 +124,18 @@ def warp_matrices(operations: Tensor, magnitudes: Tensor, height: int, width: in
     return turn + torch.stack([first, second], -2)
 
 
+def draw_signs(operations: Tensor, magnitudes: Tensor, draws: Draws) -> Tensor:
+    """Half of the magnitudes negative, of the operations that have a direction."""
+    negative = torch.rand(operations.shape, generator=draws.host) < 0.5
+    return torch.where(negative & SIGNED[operations], -magnitudes, magnitudes)
+
+
 def apply_policy(batch: Batch, draws: Draws, rounds: int, table: Tensor, level: int | None) -> Batch:
     """`rounds` operations on each example, drawn with replacement, of random sign where they have one.
 
     table: (14, bins) magnitudes on the host. level: the bin of every operation, or None to draw it.
     """
-    count, (height, width) = len(batch.labels), batch.images.shape[2:]
+    count = len(batch.labels)
     operations = torch.randint(len(NAMES), (rounds, count), generator=draws.host)
     negative = torch.rand(rounds, count, generator=draws.host) < 0.5
     if level is None:
@@ -131,27 +143,113 @@ def apply_policy(batch: Batch, draws: Draws, rounds: int, table: Tensor, level: 
     else:
         magnitudes = table[operations, level]
     magnitudes = torch.where(negative & SIGNED[operations], -magnitudes, magnitudes)
-    matrices = warp_matrices(operations, magnitudes, height, width)
+    return batch.with_(images=perform(as_bytes(batch.images), operations, magnitudes))
 
+
+@dataclass(frozen=True)
+class Learned:
+    """Sub-policies of two operations each: (P, 2) operations, magnitudes and probabilities, on the host."""
+
+    operations: Tensor
+    magnitudes: Tensor
+    probabilities: Tensor
+
+    @classmethod
+    def of(cls, policy: str, table: Tensor) -> Learned:
+        """A policy as `learned_policies` writes it. table: (14, 10) magnitudes."""
+        steps = [[step.split() for step in line.split(",")] for line in policy.strip().splitlines()]
+        # Solarizing from 0 on is inverting.
+        names = [["solarize" if name == "invert" else name for name, *_ in line] for line in steps]
+        operations = torch.tensor([[NAMES.index(name) for name in line] for line in names])
+        levels = torch.tensor([[9 if name == "invert" else int(level) for name, _, level in line] for line in steps])
+        probabilities = torch.tensor([[float(probability) for _, probability, _ in line] for line in steps])
+        return cls(operations, table[operations, levels], probabilities)
+
+
+def auto_augment(batch: Batch, draws: Draws, policy: Learned) -> Batch:
+    """One sub-policy for each example: its two operations in turn, each done with its own probability."""
+    count = len(batch.labels)
+    chosen = torch.randint(len(policy.operations), (count,), generator=draws.host)
+    done = torch.rand(2, count, generator=draws.host) < policy.probabilities[chosen].T
+    operations = torch.where(done, policy.operations[chosen].T, NAMES.index("identity"))
+    magnitudes = draw_signs(operations, policy.magnitudes[chosen].T, draws)
+    return batch.with_(images=perform(as_bytes(batch.images), operations, magnitudes))
+
+
+@dataclass(frozen=True)
+class Chains:
+    """AugMix: `width` chains of `depth` operations (None: 1 to 3), mixed with shares ~ Dirichlet(alpha)."""
+
+    table: Tensor
+    """(14, 10) magnitudes on the host."""
+    operations: Tensor
+    """Those to draw from, as places in `NAMES`."""
+    severity: int
+    width: int
+    depth: int | None
+    alpha: float
+
+    def mixed(self, images: Tensor, draws: Draws) -> Tensor:
+        """Images (B, C, H, W) to m x + (1 - m) sum_i w_i chain_i(x), m ~ Beta, w ~ Dirichlet; float32."""
+        count, images = len(images), as_bytes(images)
+        rounds, total = self.depth or 3, self.width * count
+        which = torch.randint(len(self.operations), (rounds, total), generator=draws.host)
+        levels = torch.randint(self.severity, (rounds, total), generator=draws.host)
+        operations = self.operations[which]
+        if self.depth is None:
+            length = torch.randint(1, 4, (total,), generator=draws.host)
+            operations = torch.where(torch.arange(3)[:, None] < length, operations, NAMES.index("identity"))
+        magnitudes = draw_signs(operations, self.table[operations, levels], draws)
+        chains = perform(images.repeat(self.width, 1, 1, 1), operations, magnitudes, smooth_warp)
+        # Drawn by numpy: torch's seeded sampler of gamma numbers is private and not on every device.
+        random = np.random.default_rng(int(torch.randint(2**31, (), generator=draws.host)))
+        own = random.beta(self.alpha, self.alpha, (count, 1))
+        shares = np.concatenate([own, random.dirichlet([self.alpha] * self.width, count) * (1 - own)], 1)
+        weights = send(torch.from_numpy(shares.astype(np.float32).T.copy()), images.device)
+        views = torch.cat([images, chains]).view(self.width + 1, *images.shape)
+        return (views * weights.view(*weights.shape, 1, 1, 1)).sum(0).clamp_(0, 255)
+
+
+def aug_mix(batch: Batch, draws: Draws, chains: Chains, views: int) -> Batch:
+    """Each example mixed with chains of operations; of several views, side by side, the first is the example."""
+    if views == 1:
+        return batch.with_(images=chains.mixed(batch.images, draws))
+    made = [chains.mixed(batch.images, draws) for _ in range(views - 1)]
+    images = torch.stack([batch.images.float(), *made], 1).flatten(0, 1)
+    names = ("labels", "indices", "epochs", "extents", "targets")
+    rows = {name: getattr(batch, name) for name in names}
+    repeated = {name: row.repeat_interleave(views, 0) for name, row in rows.items() if row is not None}
+    return batch.with_(images=images, **repeated)
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Rounded to uint8."""
+    return images.round().clamp(0, 255).to(torch.uint8) if images.is_floating_point() else images
+
+
+def perform(images: Tensor, operations: Tensor, magnitudes: Tensor, move: Operation = warp) -> Tensor:
+    """uint8 images (B, C, H, W) after their operations (rounds, B) at their magnitudes, both on the host.
+
+    move: what does the affine ones.
+    """
+    rounds, (height, width) = len(operations), images.shape[2:]
+    kinds: Sequence[Operation] = [move if operation is warp else operation for operation in OPERATIONS]
+    matrices = warp_matrices(operations, magnitudes, height, width)
     groups = GROUP[operations]
     order = groups.argsort(stable=True, dim=1)
-    device = batch.images.device
+    device = images.device
     places = send(torch.stack([order, order.argsort(1)]), device)
     magnitudes = send(magnitudes.gather(1, order), device)
     matrices = send(matrices[torch.arange(rounds)[:, None], order], device)
-
-    images = batch.images
-    if images.is_floating_point():
-        images = images.round().clamp(0, 255).to(torch.uint8)
     for i in range(rounds):
-        sizes = torch.bincount(groups[i], minlength=len(OPERATIONS)).tolist()
+        sizes = torch.bincount(groups[i], minlength=len(kinds)).tolist()
         parts = torch.split(images.index_select(0, places[0, i]), sizes)
         values = torch.split(magnitudes[i], sizes)
         warps = torch.split(matrices[i], sizes)
         done = [
-            operation(part, warps[g] if operation is warp else values[g])
-            for g, (operation, part) in enumerate(zip(OPERATIONS, parts))
+            operation(part, warps[g] if operation is move else values[g])
+            for g, (operation, part) in enumerate(zip(kinds, parts))
             if sizes[g]
         ]
         images = torch.cat(done).index_select(0, places[1, i])
-    return batch.with_(images=images)
+    return images

@@ -1,10 +1,13 @@
-"""Input scaling: (x - mean) / std per channel, on values 0..255. Fitted on the training part, kept in checkpoints."""
+"""Input scaling: (x - mean) / std per channel, on values 0..255, or whitening of whole images.
+
+Fitted on the training part, kept in checkpoints.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +17,9 @@ from torch import Tensor
 from dltrain.data.base import ArraySource, Source
 from dltrain.data.canvas import Canvas, load_source, place_all
 from dltrain.data.resources import usable_cores
+from dltrain.data.whitening import Whitener, Whitening
 
-ScalingKind = Literal["none", "min_max", "standardize"]
+ScalingKind = Literal["none", "min_max", "standardize", "pca_whiten", "zca_whiten"]
 SAMPLE = 2048
 """Files that statistics are measured on, evenly spaced over the training part; arrays are measured whole."""
 CHUNK_BYTES = 2**25
@@ -24,18 +28,20 @@ CHUNK_BYTES = 2**25
 
 @dataclass(frozen=True)
 class Scaling:
-    """mean and std per channel, in 0..255."""
+    """mean and std per channel, in 0..255; `whitening` is done in their place."""
 
     mean: list[float]
     std: list[float]
+    whitening: Whitening | None = field(default=None, compare=False)
 
     @classmethod
-    def fit(cls, kind: ScalingKind, source: Source, canvas: Canvas) -> Scaling:
+    def fit(cls, kind: ScalingKind, source: Source, canvas: Canvas, epsilon: float = 0.01) -> Scaling:
         """The scaling of images `source`, as they lie on the canvas.
 
         none: to 0..1 (mean 0, std 255). min_max: the channel's smallest and largest value to 0 and 1.
         standardize: mean 0 and population standard deviation 1. A constant channel becomes 0 everywhere.
         Sums are exact (integers); of files, at most 2,048 evenly spaced ones are measured.
+        pca_whiten, zca_whiten: see `whitening`; all images are measured. Raises ConfigError when they are too large.
         """
         if kind == "none":
             channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
@@ -44,26 +50,32 @@ class Scaling:
         values = np.arange(256)
         for counts in histogram(source, canvas):
             n, total, squares = (int((counts * values**power).sum()) for power in (0, 1, 2))
-            if kind == "standardize":
+            if kind != "min_max":
                 mean.append(total / n)
                 std.append(math.sqrt(n * squares - total**2) / n or 1.0)
             else:
                 present = np.flatnonzero(counts)
                 mean.append(float(present[0]))
                 std.append(float(present[-1] - present[0]) or 1.0)
+        if kind in ("pca_whiten", "zca_whiten"):
+            return cls(mean, std, Whitening.fit(kind, _images(source, canvas, len(source)), epsilon))
         return cls(mean, std)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the checkpoint."""
-        return {"mean": list(self.mean), "std": list(self.std)}
+        """Plain values and tensors, for the checkpoint."""
+        whitening = {} if self.whitening is None else {"whitening": self.whitening.to_dict()}
+        return {"mean": list(self.mean), "std": list(self.std), **whitening}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Scaling:
         """What `to_dict` wrote."""
-        return cls(list(values["mean"]), list(values["std"]))
+        whitening = Whitening(**values["whitening"]) if "whitening" in values else None
+        return cls(list(values["mean"]), list(values["std"]), whitening)
 
-    def on(self, device: torch.device | str, *, channels_last: bool = False) -> Scaler:
+    def on(self, device: torch.device | str, *, channels_last: bool = False) -> Scaler | Whitener:
         """The function, with its constants on the device."""
+        if self.whitening is not None:
+            return self.whitening.on(torch.device(device), channels_last=channels_last)
         return Scaler(self, torch.device(device), channels_last)
 
     def apply(self, images: Tensor, *, channels_last: bool = False) -> Tensor:

@@ -1,9 +1,21 @@
 """Networks. Importing this completes the catalogue of the kind `Model`."""
 
-from dltrain.models import densenet, lenet, libraries, modular, plain, published, residual, resnet, simple
+from dltrain.models import (
+    densenet,
+    gated,
+    lenet,
+    libraries,
+    modular,
+    nasnet,
+    plain,
+    published,
+    residual,
+    resnet,
+    simple,
+)
 from dltrain.models.base import Model, Preprocessing
 
 __all__ = [
-    "Model", "Preprocessing", "densenet", "lenet", "libraries", "modular", "plain", "published", "residual",
-    "resnet", "simple",
+    "Model", "Preprocessing", "densenet", "gated", "lenet", "libraries", "modular", "nasnet", "plain", "published",
+    "residual", "resnet", "simple",
 ]  # fmt: skip

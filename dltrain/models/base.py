@@ -27,7 +27,8 @@ class Preprocessing:
 
 
 class Model(Choice):
-    """A network that turns images (B, C, H, W) into logits (B, K).
+    """A network that turns images (B, C, H, W) into logits (B, K); in training, one with auxiliary heads turns them
+    into a tuple of the logits and those of each head.
 
     `parameters` holds the published number of parameters for each name, image shape and number of
     classes: `{("lenet5", "1x28x28", 10): 61_706}`. The contract test requires it of our own networks.
@@ -45,6 +46,11 @@ class Model(Choice):
         if self.initialization is not None and getattr(self, "pretrained", False):
             raise reject("initialization", "`initialization` would overwrite the pretrained weights")
         return self
+
+    @property
+    def auxiliary_weight(self) -> float:
+        """What the loss of each auxiliary head counts, where there are any."""
+        return getattr(self, "auxiliary", None) or 0.0
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         """The network with random (or pretrained) weights. Raises ConfigError when it cannot take `shape`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from dltrain.config import reject
+from dltrain.config import Positive, reject
 from dltrain.data.base import ImageShape
 from dltrain.models.adaptable import Exchangeable
 from dltrain.models.base import Preprocessing
@@ -28,6 +28,10 @@ def table(library: str) -> Mapping[str, tuple[str, ...]]:
     text = resources.files("dltrain.models").joinpath(f"{library}_models.txt").read_text("utf-8")
     rows = (line.split() for line in text.splitlines()[1:])
     return {name: tuple(tags) for name, *tags in rows}
+
+
+_WITH_HEADS = ("torchvision/googlenet", "torchvision/inception_v3")
+"""torchvision's networks with auxiliary heads."""
 
 
 class LibraryModel(Exchangeable):
@@ -66,7 +70,7 @@ class LibraryModel(Exchangeable):
             from dltrain.models.networks.from_timm import build
         wishes = Wishes(
             self.name, self.pretrained, self.dropout, self.drop_path, partial(self.fit_stem, shape=shape),
-            exchangeable=self.activation is not None,
+            exchangeable=self.activation is not None, auxiliary=self.auxiliary_weight > 0,
         )  # fmt: skip
         network = build(name, shape, classes, wishes)
         return self.adapted(network, shape)
@@ -90,7 +94,38 @@ class TorchvisionModel(LibraryModel):
 
     @classmethod
     def names(cls) -> Iterable[str]:
-        return (f"torchvision/{name}" for name in table("torchvision"))
+        return (name for short in table("torchvision") if (name := f"torchvision/{short}") not in _WITH_HEADS)
+
+
+class WithAuxiliaryHeads(LibraryModel):
+    """A network of a library that has auxiliary heads."""
+
+    auxiliary: Positive | None = None
+    """What the loss of each auxiliary head counts in training, or null for no such heads; torchvision trains with 0.4,
+    the paper of `googlenet` with 0.3. The reported losses are those of the network's own output."""
+
+    @model_validator(mode="after")
+    def _heads_start_random(self) -> WithAuxiliaryHeads:
+        if self.auxiliary is not None and self.pretrained:
+            raise reject("auxiliary", "auxiliary heads are for training from scratch: leave out `pretrained`")
+        return self
+
+
+class TorchvisionInception(WithAuxiliaryHeads):
+    """torchvision's inception networks: its `googlenet` has batch norm, and 3x3 convolutions for the 5x5 ones of the
+    paper; the auxiliary head of `inception_v3` needs images of 299 pixels or more.
+    """
+
+    source = "https://docs.pytorch.org/vision/stable/models.html"
+    parameters = {
+        ("torchvision/googlenet", "3x224x224", 1000): 6_624_904,
+        ("torchvision/inception_v3", "3x224x224", 1000): 23_834_568,
+    }
+    name: str
+
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        return _WITH_HEADS
 
 
 class TimmModel(LibraryModel):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import Activation, ReLU
 from dltrain.layers.norms import BatchNorm, Norm
-from dltrain.models.adaptable import Adaptable
+from dltrain.models.adaptable import SMALL, Adaptable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,9 +32,16 @@ class NativeModel(Adaptable):
 
         activation, norm = self.activation or self.published_activation, self.norm or self.published_norm
         shifts = norm is not None and norm.shifts
-        parts = Parts(activation.build, activation.build_for_vectors, norm.build if norm else None, shifts)
-        network = fit(self.name, shape, lambda shape: self.network(shape, classes, parts), fixed=False)
+        make_norm, least = (norm.build, norm.least_pixels) if norm is not None else (None, 1)
+        parts = Parts(activation.build, activation.build_for_vectors, make_norm, shifts, least)
+        network = fit(
+            self.name, shape, lambda shape: self.with_stem(self.network(shape, classes, parts), shape), fixed=False
+        )
         return self.adapted(network, shape)
+
+    def with_stem(self, network: nn.Module, shape: ImageShape) -> nn.Module:
+        """`network`, new, with the stem that images of `shape` get; as it is, where there is no choice of stems."""
+        return network
 
     def exchange(self, adapter: Adapter) -> None:
         adapter.built_with(self.activation, self.norm)
@@ -42,3 +49,18 @@ class NativeModel(Adaptable):
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
         """The network, made of `parts`. Raises ValueError when nothing of the image is left to classify."""
         raise NotImplementedError
+
+
+class PhotoModel(NativeModel):
+    """A network made for photos, with a stem to choose."""
+
+    stem: Literal["auto", "small", "large"] = "auto"
+    """`large`: as published; `small`: the first convolution becomes 3x3 with stride 1, and the pool after it is left
+    out; `auto`: small for images up to 64 pixels a side."""
+
+    def with_stem(self, network: nn.Module, shape: ImageShape) -> nn.Module:
+        from dltrain.models.adapt.stem import small_stem
+
+        if self.stem == "small" or (self.stem == "auto" and max(shape.height, shape.width) <= SMALL):
+            small_stem(network, shape)
+        return network

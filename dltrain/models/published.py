@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
-from dltrain.models.libraries import LibraryModel
+from dltrain.models.libraries import LibraryModel, WithAuxiliaryHeads
 
 _Counts = dict[tuple[str, str, int], int]
 
@@ -49,9 +49,13 @@ class ResNet(PublishedModel):
         ("resnet18", "3x224x224", 1000): 11_689_512,
         ("resnet18", "3x224x224", 10): 11_181_642,
         ("resnet18", "3x32x32", 10): 11_173_962,
+        ("resnet34", "3x224x224", 1000): 21_797_672,
         ("resnet34", "3x224x224", 10): 21_289_802,
+        ("resnet50", "3x224x224", 1000): 25_557_032,
         ("resnet50", "3x224x224", 10): 23_528_522,
+        ("resnet101", "3x224x224", 1000): 44_549_160,
         ("resnet101", "3x224x224", 10): 42_520_650,
+        ("resnet152", "3x224x224", 1000): 60_192_808,
         ("resnet152", "3x224x224", 10): 58_164_298,
     }
     name: str
@@ -121,13 +125,18 @@ class DenseNet(PublishedModel):
     name: str
 
 
-class InceptionV3(PublishedModel):
-    """Inception with factorised 7x7 convolutions, without the auxiliary head; made for 299 pixels, at least 75."""
+class InceptionV3(WithAuxiliaryHeads, PublishedModel):
+    """Inception with factorised 7x7 convolutions; made for 299 pixels, at least 75. With the auxiliary head it is
+    torchvision's, which needs 299 pixels, and whose activations cannot be exchanged.
+    """
 
     source = "https://arxiv.org/abs/1512.00567"
     libraries = {"inception_v3": "timm/inception_v3"}
     parameters = _imagenet(inception_v3=23_834_568)
     name: str
+
+    def library_name(self) -> str:
+        return "torchvision/inception_v3" if self.auxiliary is not None else super().library_name()
 
 
 class InceptionResNetV2(PublishedModel):
@@ -192,11 +201,18 @@ class MobileNetV2(PublishedModel):
 
 
 class MobileNetV3(PublishedModel):
-    """Inverted residuals with squeeze-and-excitation and hard swish, found by a search for phones."""
+    """Inverted residuals with squeeze-and-excitation and hard swish, found by a search for phones; `_075` has three
+    quarters of the maps.
+    """
 
     source = "https://arxiv.org/abs/1905.02244"
-    libraries = _torchvision("mobilenet_v3_large", "mobilenet_v3_small")
-    parameters = _imagenet(mobilenet_v3_large=5_483_032, mobilenet_v3_small=2_542_856)
+    libraries = _torchvision("mobilenet_v3_large", "mobilenet_v3_small") | {
+        f"mobilenet_v3_{size}_075": f"timm/mobilenetv3_{size}_075" for size in ("large", "small")
+    }
+    parameters = _imagenet(
+        mobilenet_v3_large=5_483_032, mobilenet_v3_small=2_542_856, mobilenet_v3_large_075=3_993_528,
+        mobilenet_v3_small_075=2_041_872,
+    )  # fmt: skip
     name: str
 
 
@@ -213,11 +229,11 @@ class ShuffleNetV2(PublishedModel):
 
 
 class GhostNet(PublishedModel):
-    """Half of the maps are made from the other half by cheap depthwise convolutions."""
+    """Half of the maps are made from the other half by cheap depthwise convolutions; `_050` has half of the maps."""
 
     source = "https://arxiv.org/abs/1911.11907"
-    libraries = {"ghostnet": "timm/ghostnet_100"}
-    parameters = _imagenet(ghostnet=5_182_508)
+    libraries = {"ghostnet": "timm/ghostnet_100", "ghostnet_050": "timm/ghostnet_050"}
+    parameters = _imagenet(ghostnet=5_182_508, ghostnet_050=2_587_292)
     name: str
 
 

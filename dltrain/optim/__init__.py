@@ -8,13 +8,18 @@ from dltrain.optim.matrices import Muon
 from dltrain.optim.open_schedules import WSD, CosineRestarts, InverseSqrt
 from dltrain.optim.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop
 from dltrain.optim.penalties import L1, L2, ElasticNet, MaxNorm, Penalty
+from dltrain.optim.plateau import ReduceOnPlateau
+from dltrain.optim.scaled_layers import LAMB, LARS, SM3, Lion, NovoGrad
 from dltrain.optim.schedules import Constant, Cosine, Exponential, Linear, MultiStep, OneCycle, Polynomial, Step
 
 __all__ = [
     "EMA",
     "L1",
     "L2",
+    "LAMB",
+    "LARS",
     "SGD",
+    "SM3",
     "SWA",
     "WSD",
     "AdaDelta",
@@ -31,19 +36,23 @@ __all__ = [
     "Exponential",
     "Group",
     "InverseSqrt",
-    "LearningRate", "LibraryOptimizer",
+    "LearningRate",
+    "LibraryOptimizer",
     "Linear",
+    "Lion",
     "MaxNorm",
     "Momentum",
     "MultiStep",
     "Muon",
     "NAdam",
+    "NovoGrad",
     "OneCycle",
     "Optimizer",
     "Penalty",
     "Polynomial",
     "RAdam",
     "RMSprop",
+    "ReduceOnPlateau",
     "Schedule",
     "Step",
     "Warmup",

@@ -26,6 +26,7 @@ class AdaDelta(Optimizer):
     """
 
     source = "https://arxiv.org/abs/1212.5701"
+    trial_lr = 5.0
     name: Literal["adadelta"] = "adadelta"
     lr: Positive = 1.0
     """Peak learning rate: a factor of each step."""

@@ -19,6 +19,7 @@ from dltrain.config import (
     reject,
     suggest,
 )
+from dltrain.optim.wrappers import SAM, Lookahead
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,9 @@ LearningRate = Callable[[int], float]
 """The learning rate of optimizer step t = 0, 1, ..., total_steps - 1: a pure function."""
 Momentum = Callable[[int], float]
 """The momentum of optimizer step t, in 0..1: a pure function."""
+
+Feedback = Callable[[list[dict[str, float]]], float]
+"""A factor of the learning rate from the metrics of the epochs so far, by their tags: a pure function."""
 
 EXEMPTIONS = ("bias", "norm", "activation")
 """The words that `no_decay` knows besides patterns."""
@@ -59,11 +63,13 @@ class Group(Section):
 class Optimizer(Choice):
     """How gradients change the weights.
 
-    `waits` marks those that read numbers back from the device at each step, which is slow there.
+    `waits` marks those that read numbers back from the device at each step, which is slow there. At `trial_lr` it
+    lowers the loss of the contract test.
     """
 
     kind: ClassVar[str] = "optimizers"
     waits: ClassVar[bool] = False
+    trial_lr: ClassVar[float] = 0.05
 
     name: str
     lr: Positive
@@ -75,6 +81,10 @@ class Optimizer(Choice):
     activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
     groups: list[Group] = []
     """Parameters with a learning rate or weight decay of their own: [{match: "head.*", lr: 0.1}]."""
+    lookahead: Lookahead | None = None
+    """Slow weights that follow the optimizer's: {steps: 5, alpha: 0.5}; null for none."""
+    sam: SAM | None = None
+    """Take each gradient where the loss is sharpest: {rho: 0.05}; null for none."""
 
     @field_validator("no_decay")
     @classmethod
@@ -158,6 +168,11 @@ class Schedule(Choice):
 
     def build_momentum(self, total_steps: int, steps_per_epoch: int) -> Momentum | None:
         """The momentum as a function of the step, for schedules that move it; else None."""
+        return None
+
+    def build_feedback(self, lr: float, validation: bool) -> Feedback | None:
+        """What the learning rate is multiplied with besides, from the epochs so far, for schedules that watch them;
+        else None. `validation` says whether there is a validation split."""
         return None
 
     def remarks(self, total_steps: int, steps_per_epoch: int) -> list[str]:

@@ -17,13 +17,16 @@ _SIZES = (28, 32, 48, 56, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 3
 _GREATEST = 512
 
 
-def fit(label: str, shape: ImageShape, construct: Callable[[ImageShape], nn.Module], fixed: bool) -> nn.Module:
+def fit(
+    label: str, shape: ImageShape, construct: Callable[[ImageShape], nn.Module], fixed: bool, training: bool = False
+) -> nn.Module:
     """`construct(shape)`, after a check that the network takes such images.
 
-    `fixed` says that a network is made for one image size, given to its constructor. Raises ConfigError
+    `fixed` says that a network is made for one image size, given to its constructor; `training`, that it does more
+    in training, which must take the images too. Raises ConfigError
     with a size that works when this one does not.
     """
-    network, reason = _attempt(construct, shape)
+    network, reason = _attempt(construct, shape, training)
     if reason is None:
         assert network is not None
         return network
@@ -31,9 +34,9 @@ def fit(label: str, shape: ImageShape, construct: Callable[[ImageShape], nn.Modu
     def works(size: int) -> bool:
         square = ImageShape(shape.channels, size, size)
         if network is not None and not fixed:
-            return refusal(network, square) is None
+            return refusal(network, square, training) is None
         with torch.device("meta"):
-            return _attempt(construct, square)[1] is None
+            return _attempt(construct, square, training)[1] is None
 
     side = min(shape.height, shape.width)
     if fixed:
@@ -44,19 +47,19 @@ def fit(label: str, shape: ImageShape, construct: Callable[[ImageShape], nn.Modu
     raise _cannot(label, shape, f"the network says: {reason}")
 
 
-def refusal(network: nn.Module, shape: ImageShape) -> str | None:
+def refusal(network: nn.Module, shape: ImageShape, training: bool = False) -> str | None:
     """Why a forward of two images of `shape` fails, or None when it works. Consumes no randomness."""
     size = (2, shape.channels, shape.height, shape.width)
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    training = network.training
-    network.eval()
+    was_training = network.training
+    network.train(training)
     try:
         with torch.no_grad():
             functional_call(network, {k: v.to("meta") for k, v in tensors.items()}, torch.empty(size, device="meta"))
     except Exception as error:  # libraries raise whatever they meet first: AssertionError, RuntimeError, IndexError
         return next(iter(str(error).splitlines()), "") or type(error).__name__
     finally:
-        network.train(training)
+        network.train(was_training)
     return None
 
 
@@ -69,13 +72,15 @@ def _cannot(label: str, shape: ImageShape, note: str) -> ConfigError:
     return ConfigError([Diagnostic(f"model `{label}` cannot take images of {shape}", notes=(note,))])
 
 
-def _attempt(construct: Callable[[ImageShape], nn.Module], shape: ImageShape) -> tuple[nn.Module | None, str | None]:
+def _attempt(
+    construct: Callable[[ImageShape], nn.Module], shape: ImageShape, training: bool
+) -> tuple[nn.Module | None, str | None]:
     """The network and None, or what it could not be made or run for."""
     try:
         network = construct(shape)
     except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
         return None, next(iter(str(error).splitlines()), "") or type(error).__name__
-    return network, refusal(network, shape)
+    return network, refusal(network, shape, training)
 
 
 def _least(works: Callable[[int], bool], low: int, high: int) -> int:

@@ -28,7 +28,7 @@ _TIMM_FORMS = ("ResNet", "DenseNet", "Inception3")
 
 
 def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Module:
-    """The network `name`: (B, C, H, W) -> (B, K), with auxiliary heads left out.
+    """The network `name`: (B, C, H, W) -> (B, K), without auxiliary heads unless wished for.
 
     The first convolution is made for the channels of `shape`. Pretrained, its weights over red, green and
     blue are summed for one channel (equal to the original on grey images), else repeated and scaled by
@@ -38,7 +38,7 @@ def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Modu
     """
     label = wishes.label or name
     kind = _network_class(name)
-    arguments = _arguments(kind, wishes.dropout)
+    arguments = _arguments(kind, wishes.dropout, wishes.auxiliary)
 
     def construct(shape: ImageShape) -> nn.Module:
         network: nn.Module = models.get_model(
@@ -48,7 +48,7 @@ def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Modu
             _replace_first(network, shape.channels)
         return wishes.stem(network)
 
-    network = fit(label, shape, construct, fixed=kind.__name__ in _SIZES)
+    network = fit(label, shape, construct, fixed=kind.__name__ in _SIZES, training=wishes.auxiliary)
     if wishes.drop_path is not None:
         _set_drop_path(network, wishes.drop_path)
     if wishes.pretrained:
@@ -60,7 +60,7 @@ def _unshared(name: str, network: nn.Module, shape: ImageShape, classes: int, wi
     """timm's form of the same network with the same weights, where torchvision's calls activations as functions or
     one module for layers of several widths, so that they cannot be exchanged; else `network` itself.
     """
-    if type(network).__name__ not in _TIMM_FORMS:
+    if wishes.auxiliary or type(network).__name__ not in _TIMM_FORMS:
         return network
     import timm
 
@@ -90,11 +90,11 @@ def _network_class(name: str) -> type[nn.Module]:
     return result
 
 
-def _arguments(kind: type[nn.Module], dropout: float | None) -> dict[str, Any]:
+def _arguments(kind: type[nn.Module], dropout: float | None, auxiliary: bool) -> dict[str, Any]:
     known = inspect.signature(kind).parameters
     arguments: dict[str, Any] = {}
     if "aux_logits" in known:
-        arguments |= {"aux_logits": False, "init_weights": True, "transform_input": False}
+        arguments |= {"aux_logits": auxiliary, "init_weights": True, "transform_input": False}
     option = next((option for option in ("dropout", "drop_rate") if option in known), None)
     if dropout is not None and option is not None:
         arguments[option] = dropout

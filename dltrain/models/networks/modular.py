@@ -1,8 +1,12 @@
-"""GoogLeNet and ShuffleNet v1."""
+"""GoogLeNet, ShuffleNet v1 and MobileNet v1."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dltrain.models.networks.parts import Parts, he_initialize, head
@@ -14,6 +18,11 @@ _INCEPTIONS = (
     (256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128),
 )  # fmt: skip
 """Channels of 1x1; 3x3 reduced, 3x3; 5x5 reduced, 5x5; pool. None is a pool with stride 2."""
+
+_HEADS = (3, 6)
+"""The inceptions 4a and 4d, which auxiliary heads follow."""
+_SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
+"""Maps and stride of the thirteen pairs of MobileNet."""
 
 
 class Inception(nn.Module):
@@ -37,9 +46,51 @@ class Inception(nn.Module):
         )
 
 
-def googlenet(channels: int, classes: int, parts: Parts, dropout: float) -> nn.Module:
+class AuxiliaryHead(nn.Module):
+    """(B, C, H, W) -> (B, K): average pool to 4x4, 1x1 convolution to 128 maps, a layer of 1024 units, dropout of 0.7.
+
+    The pool has windows of 5x5 and stride 3 on maps of 14x14, as published, and is adaptive on others.
+    """
+
+    def __init__(self, channels: int, classes: int, parts: Parts) -> None:
+        super().__init__()
+        self.convolution = nn.Sequential(*parts.convolution(channels, 128, 1))
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(128 * 4 * 4, 1024), parts.vector_activation(1024), nn.Dropout(0.7),
+            nn.Linear(1024, classes),
+        )  # fmt: skip
+
+    def forward(self, maps: Tensor) -> Tensor:
+        published = maps.shape[2:] == (14, 14)
+        pooled = F.avg_pool2d(maps, 5, 3) if published else F.adaptive_avg_pool2d(maps, 4)
+        out: Tensor = self.layers(self.convolution(pooled))
+        return out
+
+
+class WithHeads(nn.Module):
+    """(B, C, H, W) -> (B, K), and in training the logits of the network and of each head, as a tuple.
+
+    `stages` follow each other; `heads` are on what each of them but the last puts out.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.stages, self.heads = nn.ModuleList(stages), nn.ModuleList(heads)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        auxiliary = []
+        for stage, auxiliary_head in zip(self.stages, self.heads, strict=False):
+            images = stage(images)
+            if self.training:
+                auxiliary.append(auxiliary_head(images))
+        logits: Tensor = self.stages[-1](images)
+        return (logits, *auxiliary) if self.training else logits
+
+
+def googlenet(channels: int, classes: int, parts: Parts, dropout: float, auxiliary: bool = False) -> nn.Module:
     """(B, C, H, W) -> (B, K): 224 pixels become 112, 56, 28, 14 and 7. Without a norm in `parts` there are two local
-    response norms, as published. He initialisation (fan in).
+    response norms, as published. He initialisation (fan in). `auxiliary` adds heads after the third and the sixth
+    inception.
     """
 
     def pool() -> nn.Module:
@@ -54,10 +105,18 @@ def googlenet(channels: int, classes: int, parts: Parts, dropout: float) -> nn.M
         *(*parts.convolution(64, 192, 3, padding=1), *response_norm(), pool()),
     ]
     width = 192
-    for widths in _INCEPTIONS:
+    ends, heads = [0], []
+    for index, widths in enumerate(_INCEPTIONS):
         layers.append(Inception(width, widths, parts) if widths else pool())
         width = widths[0] + widths[2] + widths[4] + widths[5] if widths else width
-    return he_initialize(nn.Sequential(*layers, *head(width, classes, dropout)), "fan_in")
+        if auxiliary and index in _HEADS:
+            ends.append(len(layers))
+            heads.append(AuxiliaryHead(width, classes, parts))
+    layers += head(width, classes, dropout)
+    if not auxiliary:
+        return he_initialize(nn.Sequential(*layers), "fan_in")
+    stages = [nn.Sequential(*layers[start:end]) for start, end in pairwise([*ends, len(layers)])]
+    return he_initialize(WithHeads(stages, heads), "fan_in")
 
 
 class ShuffleUnit(nn.Module):
@@ -99,4 +158,18 @@ def shufflenet_v1(width: int, groups: int, channels: int, classes: int, parts: P
             first, stride = 1 if before == 24 else groups, 1 if unit else 2
             layers.append(ShuffleUnit(before, width * 2**stage, stride, groups, first, parts))
             before = width * 2**stage
+    return he_initialize(nn.Sequential(*layers, *head(before, classes)))
+
+
+def mobilenet_v1(width: float, channels: int, classes: int, parts: Parts) -> nn.Module:
+    """(B, C, H, W) -> (B, K): a convolution with stride 2, then thirteen pairs of a 3x3 convolution of each map and a
+    1x1 convolution, to `width` times 64 to 1024 maps. He initialisation (fan out).
+    """
+    before = round(32 * width)
+    layers = [*parts.convolution(channels, before, 3, 2, 1)]
+    for out, stride in _SEPARABLE:
+        after = round(out * width)
+        pair = [*parts.convolution(before, before, 3, stride, 1, groups=before), *parts.convolution(before, after, 1)]
+        layers.append(nn.Sequential(*pair))
+        before = after
     return he_initialize(nn.Sequential(*layers, *head(before, classes)))

@@ -16,17 +16,22 @@ Layer = Callable[[int], nn.Module]
 class Parts:
     """The layers that an experiment may exchange: the activations of maps and of vectors, and the norm.
 
-    `shifts` says that the norm adds a learned offset.
+    `shifts` says that the norm adds a learned offset, `least_pixels` how many pixels its maps must have.
     """
 
     activation: Layer
     vector_activation: Layer
     make_norm: Layer | None
     shifts: bool
+    least_pixels: int = 1
 
     def norm(self, channels: int) -> nn.Module:
         """The norm for maps with `channels` channels, or the identity where there is none."""
         return nn.Identity() if self.make_norm is None else self.make_norm(channels)
+
+    def norm_of_vectors(self, channels: int) -> nn.Module:
+        """The norm for maps of one pixel, or the identity where it needs more or there is none."""
+        return self.norm(channels) if self.least_pixels == 1 else nn.Identity()
 
     def convolution(
         self, channels: int, out: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1

@@ -93,7 +93,13 @@ def vgg_cifar(
         layers.append(nn.MaxPool2d(2, ceil_mode=True))
     pixels = -(-shape.height // 32) * -(-shape.width // 32)
     layers += [nn.Dropout(dense), nn.Flatten(), nn.Linear(512 * pixels, 512), nn.Unflatten(1, (512, 1, 1))]
-    layers += [parts.norm(512), parts.activation(512), nn.Dropout(dense), nn.Flatten(), nn.Linear(512, classes)]
+    layers += [
+        parts.norm_of_vectors(512),
+        parts.activation(512),
+        nn.Dropout(dense),
+        nn.Flatten(),
+        nn.Linear(512, classes),
+    ]
     return he_initialize(nn.Sequential(*layers))
 
 

@@ -11,7 +11,8 @@ from torch import nn
 @dataclass(frozen=True)
 class Wishes:
     """`label` is the network's name in messages; `stem` changes the stem of a new network, or returns it as it is;
-    `exchangeable` asks for a form whose activations are modules of their own, each for one place.
+    `auxiliary` asks for the auxiliary heads, `exchangeable` for a form whose activations are modules of their own, each
+    for one place.
     """
 
     label: str = ""
@@ -20,3 +21,4 @@ class Wishes:
     drop_path: float | None = None
     stem: Callable[[nn.Module], nn.Module] = lambda network: network
     exchangeable: bool = False
+    auxiliary: bool = False

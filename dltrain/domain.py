@@ -1,0 +1,101 @@
+"""`adapt`: a checkpoint made fit for images of another kind (Li et al. 2016, arXiv 1603.04779).
+
+Batch norm's mean and variance are measured anew on unlabelled images; no weight changes. The result is a checkpoint
+that every command takes where it takes a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dltrain import checkpoints
+from dltrain.builder import Predictor, restore_predictor
+from dltrain.config import ConfigError
+from dltrain.console import Display
+from dltrain.evaluate import find_checkpoint
+from dltrain.predict import decoded, image_files, require_files
+from dltrain.runs import Run, RunError
+
+AVERAGES = ("running_mean", "running_center")
+"""A layer with one of these buffers and a momentum keeps statistics of its training batches."""
+
+
+def adapt_run(
+    path: str, inputs: list[Path], output: Path, which: str, device: str, display: Display, batch_size: int = 128
+) -> None:
+    """Write the checkpoint of the run at `path`, adapted to all images of `inputs`, to `output`.
+
+    Raises RunError when a path does not exist or `output` does, the network has no batch norm, or no image can be read.
+    """
+    run, file = Run.open(path)
+    if output.suffix != ".pt":
+        raise RunError(f"the checkpoint {output} must be a .pt file")
+    if not output.parent.is_dir():
+        raise RunError(f"there is no folder {output.parent}")
+    if output.exists():
+        raise RunError(f"{output} exists already: it is not overwritten")
+    files = list(image_files(inputs))
+    found, state = find_checkpoint(run, file, which)
+    predictor = restore_predictor(state, device)
+    require_files(predictor)
+    if not averaging_layers(predictor.model):
+        raise RunError(f"network `{predictor.experiment.model.name}` has no batch norm whose statistics could adapt")
+    seen: list[int] = []
+
+    def batches() -> Iterable[Tensor]:
+        parts = -(-len(files) // batch_size)  # of about one size: each weighs the same
+        target = predictor.canvas, predictor.preprocessing.shape.channels
+        for batch in decoded(iter(files), [target], -(-len(files) // parts)):
+            images = []
+            for _, future in batch:
+                try:
+                    images += future.result()
+                except ConfigError as error:
+                    display.warning(error.diagnostics[0].message)
+            seen.append(len(images))
+            if images:
+                yield torch.stack(images)
+
+    adapt_statistics(predictor, batches())
+    if not sum(seen):
+        raise RunError("none of the images could be read")
+    adapted = {name: tensor.cpu() for name, tensor in predictor.model.state_dict().items()}
+    about = {**state["about"], "adapted": {"from": str(found), "images": sum(seen)}}
+    kept = "model" if state["average"] is None else "average"
+    checkpoints.save({**state, "about": about, kept: adapted}, output)
+    display.note(f"batch norm measured on {sum(seen):,} images")
+
+
+def averaging_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that keep running statistics of their batches."""
+    return [
+        layer
+        for layer in model.modules()
+        if isinstance(getattr(layer, "momentum", None), float)
+        and any(isinstance(getattr(layer, name, None), Tensor) for name in AVERAGES)
+    ]
+
+
+@torch.no_grad()
+def adapt_statistics(predictor: Predictor, batches: Iterable[Tensor]) -> None:
+    """The running statistics of the network become the means of those of the batches (B, C, H, W) uint8.
+
+    All other layers are as in evaluation: dropout is silent.
+    """
+    layers = averaging_layers(predictor.model)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.train()
+    try:
+        for number, images in enumerate(batches, start=1):
+            for layer in layers:
+                layer.momentum = 1 / number  # type: ignore[assignment]
+            predictor.logits(images)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()

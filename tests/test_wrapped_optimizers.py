@@ -1,0 +1,114 @@
+"""Lookahead and SAM around optimizers: against their formulas, at the values that switch them off, and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from training import arrays_experiment, assert_same_state, built, trained
+
+from dltrain import ConfigError, Experiment
+from dltrain.optim.wrapping import SharpnessAware, SlowWeights
+
+
+def weights(trainer: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.parts.model.parameters()])
+
+
+def options(**wrapper: Any) -> dict[str, Any]:
+    return {
+        "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, **wrapper},
+        "training__early_stopping": None,
+        "training__epochs": 3,
+    }
+
+
+@pytest.mark.parametrize("wrapper", [{"lookahead": {"alpha": 1.0, "steps": 3}}, {"sam": {"rho": 0.0}}], ids=str)
+def test_the_value_that_switches_a_wrapper_off(wrapper: dict[str, Any], arrays: Path) -> None:
+    plain, wrapped = (trained(arrays_experiment(arrays, **options(**w))) for w in ({}, wrapper))
+    assert_same_state(plain.parts.model.state_dict(), wrapped.parts.model.state_dict())
+    assert plain.history[-1]["train/loss"] == wrapped.history[-1]["train/loss"]
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [{"lookahead": {"steps": 4}}, {"sam": {"rho": 0.1}}, {"sam": {"rho": 1.0, "adaptive": True}, "lookahead": {}}],
+    ids=str,
+)
+def test_a_wrapped_optimizer_resumes_exactly(wrapper: dict[str, Any], arrays: Path, tmp_path: Path) -> None:
+    whole = trained(arrays_experiment(arrays, **options(**wrapper)))
+    assert not torch.equal(weights(whole), weights(trained(arrays_experiment(arrays, **options()))))
+    first = trained(arrays_experiment(arrays, **options(**wrapper)), until=7)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = built(arrays_experiment(arrays, **options(**wrapper)))
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in second.run():
+        pass
+    assert_same_state(second.state_dict(), whole.state_dict())
+
+
+def test_slow_weights_follow_the_fast_ones() -> None:
+    model = nn.Linear(1, 1, bias=False).double()
+    slow = SlowWeights(model, steps=2, alpha=0.5)
+    expected = start = model.weight.item()
+    for step in range(6):
+        with torch.no_grad():
+            model.weight += step
+        expected += step
+        slow.update(step)
+        if step % 2:
+            start += 0.5 * (expected - start)
+            expected = start
+        assert model.weight.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_sharpness_is_measured_at_a_distance_along_the_gradient(adaptive: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
+    inputs = torch.randn(8, 3, dtype=torch.float64)
+    model(inputs).square().mean().backward()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    gradients = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
+    sharp = SharpnessAware(model, rho=0.3, adaptive=adaptive)
+    old = [p.detach().clone() for p in model.parameters()]
+    sharp.ascend()
+    assert all(p.grad is None for p in model.parameters())
+    moves = torch.cat([(p - o).flatten() for p, o in zip(model.parameters(), old, strict=True)]).detach()
+    g, w = (torch.cat([t.flatten() for t in tensors]) for tensors in (gradients, old))
+    expected = w.abs() ** 2 * g / (w.abs() * g).norm() if adaptive else g / g.norm()
+    torch.testing.assert_close(moves, 0.3 * expected, atol=1e-6, rtol=1e-6)
+    model(inputs)  # moves the statistics of the batch norm
+    sharp.descend()
+    assert_same_state(dict(model.state_dict()), before)
+
+
+def test_sam_finds_a_flatter_step(arrays: Path) -> None:
+    """One step of gradient descent uses the gradient at w + rho g / |g|, with the same dropout and augmentation."""
+    one = {**options(sam={"rho": 0.2}), "training__steps": 1, "training__epochs": None, "training__average": None,
+           "training__clip_norm": None, "training__accumulate": 1, "schedule": {"name": "constant"}}  # fmt: skip
+    one["optimizer"] = {"name": "sgd", "lr": 1.0, "sam": {"rho": 0.2}}
+    trainer = built(arrays_experiment(arrays, **one))
+    other = built(arrays_experiment(arrays, **{**one, "optimizer": {"name": "sgd", "lr": 1.0}}))
+    start = weights(trainer)
+    for _ in other.run():
+        pass
+    gradient = start - weights(other)
+    moved = built(arrays_experiment(arrays, **{**one, "optimizer": {"name": "sgd", "lr": 1.0}}))
+    with torch.no_grad():
+        nn.utils.vector_to_parameters(start + 0.2 * gradient / gradient.norm(), moved.parts.model.parameters())
+    there = weights(moved)
+    for _ in moved.run():
+        pass
+    for _ in trainer.run():
+        pass
+    torch.testing.assert_close(start - weights(trainer), there - weights(moved), atol=1e-5, rtol=1e-4)
+
+
+def test_sam_and_float16_exclude_each_other() -> None:
+    text = "data: digits\nmodel: mlp\noptimizer: {name: sgd, lr: 0.1, sam: {}}\ntraining: {precision: float16}"
+    with pytest.raises(ConfigError, match="`sam` needs gradients that are not scaled"):
+        Experiment.parse(text)
