@@ -19,7 +19,7 @@ from dltrain.builder import at, count_steps, data_decisions, downgrades, split_s
 from dltrain.config import ConfigError
 from dltrain.data.base import ArraySource, ImageShape, Source, Splits
 from dltrain.data.canvas import Canvas
-from dltrain.decisions import Decision, Decisions, decide, pick_device
+from dltrain.decisions import Decision, Decisions, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.optim.groups import parameter_groups
 from dltrain.plan_network import Measured, measure
@@ -63,11 +63,12 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     splits = _load(experiment)
     data = experiment.data.model_copy(update={"scaling": "none"})  # which spares a pass over all images
     pretrained = experiment.model.preprocessing()
-    preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
+    with at(experiment, "data"):
+        preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
     model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
     images = total_steps * experiment.training.batch_size
-    decisions = decide(experiment.training, target, measured.multiply_adds, images)
+    decisions = decide(experiment.training, target, _multiply_adds(experiment, model, measured), images)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
     if (dtype := _dtype(decisions)) != torch.float32:
         measured = measure(model, preprocessing.shape, _micro_batch(experiment), dtype)
@@ -138,6 +139,14 @@ def _micro_batch(experiment: Experiment) -> int:
     return experiment.training.batch_size // experiment.training.accumulate
 
 
+def _multiply_adds(experiment: Experiment, model: nn.Module, measured: Measured) -> int:
+    """Of an image in evaluation, which needs no auxiliary heads: what decisions go by."""
+    if not experiment.model.auxiliary_weight or not all(p.is_meta for p in model.parameters()):
+        return measured.multiply_adds
+    with torch.device("meta"):
+        return count_multiply_adds(model, measured.shape)
+
+
 def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     experiment, section = training.experiment, training.experiment.training
     measured, parameters = training.measured, list(training.model.parameters())
@@ -147,7 +156,10 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     network = _bytes(parameters), _bytes(training.model.buffers())
     memory = {
         "parameters": network[0], "buffers": network[1], "gradients": _bytes(trained), "optimizer": state,
-        "average": sum(network) if section.average is not None else 0, "activations": measured.activation_bytes,
+        "average": sum(network) if section.average is not None else 0,
+        "lookahead": _bytes(trained) if experiment.optimizer.lookahead is not None else 0,
+        "sam": _bytes(trained) + network[1] if experiment.optimizer.sam is not None else 0,
+        "activations": measured.activation_bytes,
         "data": _resident_bytes(training.images) if training.decisions["loader"].value == "resident" else 0,
     }  # fmt: skip
     device = str(training.decisions["device"].value)
@@ -187,6 +199,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         ],
         "schedule": experiment.schedule.name,
         "warmup_steps": warmup.length(training.steps_per_epoch) if warmup is not None else 0,
+        "follows_results": experiment.schedule.build_feedback(experiment.optimizer.lr, True) is not None,
         "learning_rate": curve(training.learning_rate),
         "momentum": curve(training.momentum) if training.momentum is not None else None,
         "decisions": {name: asdict(decision) for name, decision in training.decisions.items()},

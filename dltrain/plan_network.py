@@ -53,6 +53,7 @@ class Measured:
     """
 
     network: nn.Module
+    shape: ImageShape
     multiply_adds: int = 0
     activation_bytes: int = 0
     outputs: dict[nn.Module, tuple[int, ...]] = field(default_factory=dict)
@@ -112,7 +113,7 @@ def measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dtyp
 
 
 def _measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dtype, device: torch.device) -> Measured:
-    found = Measured(network)
+    found = Measured(network, shape)
     counter = FlopCounterMode(display=False)
     stack: list[list[int]] = []
 

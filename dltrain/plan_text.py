@@ -60,6 +60,8 @@ def _learning_rate(plan: dict[str, Any], width: int) -> Iterator[str]:
     warmup = f", warm-up of {plan['warmup_steps']:,} steps" if plan["warmup_steps"] else ""
     known = {0: samples[0][1], peak_step: peak, samples[-1][0]: samples[-1][1]}
     yield f"{plan['schedule']}{warmup}: " + ", ".join(f"{lr:.3g} at step {step:,}" for step, lr in known.items())
+    if plan["follows_results"]:
+        yield "(it falls further when the training stalls)"
     yield from plot([value for _, value in samples], plan["steps"], min(width - 2, WIDEST))
     if plan["momentum"] is not None:
         low = min(plan["momentum"], key=lambda sample: sample[1])
@@ -97,6 +99,7 @@ def _memory(plan: dict[str, Any]) -> Iterator[str]:
     precision = plan["decisions"]["precision"]["value"]
     why = {
         "optimizer": f"what {plan['optimizer']} keeps", "average": "the averaged copy of the network",
+        "lookahead": "the slow weights", "sam": "the weights to go back to",
         "activations": f"for the backward pass of {images:,} images in {precision}",
         "data": "decoded images on the device",
     }  # fmt: skip

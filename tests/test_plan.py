@@ -178,6 +178,13 @@ def test_memory_is_what_a_training_holds(optimizer: dict[str, Any]) -> None:
     assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
 
 
+def test_memory_of_what_stands_beside_the_optimizer() -> None:
+    tiny = experiment(optimizer={"name": "sgd", "lr": 0.1, "lookahead": {}, "sam": {}})
+    memory, parts = plan(tiny, "cpu")["memory_bytes"], build(tiny, "cpu").parts
+    assert memory["lookahead"] == sum(slow.nbytes for slow in parts.lookahead.state_dict().values())
+    assert memory["sam"] == memory["parameters"] + memory["buffers"]
+
+
 def test_accumulating_keeps_less_for_the_backward() -> None:
     whole, parts = (plan(experiment(training={"accumulate": n}), "cpu")["memory_bytes"] for n in (1, 4))
     assert parts["activations"] == pytest.approx(whole["activations"] / 4, rel=0.01)
@@ -231,6 +238,22 @@ def test_curves_have_200_samples_at_most() -> None:
     assert len(steps) == 200
     assert (steps[0], steps[-1]) == (0, 4999)
     assert found["warmup_steps"] == 10
+
+
+def test_a_schedule_that_follows_results_says_so() -> None:
+    found = plan(experiment(data={**SYNTHETIC, "validation": 0.2}, schedule="reduce_on_plateau"), "cpu")
+    assert found["follows_results"]
+    assert "when the training stalls" in render(found)
+
+
+def test_auxiliary_heads_are_in_the_table_and_not_in_the_decisions() -> None:
+    data = {**SYNTHETIC, "shape": [3, 64, 64], "validation": 0}
+    tiny = experiment(data=data, model={"name": "torchvision/googlenet", "auxiliary": 0.3})
+    found = plan(tiny, "cpu")
+    network = tiny.model.build(ImageShape(3, 64, 64), 10)
+    once = count_multiply_adds(network, ImageShape(3, 64, 64))
+    assert found["multiply_adds"] == sum(layer["multiply_adds"] for layer in found["layers"]) > once
+    assert f"a network of {once / 1e6:.3g}M" in found["decisions"]["channels_last"]["reason"]
 
 
 def test_the_adaptation_is_told() -> None:

@@ -68,12 +68,22 @@ def test_an_odd_batch_on_a_gpu() -> None:
     import torch
     from torch import nn
 
+    from dltrain.data.base import ImageShape
     from dltrain.plan_network import Measured
     from dltrain.traps import Facts, odd_batch
 
     experiment = Experiment.parse("data: digits\nmodel: mlp\ntraining: {batch_size: 100}")
     model = nn.Linear(1, 1)
-    facts = Facts(experiment, model, Measured(model), [], str(torch.device("cuda", 0)), 1, 1, lambda step: 1.0)
+    facts = Facts(
+        experiment,
+        model,
+        Measured(model, ImageShape(1, 1, 1)),
+        [],
+        str(torch.device("cuda", 0)),
+        1,
+        1,
+        lambda step: 1.0,
+    )
     assert odd_batch(facts) == "a GPU is slower with 100 images at a time than with a multiple of 8"
     assert odd_batch(replace(facts, device="cpu")) is None
     assert odd_batch(replace(facts, experiment=experiment.override("training.batch_size", 96))) is None
