@@ -47,27 +47,20 @@ def build(
     Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
     """
     target = pick_device(device)
-    with _at(experiment, "data"):
+    with at(experiment, "data"):
         splits = experiment.data.load()
         about = state["about"] if state is not None else None
         preprocessing = _preprocessing(experiment, splits, about)
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
-    batch_size, examples = training.batch_size, len(splits.train)
-    if batch_size > examples:
-        message = f"a batch of {batch_size} is larger than the training split of {examples} examples"
-        raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
-
+    batch_size = training.batch_size
+    steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
     model, multiply_adds = _network(experiment, shape, classes, fresh=state is None)
-    steps_per_epoch = -(-examples // batch_size)
-    if training.limit_batches is not None:
-        steps_per_epoch = min(steps_per_epoch, training.limit_batches)
-    total_steps = training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
     if decided := about["decisions"] if about is not None else decided:
         decisions = {name: Decision(**decision) for name, decision in decided.items()}
         decisions["device"] = Decision(str(target), decisions["device"].reason)
     else:
         decisions = decide(training, target, multiply_adds, total_steps * batch_size)
-        decisions |= _data_decisions(experiment, splits, preprocessing, target)
+        decisions |= data_decisions(experiment, splits, preprocessing, target)
     configure_torch(decisions, deterministic=training.deterministic)
 
     model.to(target)
@@ -77,25 +70,25 @@ def build(
         make_loader, decisions["loader"].value, batch_size=batch_size, seed=experiment.seed, device=target,
         workers=decisions["workers"].value,
     )  # fmt: skip
-    with _at(experiment, "optimizer"):
+    with at(experiment, "optimizer"):
         optimizer = experiment.optimizer.build(parameter_groups(model, experiment.optimizer), target)
-    with _at(experiment, "penalties"):
+    with at(experiment, "penalties"):
         penalties = Penalties(model, experiment.penalties) if experiment.penalties else None
-    with _at(experiment, "schedule"):
+    with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
-    with _at(experiment, "loss"):
+    with at(experiment, "loss"):
         counts = torch.bincount(torch.as_tensor(splits.train.labels), minlength=classes).tolist()
         task = Classification(experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight)
-    with _at(experiment, "augmentation"):
+    with at(experiment, "augmentation"):
         pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
-    with _at(experiment, "data"):
+    with at(experiment, "data"):
         train = loader(splits.train, preprocessing.train, moves=pipeline.first_moves)
         validation = loader(splits.validation, preprocessing.evaluation) if splits.validation is not None else None
     if train.does_moves:
         pipeline.leave_out_first_moves()
     notes: list[str] = []
     if state is None:
-        with _at(experiment, "model.initialization"):
+        with at(experiment, "model.initialization"):
             _start_weights(experiment, model, train, pipeline)
         notes = initialize(experiment, model)
     dtype = getattr(torch, decisions["precision"].value)
@@ -134,14 +127,30 @@ def build(
         "fingerprint": splits.fingerprint,
         "has_test": splits.test is not None,
     }
+    trainer.examples = split_sizes(splits)
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, plan, decisions)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
-    trainer.notes = [*_notes(experiment, decisions), *notes]
+    trainer.notes = [*downgrades(experiment, decisions), *notes]
     return trainer
 
 
+def count_steps(experiment: Experiment, examples: int) -> tuple[int, int]:
+    """Optimizer steps of an epoch over a training split of `examples`, and of the whole training.
+
+    Raises ConfigError for a batch larger than the split.
+    """
+    training = experiment.training
+    if training.batch_size > examples:
+        message = f"a batch of {training.batch_size} is larger than the training split of {examples} examples"
+        raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
+    steps_per_epoch = -(-examples // training.batch_size)
+    if training.limit_batches is not None:
+        steps_per_epoch = min(steps_per_epoch, training.limit_batches)
+    return steps_per_epoch, training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
+
+
 @contextmanager
-def _at(experiment: Experiment, key: str) -> Iterator[None]:
+def at(experiment: Experiment, key: str) -> Iterator[None]:
     """Give the mistakes that a part finds the place of its section in the experiment's file."""
     try:
         yield
@@ -163,7 +172,7 @@ def _network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: 
     """The model on the CPU (the same weights on every device), and its multiply-adds an image."""
     section = experiment.model if fresh else without_pretrained(experiment.model)
     seed_layers(mix(experiment.seed, "weights"), torch.device("cpu"))
-    with _at(experiment, "model"):
+    with at(experiment, "model"):
         model = section.build(shape, classes)
     return model, count_multiply_adds(model, shape)
 
@@ -186,9 +195,10 @@ def without_pretrained(model: Model) -> Model:
     return model.model_copy(update={"pretrained": False}) if getattr(model, "pretrained", False) else model
 
 
-def _data_decisions(
+def data_decisions(
     experiment: Experiment, splits: Splits, preprocessing: Preprocessing, device: torch.device
 ) -> Decisions:
+    """How the images reach the device."""
     loader = Decision(*choose_loader(splits.train, preprocessing.train, device, experiment.data.loader))
     if loader.value == "resident":
         return {"loader": loader, "workers": Decision(0, "resident data needs none")}
@@ -214,20 +224,24 @@ def _summary(
     plan: Plan, decisions: Decisions,
 ) -> dict[str, str]:  # fmt: skip
     """What the run will do, a line each."""
-    sizes = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    counts = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if part is not None)
+    counts = ", ".join(f"{count:,} {name}" for name, count in split_sizes(splits).items())
     parameters = sum(p.numel() for p in model.parameters())
     lines = {
         "data": f"{experiment.data.name}: {counts}, {len(splits.classes)} classes, {preprocessing.shape}",
         "model": f"{experiment.model.name}: {parameters:,} parameters, {multiply_adds / 1e6:,.2f}M multiply-adds",
         "training": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps, batch {plan.batch_size}",
     }
+    adaptation = getattr(model, "adaptation", None)
+    for line in adaptation.lines() if adaptation is not None else ():
+        key, _, change = line.partition(": ")
+        lines[f"model.{key}"] = change
     if isinstance(splits.train, FileSource):
         lines["images"] = f"training {preprocessing.train}; evaluation {preprocessing.evaluation}"
     return {**lines, **{name: str(decision) for name, decision in decisions.items()}}
 
 
-def _notes(experiment: Experiment, decisions: Decisions) -> list[str]:
+def downgrades(experiment: Experiment, decisions: Decisions) -> list[str]:
+    """What the experiment asks for and does not get."""
     notes = []
     if experiment.training.compile is True and not decisions["compile"].value:
         notes.append(f"warning: not compiled: {decisions['compile'].reason}")
@@ -305,6 +319,12 @@ def restore_predictor(state: State, device: str = "auto") -> Predictor:
     pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
     autocast = partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32)
     return Predictor(model, pipeline, preprocessing, about["classes"], experiment, target, autocast)
+
+
+def split_sizes(splits: Splits) -> dict[str, int]:
+    """How many examples each split has."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {name: len(part) for name, part in parts.items() if part is not None}
 
 
 def split_of(splits: Splits, name: str) -> Source | None:

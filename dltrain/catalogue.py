@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from dltrain.config import Choice, ConfigError, Diagnostic, Section, suggest
 from dltrain.config.annotations import annotation_of, describe, is_kind, sections_within
 from dltrain.config.section import field_docs, kinds
 from dltrain.experiment import Experiment
+from dltrain.models import Model
 
 WIDTH = 100
 
@@ -71,13 +73,19 @@ def _entry(root: type[Choice], name: str) -> type[Choice]:
 
 
 def _json(names: Mapping[str, list[str]]) -> str:
-    """{kind: [{"name", "summary", "source", "options"}]}."""
+    """{kind: [{"name", "summary", "documentation", "source", "options"}]}."""
     catalogues = kinds()
     found: dict[str, list[dict[str, Any]]] = {}
     for kind in names:
         entries = [(name, _entry(catalogues[kind], name)) for name in names[kind]]
         found[kind] = [
-            {"name": name, "summary": entry.summary(), "source": entry.source, "options": options(entry)}
+            {
+                "name": name,
+                "summary": entry.summary(),
+                "documentation": inspect.getdoc(entry) or "",
+                "source": entry.source,
+                "options": options(entry),
+            }
             for name, entry in entries
         ]
     return json.dumps(found, indent=2)
@@ -116,21 +124,54 @@ def _overview() -> str:
 
 
 def _lines(root: type[Choice], names: list[str], *, asked: bool) -> str:
-    """A line an entry; the many names of one library under a single line, or counted unless they are asked for."""
+    """Each entry with its documentation in a line, and under it its options and source, once for names of one class.
+
+    The many names of one library come under a single line, or are counted unless they are asked for. The
+    options that most entries share are said once, at the end.
+    """
     groups: dict[type[Choice], list[str]] = {}
     for name in names:
         groups.setdefault(_entry(root, name), []).append(name)
+    base = _usual(root)
     width = max((len(name) for found in groups.values() if "/" not in found[0] for name in found), default=0)
     lines: list[str] = []
     for entry, found in groups.items():
         if "/" not in found[0]:
             lines += [f"{name:<{width}}  {entry.summary()}" for name in found]
+            lines += _small_print(entry, base, " " * (width + 2))
         elif asked:
             lines += [entry.summary(), *(f"  {name}" for name in found)]
         else:
             pattern = found[0].split("/")[0] + "/*"
             lines.append(f'{pattern:<{width}}  {len(found)} names; to see them: dltrain list {root.kind} "{pattern}"')
+    if _keys_of(base) and any("/" not in name for name in names):
+        but = "" if all(issubclass(entry, base) for entry in root.catalogue) else ", but for those with `only`"
+        every = f"options of every {root.singular()}{but}: {', '.join(_keys_of(base))}"
+        lines += ["", *textwrap.wrap(every, WIDTH, subsequent_indent="  ")]
     return "\n".join(lines)
+
+
+def _usual(root: type[Choice]) -> type[Choice]:
+    """The class with the most options that three quarters of a kind's entries come from."""
+    counts = Counter(base for entry in root.catalogue for base in entry.__mro__ if issubclass(base, root))
+    shared = [base for base, count in counts.items() if count >= 0.75 * len(root.catalogue)]
+    return max(shared, key=lambda base: len(base.model_fields), default=root)
+
+
+def _keys_of(entry: type[Choice]) -> list[str]:
+    return [key for key in entry.model_fields if key != "name"]
+
+
+def _small_print(entry: type[Choice], base: type[Choice], indent: str) -> list[str]:
+    """The options of an entry besides those of `base`, and its source: in one line where they fit."""
+    usual, only = (_keys_of(base), "") if issubclass(entry, base) else ([], "only ")
+    keys = [key for key in _keys_of(entry) if key not in usual]
+    parts = [f"options: {only}{', '.join(keys)}"] if keys else []
+    parts += [f"source: {entry.source}"] if entry.source else []
+    if len(indent) + len("; ".join(parts)) <= WIDTH:
+        parts = ["; ".join(parts)]
+    fill = textwrap.TextWrapper(WIDTH, initial_indent=indent, subsequent_indent=indent + "  ").wrap
+    return [line for part in parts for line in fill(part)]
 
 
 def _whole(cls: type[Section], name: str) -> str:
@@ -139,6 +180,12 @@ def _whole(cls: type[Section], name: str) -> str:
     lines = [f"{name}{kind}", "", inspect.getdoc(cls) or ""]
     if issubclass(cls, Choice) and cls.source:
         lines += ["", f"source: {cls.source}"]
+    sizes = getattr(cls, "parameters", {}) if issubclass(cls, Model) else {}
+    published = [(shape, classes, count) for (of, shape, classes), count in sizes.items() if of == name]
+    lines += [""] if published else []
+    lines += [
+        f"{count:,} parameters for images of {shape} and {classes} classes" for shape, classes, count in published
+    ]
     keys = [line for option in _keys(cls, "") for line in option]
     return "\n".join([*lines, "", "options:" if issubclass(cls, Choice) else "keys:", *keys] if keys else lines)
 

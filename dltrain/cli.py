@@ -228,6 +228,34 @@ def check(
     return 2 if failed else 0
 
 
+@app.command(epilog="Example: dltrain plan experiments/digits.yaml model=resnet18 training.batch_size=64")
+@request
+def plan(
+    experiment: ExperimentFile, overrides: Overrides = None, device: Device = "auto",
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Levels of modules in the table of layers; default: what fits.")
+    ] = None,
+    as_json: AsJson = False, plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Say what a training would do and cost, without training: layers, memory, learning rate, decisions, warnings."""
+    import json
+    import shutil
+
+    load_plugins(plugin)
+    from dltrain.experiment import Experiment
+
+    loaded = Experiment.load(experiment, overrides or ())
+    for note in loaded.notes:
+        typer.echo(note, err=True)
+    target = _device(device)
+    from dltrain.plan import plan as plan_training
+    from dltrain.plan_text import render
+
+    found = plan_training(loaded, target, depth)
+    typer.echo(json.dumps(found, indent=2) if as_json else render(found, shutil.get_terminal_size().columns))
+    return 0
+
+
 @app.command("list", epilog='Example: dltrain list models "resnet*"')
 @request
 def list_(

@@ -19,6 +19,7 @@ from dltrain.console import Display
 from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, resume_command
 from dltrain.interrupts import Signals
+from dltrain.plan import plan_of
 from dltrain.provenance import Hyperparameters, environment, flatten
 from dltrain.reports import EpochReport, NonFiniteError, best_epoch
 from dltrain.runs import Run, RunError, next_free, unwritable
@@ -44,11 +45,14 @@ def fit(
     """
     with _built(experiment, device) as trainer, Signals() as signals:
         trainer.about["plugins"] = dict(plugins or {})
+        plan = _plan(experiment, trainer)
         run = Run.create(path or next_free(runs / experiment.name))
         with contextlib.closing(run):
             try:
                 write_atomically(run.path / "experiment.yaml", experiment.dump().encode())
                 run.write_json("environment.json", environment(trainer.about, experiment.seed))
+                if plan:
+                    run.write_json("plan.json", plan)
             except OSError as error:
                 raise unwritable(error, run.path) from None
             return train(run, trainer, experiment, display, signals, hyperparameters), run
@@ -108,6 +112,18 @@ def _built(
         raise RunError(f"{message}\nless: data.loader=streaming, a smaller data.size or a smaller model") from None
     with contextlib.closing(trainer):
         yield trainer
+
+
+def _plan(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
+    """The plan of the training, its warnings now among the trainer's notes; empty when it cannot be made."""
+    try:
+        plan = plan_of(experiment, trainer)
+    except Exception as error:  # a plug-in's network may run on its own device only: that is no reason not to train
+        trainer.notes.append(f"no plan.json: {type(error).__name__}: {error}")
+        return {}
+    told = {note.removeprefix("warning: ") for note in trainer.notes}
+    trainer.notes += [f"warning: {text}" for text in plan["warnings"] if text not in told]
+    return plan
 
 
 def _changes(run: Run, begun: dict[str, Any], plugins: Plugins, device: str | None) -> Iterator[str]:

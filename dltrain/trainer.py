@@ -87,6 +87,8 @@ class Trainer:
         self.summary: dict[str, str] = {}
         self.notes: list[str] = []
         """What this training is, and what there is to say about it before it starts."""
+        self.examples: dict[str, int] = {}
+        """How many each split of the data has."""
         self.step = 0
         self.history: list[Row] = []
         self.metrics = parts.task.training_metrics()

@@ -84,7 +84,8 @@ def test_list_names_every_section_and_every_entry() -> None:
 def test_list_of_a_kind_has_a_line_for_each_entry(kind: str) -> None:
     lines = run("list", kind).splitlines()
     names = [name for name in KINDS[kind].all_names() if "/" not in name]
-    assert [line.split()[0] for line in lines if not line.split()[0].endswith("/*")] == names
+    found = [line.split()[0] for line in lines[: lines.index("") if "" in lines else None] if not line.startswith(" ")]
+    assert [name for name in found if not name.endswith("/*")] == names
     assert run("list", KINDS[kind].singular()).splitlines() == lines
 
 
@@ -97,7 +98,23 @@ def test_list_counts_the_models_of_libraries_and_shows_them_when_asked() -> None
 
 
 def test_list_takes_a_pattern() -> None:
-    assert {line.split()[0] for line in run("list", "optimizers", "adam*").splitlines()} == {"adam", "adamw", "adamax"}
+    entries = run("list", "optimizers", "adam*").partition("\n\n")[0].splitlines()
+    assert {line.split()[0] for line in entries if line[0] != " "} == {"adam", "adamw", "adamax"}
+
+
+def test_list_of_a_kind_names_options_and_sources() -> None:
+    lines = run("list", "optimizers").splitlines()
+    sgd = next(number for number, line in enumerate(lines) if line.startswith("sgd "))
+    assert lines[sgd + 1].strip() == "options: momentum, dampening, nesterov"
+    assert lines[sgd + 2].strip().startswith("source: https://")
+    assert lines[-1].startswith("options of every optimizer: lr, weight_decay, no_decay, groups")
+    names = [line.split()[0] for line in run("list", "models", "resnet1*").splitlines() if line]
+    assert names[names.index("resnet101") - 1] == "resnet18"  # one class: its options stand under the last of its names
+    assert "options: only initialization" in run("list", "models")
+
+
+def test_list_shows_the_published_size_of_a_model() -> None:
+    assert "61,706 parameters for images of 1x28x28 and 10 classes" in run("list", "models", "lenet5")
 
 
 def test_list_shows_one_entry_whole() -> None:
@@ -123,7 +140,7 @@ def test_list_as_json() -> None:
     assert set(everything) == set(KINDS)
     for kind, entries in everything.items():
         assert [entry["name"] for entry in entries] == KINDS[kind].all_names()
-        assert all(set(entry) == {"name", "summary", "source", "options"} for entry in entries)
+        assert all(set(entry) == {"name", "summary", "documentation", "source", "options"} for entry in entries)
     one = json.loads(run("list", "losses", "cross_entropy", "--json"))
     assert one == {"losses": [everything["losses"][0]]}
     assert one["losses"][0]["options"][0] == {

@@ -23,7 +23,7 @@ def test_a_run_directory_holds_what_was_promised(arrays: Path, tmp_path: Path) -
     names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
     (events,) = (name for name in names if name.startswith("events.out.tfevents."))
     assert names - {events, ".lock"} == {
-        "experiment.yaml", "environment.json", "metrics.csv", "log.txt", "result.json",
+        "experiment.yaml", "environment.json", "plan.json", "metrics.csv", "log.txt", "result.json",
         "checkpoints/last.pt", "checkpoints/best.pt",
     }  # fmt: skip
     told = result(run)
@@ -32,6 +32,8 @@ def test_a_run_directory_holds_what_was_promised(arrays: Path, tmp_path: Path) -
     facts = json.loads((run.path / "environment.json").read_text())
     assert facts["packages"]["torch"] == torch.__version__ and len(facts["data_fingerprint"]) > 8
     assert facts["seed"] == 0 and facts["plugins"] == {} and facts["command"]
+    plan = json.loads((run.path / "plan.json").read_text())
+    assert plan["steps"] == told["total_steps"] and plan["decisions"] == facts["decisions"]
     assert list(table(run.path)[0]) == [
         "epoch", "step", "train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "lr",
         "norm/gradient", "norm/weights",

@@ -74,7 +74,7 @@ def test_every_command_works_in_the_order_of_the_readme(tmp_path: Path, monkeypa
         code, output = run([*arguments[:redirect], *extra, *arguments[redirect:]])
         assert code == 0, (command, output)
         done.add(arguments[0])
-    assert done >= {"fit", "eval", "sweep", "list", "schema", "init", "predict", "check"}
+    assert done >= {"fit", "eval", "sweep", "list", "schema", "init", "predict", "check", "plan"}
     assert Path("labels.csv").read_text().count("\n") == 26
     assert list(Path("runs/digits").glob("*/events.out.tfevents.*"))
 

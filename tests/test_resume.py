@@ -120,8 +120,8 @@ def test_killed_within_every_kind_of_write(zygote: Zygote, arrays: Path, tmp_pat
     changes = {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 2, "training.checkpoint_every": 9}
     experiment = write_experiment(tmp_path, changes)
     reference = uninterrupted(zygote, experiment, tmp_path)
-    # 1-8: experiment.yaml, environment.json, metrics.csv, result.json; then best.pt, last.pt, table and result.
-    for number in (1, 3, 6, 9, 10, 12, 14):
+    # 1-10: experiment.yaml, environment.json, plan.json, metrics.csv, result.json; then best.pt, last.pt, ...
+    for number in (1, 3, 5, 8, 11, 12, 14, 16):
         folder = tmp_path / str(number)
         folder.mkdir()
         killer = Killer(zygote, experiment, folder)
