@@ -26,6 +26,7 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
         yield from _too_long_warmup(experiment)
     if "optimizer" not in wrong and "training" not in wrong:
         yield from _sharpness_with_scaled_gradients(experiment)
+        yield from _closure_with_changed_gradients(experiment)
         yield from _what_needs_no_schedule(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
@@ -70,6 +71,18 @@ def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnos
     if experiment.optimizer.sam is not None and experiment.training.precision == "float16":
         message = "`sam` needs gradients that are not scaled, and float16 scales them"
         yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=("use bfloat16",))
+
+
+def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+    name, training = experiment.optimizer.name, experiment.training
+    if not experiment.optimizer.reevaluates:
+        return
+    if training.clip_norm is not None:
+        message = f"`{name}` takes the gradient as it is: leave `clip_norm` out"
+        yield Diagnostic(message, experiment.span("training", "clip_norm", key=True))
+    if training.precision == "float16":
+        message = f"`{name}` takes the gradient as it is, and float16 scales it"
+        yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32",))
 
 
 def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:

@@ -45,6 +45,8 @@ class Plan:
     early_stopping: EarlyStopping | None = None
     limit_batches: int | None = None
     progress_seconds: float = 0.25
+    reevaluates: bool = False
+    """Whether a step of the optimizer evaluates the loss itself, as often as it likes."""
 
     @property
     def epochs(self) -> int:
@@ -132,16 +134,17 @@ class Trainer:
             if parts.momentum is not None:
                 _set_momentum(group, parts.momentum(step))
         inputs, targets = parts.pipeline.train(batch, step)
-        self._backward(inputs, targets, measure=True)
-        if parts.sam is not None:
-            parts.sam.ascend()
-            seed_layers(mix(plan.seed, step, "layers"), parts.device)
-            self._backward(inputs, targets, measure=False)
-            parts.sam.descend()
-        penalty = parts.penalties.loss() if parts.penalties is not None else None
-        if penalty is not None:
-            (parts.scaler.scale(penalty) if parts.scaler is not None else penalty).backward()
-        self._update_weights(step)
+        if plan.reevaluates:
+            self._step_with_closure(inputs, targets, step)
+        else:
+            self._backward(inputs, targets, measure=True)
+            if parts.sam is not None:
+                parts.sam.ascend()
+                seed_layers(mix(plan.seed, step, "layers"), parts.device)
+                self._backward(inputs, targets, measure=False)
+                parts.sam.descend()
+            self._penalize()
+            self._update_weights(step)
         if parts.lookahead is not None:
             parts.lookahead.update(step)
         if parts.penalties is not None:
@@ -149,9 +152,36 @@ class Trainer:
         if parts.average is not None:
             parts.average.update(parts.model, step)
 
-    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> None:
-        """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'."""
+    def _step_with_closure(self, inputs: Tensor, targets: Tensor, step: int) -> None:
+        """A step of an optimizer that evaluates the batch as often as it likes; the first time counts for metrics."""
+        first = True
+
+        def loss() -> float:
+            nonlocal first
+            self.parts.optimizer.zero_grad(set_to_none=True)
+            seed_layers(mix(self.plan.seed, step, "layers"), self.parts.device)
+            value = self._backward(inputs, targets, measure=first) + self._penalize()
+            first = False
+            return float(value)
+
+        self.parts.optimizer.step(loss)
+        if self._is_epoch_end(step + 1):
+            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        self.parts.optimizer.zero_grad(set_to_none=True)
+
+    def _penalize(self) -> Tensor | float:
+        """Add the gradients of the penalties, and return their sum."""
+        parts = self.parts
+        penalty: Tensor | None = parts.penalties.loss() if parts.penalties is not None else None
+        if penalty is None:
+            return 0.0
+        torch.autograd.backward(parts.scaler.scale(penalty) if parts.scaler is not None else penalty)
+        return penalty.detach()
+
+    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> Tensor:
+        """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'. Returns the loss."""
         parts, accumulate = self.parts, self.plan.accumulate
+        sum_of_parts = torch.zeros((), device=parts.device)
         one = slice(None, None, parts.task.views)  # of several views of an example, the example itself
         for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
             with parts.autocast():
@@ -159,8 +189,10 @@ class Trainer:
             logits, losses, total = parts.task.losses(outputs, y)
             loss = total.mean() / accumulate
             torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
+            sum_of_parts += loss.detach()
             if measure:
                 self.metrics.update(losses[one], logits[one], y[one])
+        return sum_of_parts
 
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm

@@ -41,10 +41,11 @@ def variants(name: str) -> list[Optimizer]:
         "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5, "rho": 0.8, "momentum_decay": 0.1,
         "decoupled_weight_decay": True, "beta2_decay": -0.5, "d": 2.0, "ns_steps": 4, "adamw": ["weight"],
         "trust_coeff": 0.002, "always_adapt": False, "r": 1.0, "weight_lr_power": 1.0,
+        "max_iter": 5, "history_size": 3, "line_search_fn": None,
     }  # fmt: skip
     fields = Optimizer.lookup(name).model_fields  # type: ignore[union-attr]
     found = [parse(name)]
-    if name != "sm3":  # which has no weight decay
+    if name not in ("sm3", "lbfgs"):  # which have no weight decay
         found.append(parse(name, weight_decay=0.3))
     for key, value in moved.items():
         if key == "eps" and name == "adafactor":
@@ -68,10 +69,15 @@ def problem(dimension: int = 6) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor, steps: int) -> float:
     for _ in range(steps):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
+
+        def loss() -> float:
+            optimizer.zero_grad()
+            value = nn.functional.cross_entropy(model(x), y)
+            value.backward()
+            return float(value.detach())
+
+        start = None if isinstance(optimizer, torch.optim.LBFGS) else loss()
+        optimizer.step(loss if start is None else None)
     return float(nn.functional.cross_entropy(model(x), y).detach())
 
 
@@ -81,6 +87,8 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y
 @pytest.mark.parametrize("name", NAMES)
 def test_first_step_is_the_formula(name: str) -> None:
     for section in variants(name):
+        if section.reevaluates:
+            continue
         for w, g in ((1.5, 0.4), (-0.7, 3.0)):
             model = nn.Linear(1, 1, bias=False).double()
             nn.init.constant_(model.weight, w)
@@ -127,7 +135,7 @@ def test_every_option_reaches_the_optimizer(name: str) -> None:
         model = nn.Linear(2, 2)
         defaults = build(section, model).defaults
         without = {"name", "no_decay", "groups", "adamw", "layer_decay", "lookahead", "sam"}
-        without |= {"weight_decay"} if name == "sm3" else set()
+        without |= {"weight_decay"} if name in ("sm3", "lbfgs") else set()
         options = section.model_dump(exclude=without)
         found = {key: list(v) if isinstance(v := defaults.get(key), tuple) else v for key in options}
         assert found == options
@@ -167,7 +175,7 @@ def test_a_step_never_waits_for_the_device(name: str) -> None:
     train(model, optimizer, x, y, 1)
     nn.functional.cross_entropy(model(x), y).backward()
     with Reads() as reads:
-        optimizer.step()
+        train(model, optimizer, x, y, 1) if section.reevaluates else optimizer.step()
     counters = [
         value.data_ptr() for state in optimizer.state.values() for key, value in state.items()
         if key in ("step", "mu_product") and isinstance(value, torch.Tensor)
@@ -208,7 +216,7 @@ def test_defaults_are_the_usual_ones() -> None:
     assert {name: parse(name).lr for name in NAMES if name not in ("sgd", "lars", "novograd")} | {"sgd": 0.1} == {
         "sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-2, "adagrad": 1e-2, "adadelta": 1.0, "adamax": 2e-3,
         "nadam": 2e-3, "radam": 1e-3, "adafactor": 1e-2, "muon": 0.02, "lion": 1e-4, "lamb": 1e-3, "sm3": 0.1,
-        "schedule_free_sgd": 1.0, "schedule_free_adamw": 2.5e-3,
+        "schedule_free_sgd": 1.0, "schedule_free_adamw": 2.5e-3, "lbfgs": 1.0,
     }  # fmt: skip
     assert [parse(n).weight_decay for n in ("sgd", "adam", "adamw")] == [0.0, 0.0, 0.01]
     with pytest.raises(ValidationError, match="lr"):
@@ -255,6 +263,17 @@ def test_a_state_saved_in_another_memory_format_is_laid_out_anew(name: str) -> N
     def steps(model: nn.Conv2d, optimizer: torch.optim.Optimizer, start: int) -> None:
         for step in range(start, start + 2):
             torch.manual_seed(step)
+            images = torch.randn(4, 3, 5, 5)
+
+            def loss(images: torch.Tensor = images) -> float:
+                optimizer.zero_grad()
+                value = model(images).square().mean()
+                value.backward()
+                return float(value.detach())
+
+            if section.reevaluates:
+                optimizer.step(loss)
+                continue
             for parameter in model.parameters():
                 parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
             optimizer.step()

@@ -173,3 +173,34 @@ def test_schedule_free_takes_neither_a_schedule_nor_another_average() -> None:
     with pytest.raises(ConfigError, match="keeps an average of its own"):
         Experiment.parse(text + "schedule: constant\ntraining: {average: ema}")
     Experiment.parse(text + "schedule: {name: constant, warmup: {epochs: 1}}")
+
+
+# -- L-BFGS, which evaluates its batch as often as it likes
+
+
+def test_lbfgs_solves_a_convex_problem_in_a_few_steps_and_resumes_exactly(arrays: Path, tmp_path: Path) -> None:
+    model = {
+        "model": "softmax_regression", "augmentation": [], "schedule": {"name": "constant"},
+        "penalties": [{"name": "l2", "strength": 0.1}], "data__validation": 0.2, "training__epochs": 8,
+        "training__accumulate": 2, "training__batch_size": 96, "training__clip_norm": None, "training__average": None,
+        "training__early_stopping": None,
+    }  # fmt: skip
+    lbfgs = {**model, "optimizer": {"name": "lbfgs"}}
+    whole = trained(arrays_experiment(arrays, **lbfgs))
+    assert whole.plan.steps_per_epoch == 1
+    slow = trained(arrays_experiment(arrays, **{**model, "optimizer": {"name": "sgd", "lr": 0.05}}))
+    assert whole.history[-1]["norm/gradient"] < 1e-3 < slow.history[-1]["norm/gradient"]
+    first = trained(arrays_experiment(arrays, **lbfgs), until=3)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = built(arrays_experiment(arrays, **lbfgs))
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in second.run():
+        pass
+    assert_same_state(second.state_dict(), whole.state_dict())
+
+
+def test_lbfgs_takes_gradients_as_they_are() -> None:
+    text = "data: digits\nmodel: mlp\noptimizer: lbfgs\ntraining: {clip_norm: 1.0, precision: float16}"
+    with pytest.raises(ConfigError) as raised:
+        Experiment.parse(text)
+    assert "leave `clip_norm` out" in str(raised.value) and "float16 scales it" in str(raised.value)

@@ -12,6 +12,7 @@ from dltrain.optim.plateau import ReduceOnPlateau
 from dltrain.optim.scaled_layers import LAMB, LARS, SM3, Lion, NovoGrad
 from dltrain.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from dltrain.optim.schedules import Constant, Cosine, Exponential, Linear, MultiStep, OneCycle, Polynomial, Step
+from dltrain.optim.second_order import LBFGS
 
 __all__ = [
     "EMA",
@@ -19,6 +20,7 @@ __all__ = [
     "L2",
     "LAMB",
     "LARS",
+    "LBFGS",
     "SGD",
     "SM3",
     "SWA",
