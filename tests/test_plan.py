@@ -306,6 +306,9 @@ def test_data_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> No
     assert result.exit_code == 2
     assert "data set `cifar10` is not in" in result.stderr
     assert "data=synthetic" in result.stderr
+    assert "`dltrain fit` would download it" in result.stderr
+    assert "set `download: true`" not in result.stderr
+    assert "set `download: true`" in CliRunner().invoke(app, ["plan", str(file), "data.download=false"]).stderr
     assert result.stdout == ""
     assert planned(str(file), "data=synthetic")["data"] == "synthetic"
 
@@ -315,6 +318,9 @@ def test_data_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> No
     [
         (["model=resnet19"], "did you mean `resnet18`?"), (["training.batch_size=5000"], "larger than the training"),
         (["model=vgg16"], "cannot take images"), (["optimizer.no_decay=[head.*]"], "matches no parameter"),
+        (["penalties=[{name: l1, strength: 0.1, exempt: [head.*]}]"], "matches no parameter"),
+        (["schedule.warmup={epochs: 99}"], "the whole training only"), (["--device", "cuda:77"], "there is no device"),
+        (["--depth", "0"], "depth"), (["--plugin", "nowhere.py"], "nowhere.py"),
     ],
 )  # fmt: skip
 def test_a_wrong_experiment_exits_2(arguments: list[str], message: str) -> None:
