@@ -107,7 +107,9 @@ def build(
         device=target,
         lookahead=experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model),
         sam=experiment.optimizer.sam and experiment.optimizer.sam.build(model),
-        average=training.average and training.average.build(model, total_steps, steps_per_epoch),
+        average=training.average.build(model, total_steps, steps_per_epoch)
+        if training.average is not None
+        else experiment.optimizer.average(model, optimizer),
         autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
         scaler=torch.amp.GradScaler(target.type) if dtype == torch.float16 else None,
     )

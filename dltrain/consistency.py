@@ -26,6 +26,7 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
         yield from _too_long_warmup(experiment)
     if "optimizer" not in wrong and "training" not in wrong:
         yield from _sharpness_with_scaled_gradients(experiment)
+        yield from _what_needs_no_schedule(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
 
@@ -69,6 +70,19 @@ def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnos
     if experiment.optimizer.sam is not None and experiment.training.precision == "float16":
         message = "`sam` needs gradients that are not scaled, and float16 scales them"
         yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=("use bfloat16",))
+
+
+def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    optimizer, schedule = experiment.optimizer, experiment.schedule
+    if optimizer.schedules is None:
+        return
+    if "schedule" not in wrong and schedule.name not in optimizer.schedules:
+        message = f"`{optimizer.name}` needs no schedule, and `{schedule.name}` would spoil it"
+        note = "set `schedule: constant`, or `schedule: {name: constant, warmup: {epochs: 1}}`"
+        yield Diagnostic(message, experiment.span("schedule") or experiment.span("optimizer"), notes=(note,))
+    if experiment.training.average is not None:
+        message = f"`{optimizer.name}` keeps an average of its own: leave `training.average` out"
+        yield Diagnostic(message, experiment.span("training", "average", key=True))
 
 
 def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:

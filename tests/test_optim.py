@@ -40,7 +40,7 @@ def variants(name: str) -> list[Optimizer]:
         "momentum": 0.9, "nesterov": True, "dampening": 0.5, "betas": [0.8, 0.9], "eps": 1e-3, "amsgrad": True,
         "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5, "rho": 0.8, "momentum_decay": 0.1,
         "decoupled_weight_decay": True, "beta2_decay": -0.5, "d": 2.0, "ns_steps": 4, "adamw": ["weight"],
-        "trust_coeff": 0.002, "always_adapt": False,
+        "trust_coeff": 0.002, "always_adapt": False, "r": 1.0, "weight_lr_power": 1.0,
     }  # fmt: skip
     fields = Optimizer.lookup(name).model_fields  # type: ignore[union-attr]
     found = [parse(name)]
@@ -126,7 +126,8 @@ def test_every_option_reaches_the_optimizer(name: str) -> None:
     for section in variants(name):
         model = nn.Linear(2, 2)
         defaults = build(section, model).defaults
-        without = {"name", "no_decay", "groups", "adamw"} | ({"weight_decay"} if name == "sm3" else set())
+        without = {"name", "no_decay", "groups", "adamw", "layer_decay", "lookahead", "sam"}
+        without |= {"weight_decay"} if name == "sm3" else set()
         options = section.model_dump(exclude=without)
         found = {key: list(v) if isinstance(v := defaults.get(key), tuple) else v for key in options}
         assert found == options
@@ -207,6 +208,7 @@ def test_defaults_are_the_usual_ones() -> None:
     assert {name: parse(name).lr for name in NAMES if name not in ("sgd", "lars", "novograd")} | {"sgd": 0.1} == {
         "sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-2, "adagrad": 1e-2, "adadelta": 1.0, "adamax": 2e-3,
         "nadam": 2e-3, "radam": 1e-3, "adafactor": 1e-2, "muon": 0.02, "lion": 1e-4, "lamb": 1e-3, "sm3": 0.1,
+        "schedule_free_sgd": 1.0, "schedule_free_adamw": 2.5e-3,
     }  # fmt: skip
     assert [parse(n).weight_decay for n in ("sgd", "adam", "adamw")] == [0.0, 0.0, 0.01]
     with pytest.raises(ValidationError, match="lr"):
@@ -628,3 +630,42 @@ def test_sm3_of_vectors_is_adagrad_and_keeps_rows_and_columns() -> None:
     bound = torch.minimum(*(value.reshape(shape) for value, shape in zip(kept, ((6, 1), (1, 4)), strict=True)))
     squares = sum(gradient.square() for gradient in gradients((6, 4)))
     assert (bound >= squares - 1e-12).all()  # type: ignore[union-attr]
+
+
+# -- layers that learn more slowly, the further they are from the head
+
+
+def scales(model: nn.Module, **options: Any) -> dict[str, float]:
+    """The factor of each parameter's learning rate."""
+    section = parse("adamw", lr=0.1, **options)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, section)
+    return {names[id(p)]: group.get("lr_scale", 1.0) for group in groups for p in group["params"]}
+
+
+def test_layer_decay_is_timms_for_timms_networks() -> None:
+    import timm
+    from timm.optim import param_groups_layer_decay
+
+    for name in ("test_resnet", "test_vit"):
+        model = timm.create_model(name)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        expected = {}
+        for group in param_groups_layer_decay(model, weight_decay=0.0, layer_decay=0.75):
+            for parameter in group["params"]:  # type: ignore[union-attr]
+                expected[names[id(parameter)]] = group["lr_scale"]
+        assert scales(model, layer_decay=0.75) == pytest.approx(expected)
+
+
+def test_layer_decay_falls_from_the_head_to_the_stem() -> None:
+    from dltrain.data.base import ImageShape
+    from dltrain.models import Model
+
+    model = Model.parse("resnet20").build(ImageShape(3, 32, 32), 10)  # type: ignore[attr-defined]
+    found = scales(model, layer_decay=0.5)
+    assert found["14.weight"] == found["14.bias"] == 1.0
+    assert found["11.convolution1.weight"] == found["11.norm2.bias"] == 0.5
+    assert found["0.weight"] == found["1.weight"] == 0.5**10  # the stem's norm belongs to its convolution
+    found = scales(model, layer_decay=0.5, groups=[{"match": "14.*", "lr_scale": 3.0}], no_decay=["bias"])
+    assert found["14.weight"] == 3.0 and found["11.norm2.bias"] == 0.5
+    assert set(scales(model).values()) == {1.0}

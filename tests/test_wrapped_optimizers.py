@@ -11,6 +11,7 @@ from torch import nn
 from training import arrays_experiment, assert_same_state, built, trained
 
 from dltrain import ConfigError, Experiment
+from dltrain.optim import Optimizer
 from dltrain.optim.wrapping import SharpnessAware, SlowWeights
 
 
@@ -112,3 +113,63 @@ def test_sam_and_float16_exclude_each_other() -> None:
     text = "data: digits\nmodel: mlp\noptimizer: {name: sgd, lr: 0.1, sam: {}}\ntraining: {precision: float16}"
     with pytest.raises(ConfigError, match="`sam` needs gradients that are not scaled"):
         Experiment.parse(text)
+
+
+# -- schedule-free
+
+
+FREE: dict[str, dict[str, Any]] = {
+    "schedule_free_sgd": {"lr": 0.5, "momentum": 0.8, "weight_decay": 0.01},
+    "schedule_free_adamw": {"lr": 0.02, "betas": [0.8, 0.99], "weight_decay": 0.01},
+}
+
+
+def free(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "optimizer": {"name": name, **FREE[name]}, "schedule": {"name": "constant", "warmup": {"steps": 3}},
+        "training__average": None, "training__early_stopping": None, "training__epochs": 3, **changes,
+    }  # fmt: skip
+
+
+def test_schedule_free_gradient_descent_is_the_papers() -> None:
+    """y = (1 - b) z + b x; z -= lr g(y); x = mean of z, in float64, on the quadratic |w - target|^2."""
+    optimizer = Optimizer.parse({"name": "schedule_free_sgd", "lr": 0.1, "momentum": 0.7})
+    model = nn.Linear(3, 1, bias=False).double()
+    target = torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64)
+    built_one = optimizer.build([{"params": list(model.parameters())}], torch.device("cpu"))  # type: ignore[attr-defined]
+    average = optimizer.average(model, built_one)  # type: ignore[attr-defined]
+    x = z = model.weight.detach().clone()
+    for step in range(12):
+        y = 0.3 * z + 0.7 * x
+        torch.testing.assert_close(model.weight.detach(), y, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(average.model.weight.detach(), x, rtol=1e-9, atol=1e-12)
+        z = z - 0.1 * 2 * (y - target)
+        x = x + (z - x) / (step + 1)
+        model.weight.grad = 2 * (model.weight.detach() - target)
+        built_one.step()
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_schedule_free_resumes_exactly_and_evaluates_the_mean(name: str, arrays: Path, tmp_path: Path) -> None:
+    whole = trained(arrays_experiment(arrays, **free(name)))
+    first = trained(arrays_experiment(arrays, **free(name)), until=7)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = built(arrays_experiment(arrays, **free(name)))
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in second.run():
+        pass
+    assert_same_state(second.state_dict(), whole.state_dict())
+    state = whole.state_dict()
+    assert not torch.equal(state["average"]["0.weight"], state["model"]["0.weight"])
+    assert whole.history[-1]["validation/accuracy"] > 0.5
+    measured = whole.evaluate(whole.parts.validation)  # type: ignore[arg-type]
+    assert measured.loss == whole.history[-1]["validation/loss"]
+
+
+def test_schedule_free_takes_neither_a_schedule_nor_another_average() -> None:
+    text = "data: digits\nmodel: mlp\noptimizer: schedule_free_adamw\n"
+    with pytest.raises(ConfigError, match="`schedule_free_adamw` needs no schedule, and `cosine` would spoil it"):
+        Experiment.parse(text + "schedule: cosine")
+    with pytest.raises(ConfigError, match="keeps an average of its own"):
+        Experiment.parse(text + "schedule: constant\ntraining: {average: ema}")
+    Experiment.parse(text + "schedule: {name: constant, warmup: {epochs: 1}}")

@@ -125,7 +125,7 @@ class DenseNet(PublishedModel):
     name: str
 
 
-class InceptionV3(WithAuxiliaryHeads, PublishedModel):
+class InceptionV3(PublishedModel, WithAuxiliaryHeads):
     """Inception with factorised 7x7 convolutions; made for 299 pixels, at least 75. With the auxiliary head it is
     torchvision's, which needs 299 pixels, and whose activations cannot be exchanged.
     """

@@ -10,6 +10,7 @@ from dltrain.optim.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop
 from dltrain.optim.penalties import L1, L2, ElasticNet, MaxNorm, Penalty
 from dltrain.optim.plateau import ReduceOnPlateau
 from dltrain.optim.scaled_layers import LAMB, LARS, SM3, Lion, NovoGrad
+from dltrain.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from dltrain.optim.schedules import Constant, Cosine, Exponential, Linear, MultiStep, OneCycle, Polynomial, Step
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "RMSprop",
     "ReduceOnPlateau",
     "Schedule",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "Step",
     "Warmup",
 ]  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dltrain.config import (
     Choice,
@@ -70,6 +70,8 @@ class Optimizer(Choice):
     kind: ClassVar[str] = "optimizers"
     waits: ClassVar[bool] = False
     trial_lr: ClassVar[float] = 0.05
+    schedules: ClassVar[tuple[str, ...] | None] = None
+    """The schedules that it takes; null for all."""
 
     name: str
     lr: Positive
@@ -81,6 +83,9 @@ class Optimizer(Choice):
     activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
     groups: list[Group] = []
     """Parameters with a learning rate or weight decay of their own: [{match: "head.*", lr: 0.1}]."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rates fall by this factor from each layer to the one before it, the last layer having the full rate:
+    0.65 to 0.9 is usual for fine-tuning. Null: all learn alike."""
     lookahead: Lookahead | None = None
     """Slow weights that follow the optimizer's: {steps: 5, alpha: 0.5}; null for none."""
     sam: SAM | None = None
@@ -98,6 +103,10 @@ class Optimizer(Choice):
     def options_of(self, name: str, parameter: nn.Parameter) -> dict[str, Any]:
         """What this optimizer must know about a parameter besides: parameters that differ in it get groups apart."""
         return {}
+
+    def average(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        """The average of the weights that the optimizer itself keeps, like that which an `Average` builds, or None."""
+        return None
 
     def first_step(self, w: float, g: float) -> float | None:
         """The weight after one step from `w` with gradient `g`: what the contract test checks. None: unchecked."""

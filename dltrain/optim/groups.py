@@ -31,6 +31,7 @@ def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, A
     patterns = [(word, "no_decay") for word in optimizer.no_decay if word not in EXEMPTIONS]
     patterns += [(group.match, "groups") for group in optimizer.groups]
     check_patterns(patterns, names, "optimizer")
+    decay = layer_scales(model, optimizer.layer_decay)
     found: dict[str, dict[str, Any]] = {}
     for name, parameter, owner in trainable(model):
         options: dict[str, Any] = {"weight_decay": optimizer.weight_decay, **optimizer.options_of(name, parameter)}
@@ -40,12 +41,43 @@ def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, A
         elif optimizer.weight_decay > 0 and is_exempt(name, parameter, owner, optimizer.no_decay):
             options["weight_decay"] = 0.0
         scale = 1.0 if own is None else own.lr / optimizer.lr if own.lr is not None else own.lr_scale or 1.0
+        scale *= decay[name]
         if scale != 1:
             options["lr_scale"] = scale
         found.setdefault(repr(options), {"params": [], **options})["params"].append(parameter)
     if not found:
         raise ConfigError([Diagnostic("the model has nothing to train: all its parameters are frozen or it has none")])
     return sorted(found.values(), key=lambda group: group["weight_decay"] == 0)
+
+
+def layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
+    """The factor of each parameter's learning rate: decay^d for a layer d layers before the last one.
+
+    timm's networks say what their layers are. In others a layer is a block or another module with weights, in the
+    order of the modules, and what has no convolution or linear layer of its own belongs to the one before it.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if decay is None or decay == 1:
+        return dict.fromkeys(names, 1.0)
+    if hasattr(model, "group_matcher"):
+        from timm.models import group_parameters
+
+        layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    else:
+        starts = list(_layers(model, ""))
+        layers = {name: max(sum(names.index(start) <= index for start in starts) - 1, 0)
+                  for index, name in enumerate(names)}  # fmt: skip
+    last = max(layers.values())
+    return {name: decay ** (last - layers[name]) for name in names}
+
+
+def _layers(module: nn.Module, path: str) -> Iterator[str]:
+    """The first parameter of each layer: of the outermost modules with weights that are no mere containers."""
+    for key, child in module.named_children():
+        if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            yield from _layers(child, f"{path}{key}.")
+        elif any(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in child.modules()):
+            yield f"{path}{key}.{next(name for name, _ in child.named_parameters())}"
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:

@@ -89,6 +89,39 @@ class EqualAverage:
         self.model.load_state_dict(state)
 
 
+class InterpolatedAverage:
+    """The mean x of a schedule-free optimizer's steps z, from where its gradients are taken, y = (1 - b) z + b x.
+
+    `model` is a copy of the network with the weights x, in evaluation mode; it is brought up to date when it is
+    asked for, so that a step costs nothing. Buffers are copied.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, b: float) -> None:
+        self._copy = copy.deepcopy(model).requires_grad_(False).eval()
+        self._source, self._optimizer, self._b = model, optimizer, b
+
+    @property
+    @torch.no_grad()
+    def model(self) -> nn.Module:
+        """The network with the mean weights as they are now."""
+        for mean, y in zip(self._copy.parameters(), self._source.parameters(), strict=True):
+            z = self._optimizer.state[y].get("z") if y in self._optimizer.state else None
+            mean.copy_(y if z is None else torch.lerp(y, z, 1 - 1 / self._b))
+        for buffer, current in zip(self._copy.buffers(), self._source.buffers(), strict=True):
+            buffer.copy_(current)
+        return self._copy
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Nothing: the mean follows from the weights and the optimizer's state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tensors of the network with the mean weights."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing either, for the same reason."""
+
+
 def _pair(
     average: nn.Module, model: nn.Module, *, buffers: bool = False
 ) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
