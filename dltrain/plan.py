@@ -30,7 +30,7 @@ from dltrain.trainer import Trainer
 SAMPLES = 200
 """Steps that a curve is sampled at."""
 LARGEST_TRIAL = 5e7
-"""Parameters up to which an optimizer that looks at numbers is tried out on zeros."""
+"""Parameters up to which an optimizer that looks at numbers is tried out on real tensors."""
 
 Curve = Callable[[int], float]
 
@@ -221,7 +221,7 @@ def _samples(curve: Curve, total_steps: int) -> list[list[float]]:
 
 
 def optimizer_bytes(experiment: Experiment, groups: list[dict[str, Any]]) -> int:
-    """Bytes that the optimizer keeps after a step, found by one: without numbers, or on zeros for an optimizer that
+    """Bytes that the optimizer keeps after a step, found by one: without numbers, or with some for an optimizer that
     looks at them. Two tensors a parameter, as Adam has, are assumed where neither works."""
     count = sum(parameter.numel() for group in groups for parameter in group["params"])
     for device in ("meta", "cpu") if count <= LARGEST_TRIAL else ("meta",):
@@ -237,9 +237,9 @@ def optimizer_bytes(experiment: Experiment, groups: list[dict[str, Any]]) -> int
 def _state_bytes(experiment: Experiment, groups: list[dict[str, Any]], device: torch.device) -> int:
     copies = []
     for group in groups:
-        parameters = [nn.Parameter(torch.zeros_like(p, device=device)) for p in group["params"]]
+        parameters = [nn.Parameter(torch.ones_like(p, device=device)) for p in group["params"]]
         for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.ones_like(parameter)
         copies.append({**group, "params": parameters})
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")
