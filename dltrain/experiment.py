@@ -152,9 +152,12 @@ class Experiment(Section):
         return self.located(ConfigError([Diagnostic(message, notes=notes)]), key)
 
     def located(self, error: ConfigError, key: str) -> ConfigError:
-        """The same mistakes, those without a place now at the dotted `key`."""
-        where = self.span(*key.split("."))
-        return ConfigError([replace(d, where=d.where or where) for d in error.diagnostics], self._subject)
+        """The same mistakes, those without a place now at the dotted `key`, or at the option in it that they name."""
+        found = []
+        for d in error.diagnostics:
+            path = [*key.split("."), *(d.key.split(".") if d.key else [])]
+            found.append(replace(d, where=d.where or self.span(*path)))
+        return ConfigError(found, self._subject)
 
     def dump(self) -> str:
         """YAML text with every default written out; `fit` on it repeats the run."""

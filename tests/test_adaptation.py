@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dltrain import Experiment
+from dltrain import build as experiment_build
 from dltrain.config import ConfigError
 from dltrain.data.base import ImageShape
 from dltrain.layers.dropping_modules import DropBlock, DropConnectLinear
@@ -297,3 +299,12 @@ def test_activations_that_need_maps_on_vectors() -> None:
     assert report(network)["activation"]["count"] == 7
     network = build({"name": "mobilenet_v3_small", "activation": "dynamic_relu_b"}, 64)
     assert network(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_the_error_stands_at_the_key_that_it_is_about() -> None:
+    text = (
+        "data: {name: synthetic, shape: [3, 32, 32]}\nmodel:\n  name: vgg11\n  activation: mish\n  norm: group_norm\n"
+    )
+    with pytest.raises(ConfigError) as raised:
+        experiment_build(Experiment.parse(text), "cpu")
+    assert "5 |   norm: group_norm\n   |         ^^^^^^^^^^" in str(raised.value)

@@ -33,13 +33,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One mistake: what is wrong, where, a hint beside the caret, and notes below."""
+    """One mistake: what is wrong, where, a hint beside the caret, and notes below.
+
+    `key` is the option of its section that a mistake without a place is about, from which the place follows.
+    """
 
     message: str
     where: Span | None = None
     hint: str = ""
     notes: Sequence[str] = ()
     severity: str = "error"
+    key: str = ""
 
     def render(self) -> str:
         """The message, the source line with carets, and the notes, as plain text."""

@@ -93,5 +93,5 @@ class Exchangeable(Adaptable):
         small = self.stem == "small" or (self.stem == "auto" and max(shape.height, shape.width) <= SMALL)
         if small and not small_stem(network, shape) and self.stem == "small":
             reason = "its first convolution has no stride to lose"
-            raise ConfigError([Diagnostic(f"model `{self.name}` takes no `stem: small`: {reason}")])
+            raise ConfigError([Diagnostic(f"model `{self.name}` takes no `stem: small`: {reason}", key="stem")])
         return network

@@ -265,7 +265,7 @@ class Adapter:
         self.report.changes.append(Change(key, what, tuple(places), tuple(notes)))
 
     def _cannot(self, key: str, reason: str, *notes: str) -> ConfigError:
-        return ConfigError([Diagnostic(f"model `{self.label}` takes no `{key}`: {reason}", notes=notes)])
+        return ConfigError([Diagnostic(f"model `{self.label}` takes no `{key}`: {reason}", notes=notes, key=key)])
 
 
 def _with_what_follows(old: nn.Module, new: nn.Module) -> nn.Module:
