@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from dltrain.console import Display
 from dltrain.data.base import ImageShape
 from dltrain.decisions import count_multiply_adds
 from dltrain.fit import fit
+from dltrain.layers.probe import probe
+from dltrain.models.networks.fitting import refusal
 from dltrain.plan import optimizer_bytes, plan
 from dltrain.plan_network import measure
 from dltrain.plan_text import plot, render
@@ -121,6 +124,17 @@ def test_shared_modules_and_parameters_count_once() -> None:
     assert rows["tied"].multiply_adds == 36
     assert rows["unused"].output is None
     assert sum(row.multiply_adds for row in rows.values()) == found.multiply_adds == 72 + 36 + 24
+
+
+@pytest.mark.parametrize("look", [refusal, probe, lambda network, shape: measure(network, shape, 2)])
+def test_looking_at_a_network_leaves_shared_weights(
+    look: Callable[[nn.Module, ImageShape], Any],
+) -> None:
+    network = Shared()
+    weight = network.first.weight
+    look(network, ImageShape(1, 2, 3))
+    assert network.first.weight is network.again.weight is network.tied.weight is weight
+    assert not weight.is_meta
 
 
 class Looks(nn.Module):
