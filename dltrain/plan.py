@@ -22,6 +22,7 @@ from dltrain.data.canvas import Canvas
 from dltrain.decisions import Decision, Decisions, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.optim.groups import parameter_groups
+from dltrain.optim.penalizing import Penalties
 from dltrain.plan_network import Measured, measure
 from dltrain.preprocessing import plan_preprocessing
 from dltrain.trainer import Trainer
@@ -29,7 +30,7 @@ from dltrain.trainer import Trainer
 SAMPLES = 200
 """Steps that a curve is sampled at."""
 LARGEST_TRIAL = 5e7
-"""Parameters up to which an optimizer that looks at numbers is tried out on zeros."""
+"""Parameters up to which an optimizer that looks at numbers is tried out on real tensors."""
 
 Curve = Callable[[int], float]
 
@@ -74,6 +75,10 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         measured = measure(model, preprocessing.shape, _micro_batch(experiment), dtype)
     with at(experiment, "optimizer"):
         groups = parameter_groups(model, experiment.optimizer)
+    with at(experiment, "penalties"):
+        Penalties(model, experiment.penalties)  # whether they fit: what `fit` would refuse has no plan
+    with at(experiment, "loss"):
+        experiment.loss.build(len(splits.classes))
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     parts = [(splits.train, preprocessing.train), (splits.validation, preprocessing.evaluation)]
@@ -104,16 +109,17 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
 def _load(experiment: Experiment) -> Splits:
     """The data, without downloading any."""
     data = experiment.data
-    if getattr(data, "download", False):
+    if downloads := getattr(data, "download", False):
         data = data.model_copy(update={"download": False})
     try:
         with at(experiment, "data"):
             return data.load()
     except ConfigError as error:
-        note = "to plan without it: dltrain plan EXPERIMENT data=synthetic data.examples=50000 data.shape=[3,32,32]"
+        way_out = "to plan without it: dltrain plan EXPERIMENT data=synthetic data.examples=50000 data.shape=[3,32,32]"
         *others, last = error.diagnostics
-        notes = [text.replace("set `download: true` to download it", "`fit` downloads it") for text in last.notes]
-        raise ConfigError([*others, replace(last, notes=(*notes, note))], error.subject) from None
+        notes = [note for note in last.notes if not (downloads and note.startswith("set `download: true`"))]
+        notes += ["`dltrain fit` would download it"] if downloads else []
+        raise ConfigError([*others, replace(last, notes=(*notes, way_out))], error.subject) from None
 
 
 def _network(experiment: Experiment, shape: ImageShape, classes: int) -> tuple[nn.Module, Measured]:
@@ -165,7 +171,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     device = str(training.decisions["device"].value)
     facts = traps.Facts(
         experiment, training.model, measured, training.groups, device, training.steps_per_epoch, training.total_steps,
-        training.learning_rate,
+        training.learning_rate, sum(memory.values()) - memory["data"],
     )  # fmt: skip
     notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions)]
     adaptation = getattr(training.model, "adaptation", None)
@@ -215,7 +221,7 @@ def _samples(curve: Curve, total_steps: int) -> list[list[float]]:
 
 
 def optimizer_bytes(experiment: Experiment, groups: list[dict[str, Any]]) -> int:
-    """Bytes that the optimizer keeps after a step, found by one: without numbers, or on zeros for an optimizer that
+    """Bytes that the optimizer keeps after a step, found by one: without numbers, or with some for an optimizer that
     looks at them. Two tensors a parameter, as Adam has, are assumed where neither works."""
     count = sum(parameter.numel() for group in groups for parameter in group["params"])
     for device in ("meta", "cpu") if count <= LARGEST_TRIAL else ("meta",):
@@ -231,9 +237,9 @@ def optimizer_bytes(experiment: Experiment, groups: list[dict[str, Any]]) -> int
 def _state_bytes(experiment: Experiment, groups: list[dict[str, Any]], device: torch.device) -> int:
     copies = []
     for group in groups:
-        parameters = [nn.Parameter(torch.zeros_like(p, device=device)) for p in group["params"]]
+        parameters = [nn.Parameter(torch.ones_like(p, device=device)) for p in group["params"]]
         for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.ones_like(parameter)
         copies.append({**group, "params": parameters})
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dltrain.data.base import ImageShape
+from dltrain.layers.probe import tensors_of
 
 ROWS = 40
 """Rows that a table of layers may have when no depth is asked for."""
@@ -133,7 +134,7 @@ def _measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dty
         if isinstance(output, Tensor):
             found.outputs[module] = tuple(output.shape[1:])
 
-    tensors = _tensors(network)
+    tensors = tensors_of(network)
     unique = {id(tensor): tensor for tensor in tensors.values()}
     copied = {
         key: torch.empty_like(tensor, device=device).copy_(tensor).detach().requires_grad_(tensor.requires_grad)
@@ -168,17 +169,6 @@ def _measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dty
     found.multiply_adds = counter.get_total_flops() // (2 * batch)
     found.activation_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     return found
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by one name for each place that holds them. (With its own names, `functional_call`
-    does not restore the parameters of a module that has two.)"""
-    return {
-        f"{name}.{key}" if name else key: tensor
-        for name, module in network.named_modules()
-        for key, tensor in (*module._parameters.items(), *module._buffers.items())
-        if tensor is not None
-    }
 
 
 class _Products(TorchFunctionMode):

@@ -33,12 +33,13 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
     examples = ", ".join(f"{count:,} {name}" for name, count in plan["examples"].items())
     frozen = plan["parameters"] - plan["trainable_parameters"]
     parameters = f"{plan['parameters']:,} parameters{f', {frozen:,} of them frozen' if frozen else ''}"
-    epochs = f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} steps in all"
-    parts = f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
+    epochs = f"{many(plan['epochs'], 'epoch')} of {many(plan['steps_per_epoch'], 'step')}"
+    batch = f"{many(plan['batch_size'], 'image')} a step"
+    batch += f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
     return {
         "data": f"{plan['data']}: {examples}, {plan['classes']} classes, {'x'.join(map(str, plan['shape']))}",
         "model": f"{plan['model']}: {parameters}, {count(plan['multiply_adds'])} multiply-adds an image",
-        "training": f"{epochs}, {plan['batch_size']:,} images a step{parts}",
+        "training": f"{epochs}, {many(plan['steps'], 'step')} in all, {batch}",
     }
 
 
@@ -100,7 +101,7 @@ def _memory(plan: dict[str, Any]) -> Iterator[str]:
     why = {
         "optimizer": f"what {plan['optimizer']} keeps", "average": "the averaged copy of the network",
         "lookahead": "the slow weights", "sam": "the weights to go back to",
-        "activations": f"for the backward pass of {images:,} images in {precision}",
+        "activations": f"for the backward pass of {many(images, 'image')} in {precision}",
         "data": "decoded images on the device",
     }  # fmt: skip
     rows = [[key, size(value), why.get(key, "")] for key, value in memory.items() if value]
@@ -114,7 +115,7 @@ def _decision(decision: dict[str, Any]) -> str:
 
 def _changes(adaptation: dict[str, Any]) -> dict[str, str]:
     return {
-        key: "; ".join([f"{change['what']} in {change['count']} places", *change["notes"]])
+        key: "; ".join([f"{change['what']} in {many(change['count'], 'place')}", *change["notes"]])
         for key, change in adaptation.items()
     }
 
@@ -156,6 +157,11 @@ def _short(text: str, limit: int) -> str:
         return text
     half = (limit - 1) // 2
     return f"{text[: limit - 1 - half]}…{text[len(text) - half :]}"
+
+
+def many(number: int, what: str) -> str:
+    """`1 epoch`, `1,000 epochs`."""
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def count(number: float) -> str:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from dltrain.data.resources import free_memory, size
 from dltrain.experiment import Experiment
 from dltrain.optim.groups import is_exempt, trainable
 from dltrain.plan_network import Measured
@@ -31,7 +33,10 @@ RECTIFYING = {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "frelu"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What a training will be, as far as the traps look at it. groups: the optimizer's, as torch has them."""
+    """What a training will be, as far as the traps look at it.
+
+    groups: the optimizer's, as torch has them. need: bytes of memory that it will take besides its data.
+    """
 
     experiment: Experiment
     model: nn.Module
@@ -41,6 +46,7 @@ class Facts:
     steps_per_epoch: int
     total_steps: int
     learning_rate: Callable[[int], float]
+    need: int = 0
 
     @property
     def micro_batch(self) -> int:
@@ -66,6 +72,17 @@ def warnings(facts: Facts) -> list[str]:
     found = [text for trap in TRAPS if (text := trap(facts)) is not None]
     schedule = facts.experiment.schedule
     return found + schedule.remarks(facts.total_steps, facts.steps_per_epoch)  # drops that come too late, and the like
+
+
+def too_large(facts: Facts) -> str | None:
+    """What runs out of memory in the first step could have been known."""
+    free = free_memory(torch.device(facts.device))
+    if facts.need <= free:
+        return None
+    return (
+        f"it needs about {size(facts.need)} of memory besides its data, and {size(free)} are free: "
+        f"`training.accumulate` cuts a batch of {facts.experiment.training.batch_size} into parts"
+    )
 
 
 def odd_batch(facts: Facts) -> str | None:
@@ -157,8 +174,8 @@ def endless_patience(facts: Facts) -> str | None:
 
 
 TRAPS: tuple[Callable[[Facts], str | None], ...] = (
-    odd_batch, noisy_statistics, he_for_saturating, xavier_for_rectifying, selu_alone, decay_of_norms, sudden_start,
-    single_pixels, endless_patience,
+    too_large, odd_batch, noisy_statistics, he_for_saturating, xavier_for_rectifying, selu_alone, decay_of_norms,
+    sudden_start, single_pixels, endless_patience,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from dltrain.console import Display
 from dltrain.data.base import ImageShape
 from dltrain.decisions import count_multiply_adds
 from dltrain.fit import fit
+from dltrain.layers.probe import probe
+from dltrain.models.networks.fitting import refusal
 from dltrain.plan import optimizer_bytes, plan
 from dltrain.plan_network import measure
 from dltrain.plan_text import plot, render
@@ -121,6 +124,17 @@ def test_shared_modules_and_parameters_count_once() -> None:
     assert rows["tied"].multiply_adds == 36
     assert rows["unused"].output is None
     assert sum(row.multiply_adds for row in rows.values()) == found.multiply_adds == 72 + 36 + 24
+
+
+@pytest.mark.parametrize("look", [refusal, probe, lambda network, shape: measure(network, shape, 2)])
+def test_looking_at_a_network_leaves_shared_weights(
+    look: Callable[[nn.Module, ImageShape], Any],
+) -> None:
+    network = Shared()
+    weight = network.first.weight
+    look(network, ImageShape(1, 2, 3))
+    assert network.first.weight is network.again.weight is network.tied.weight is weight
+    assert not weight.is_meta
 
 
 class Looks(nn.Module):
@@ -306,6 +320,9 @@ def test_data_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> No
     assert result.exit_code == 2
     assert "data set `cifar10` is not in" in result.stderr
     assert "data=synthetic" in result.stderr
+    assert "`dltrain fit` would download it" in result.stderr
+    assert "set `download: true`" not in result.stderr
+    assert "set `download: true`" in CliRunner().invoke(app, ["plan", str(file), "data.download=false"]).stderr
     assert result.stdout == ""
     assert planned(str(file), "data=synthetic")["data"] == "synthetic"
 
@@ -315,6 +332,9 @@ def test_data_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> No
     [
         (["model=resnet19"], "did you mean `resnet18`?"), (["training.batch_size=5000"], "larger than the training"),
         (["model=vgg16"], "cannot take images"), (["optimizer.no_decay=[head.*]"], "matches no parameter"),
+        (["penalties=[{name: l1, strength: 0.1, exempt: [head.*]}]"], "matches no parameter"),
+        (["schedule.warmup={epochs: 99}"], "the whole training only"), (["--device", "cuda:77"], "there is no device"),
+        (["--depth", "0"], "depth"), (["--plugin", "nowhere.py"], "nowhere.py"),
     ],
 )  # fmt: skip
 def test_a_wrong_experiment_exits_2(arguments: list[str], message: str) -> None:

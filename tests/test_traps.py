@@ -93,3 +93,9 @@ def test_what_is_asked_for_and_not_had_is_a_warning(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("dltrain.decisions._missing_to_compile", lambda device: "C++ compiler")
     assert "not compiled: asked for" in warned(training={"compile": True})
     assert warned(training={"compile": False}) == ""
+
+
+def test_a_training_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "of memory besides its data" not in warned()
+    monkeypatch.setattr("dltrain.traps.free_memory", lambda device: 100_000)
+    assert "of memory besides its data, and 100.0 kB are free: `training.accumulate` cuts a batch of 16" in warned()

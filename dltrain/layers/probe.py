@@ -145,12 +145,24 @@ def probe(network: nn.Module, shape: ImageShape) -> Probe:
         if isinstance(inputs, Tensor) and isinstance(output, Tensor):
             found.calls.setdefault(name, []).append(Call(next(order), inputs, output, listed))
 
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors_of(network).items()}
     images = torch.empty((2, shape.channels, shape.height, shape.width), device="meta")
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _hooked(network, enter, leave), _Functions(seen):
-        functional_call(network, meta, images)
+        functional_call(network, meta, images, tie_weights=False)
     return found
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by one name for each place that holds them, for `functional_call` without `tie_weights`.
+
+    With the names that it looks up itself, it does not put back the parameters of a module that has two names.
+    """
+    return {
+        f"{name}.{key}" if name else key: tensor
+        for name, module in network.named_modules()
+        for key, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ImageShape
+from dltrain.layers.probe import tensors_of
 
 _SIZES = (28, 32, 48, 56, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512, 518, 560)
 """Sizes that networks with a fixed input size are tried at, when they refuse the one that they were given."""
@@ -50,12 +51,12 @@ def fit(
 def refusal(network: nn.Module, shape: ImageShape, training: bool = False) -> str | None:
     """Why a forward of two images of `shape` fails, or None when it works. Consumes no randomness."""
     size = (2, shape.channels, shape.height, shape.width)
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    meta = {name: tensor.to("meta") for name, tensor in tensors_of(network).items()}
     was_training = network.training
     network.train(training)
     try:
         with torch.no_grad():
-            functional_call(network, {k: v.to("meta") for k, v in tensors.items()}, torch.empty(size, device="meta"))
+            functional_call(network, meta, torch.empty(size, device="meta"), tie_weights=False)
     except Exception as error:  # libraries raise whatever they meet first: AssertionError, RuntimeError, IndexError
         return next(iter(str(error).splitlines()), "") or type(error).__name__
     finally:
