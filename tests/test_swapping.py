@@ -42,8 +42,12 @@ def test_attention_stands_on_every_residual_branch() -> None:
 @pytest.mark.parametrize("initialization", Initialization.all_names())
 def test_initialization_starts_a_network(initialization: str) -> None:
     text = TEXT % f"{{name: convnet, widths: [8, 8], initialization: {initialization}}}"
-    if initialization in ("zeros", "constant"):
-        with pytest.raises(ConfigError, match="makes all units of a hidden layer equal"):
+    refusals = {
+        "zeros": "makes all units of a hidden layer equal", "constant": "makes all units of a hidden layer equal",
+        "zero_gamma": "no residual branch", "fixup": "for networks without norms",
+    }  # fmt: skip
+    if initialization in refusals:
+        with pytest.raises(ConfigError, match=refusals[initialization]):
             build(Experiment.parse(text), "cpu")
         return
     first, second = (build(Experiment.parse(text), "cpu").parts.model.state_dict() for _ in range(2))

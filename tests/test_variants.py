@@ -75,3 +75,28 @@ def test_nasnets_cells_make_the_large_network_too() -> None:
         network.head.register_forward_hook(lambda *call: maps.append(call[1][0].shape))
         network(torch.empty(2, 3, 331, 331))
     assert maps == [(2, 4032, 11, 11)]
+
+
+def test_inception_resnet_v1_with_facenets_sixth_module_has_its_parameters() -> None:
+    from dltrain.models.networks.inception_resnet import ResidualInception, inception_resnet_v1
+    from dltrain.models.networks.parts import Parts
+
+    def relu(channels: int) -> nn.Module:
+        return nn.ReLU()
+
+    parts = Parts(relu, relu, nn.BatchNorm2d, shifts=True)
+    with torch.device("meta"):
+        trunk = inception_resnet_v1(3, 1, parts, 0.0)[:-1]  # type: ignore[index]
+        more = ResidualInception(1792, [[(192, 1)], [(192, 1), (192, (1, 3)), (192, (3, 1))]], 1.0, parts)
+    assert sum(p.numel() for network in (trunk, more) for p in network.parameters()) == 22_564_096
+    maps = [m.shape[2:] for m in shapes(trunk) if m.shape[1] in (256, 896, 1792)]
+    assert maps[0] == (35, 35) and maps[-1] == (1, 1) and (17, 17) in maps and (8, 8) in maps
+
+
+def shapes(trunk: nn.Module) -> list[torch.Tensor]:
+    """What each module of a chain puts out for 299 pixels."""
+    found, maps = [], torch.empty(2, 3, 299, 299, device="meta")
+    for module in trunk.children():
+        maps = module(maps)
+        found.append(maps)
+    return [maps for maps in found if maps.ndim == 4]

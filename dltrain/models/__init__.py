@@ -3,6 +3,7 @@
 from dltrain.models import (
     densenet,
     gated,
+    inception,
     lenet,
     libraries,
     modular,
@@ -16,6 +17,6 @@ from dltrain.models import (
 from dltrain.models.base import Model, Preprocessing
 
 __all__ = [
-    "Model", "Preprocessing", "densenet", "gated", "lenet", "libraries", "modular", "nasnet", "plain", "published",
-    "residual", "resnet", "simple",
+    "Model", "Preprocessing", "densenet", "gated", "inception", "lenet", "libraries", "modular", "nasnet", "plain",
+    "published", "residual", "resnet", "simple",
 ]  # fmt: skip
