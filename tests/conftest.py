@@ -17,10 +17,11 @@ REPOSITORY = Path(__file__).parent.parent
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out `slow` tests unless they are asked for, and `gpu` tests where there is no GPU."""
-    asked = config.getoption("-m")
+    if "slow" not in config.getoption("-m"):
+        slow = [item for item in items if "slow" in item.keywords]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if "slow" not in item.keywords]
     for item in items:
-        if "slow" in item.keywords and "slow" not in asked:
-            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
         if "gpu" in item.keywords:
             import torch
 
