@@ -30,6 +30,7 @@ FAMILIES = {
     "inception_v3": (94, 0, 94, 11, 0),
     "inception_resnet_v2": (243, 0, 204, 43, 40),
     "xception": (35, 0, 40, 12, 12),
+    "se_resnet50": (49, 16, 53, 16, 16),
     "senet154": (153, 50, 157, 50, 50),
     "squeezenet1_1": (25, 0, 0, 8, 0),
     "mobilenet_v1": (27, 0, 27, 13, 0),

@@ -26,7 +26,7 @@ NATIVE: dict[str, int] = {
     "convnet": 32, "lenet5": 32, "lenet5_modern": 32, "alexnet": 64, "zfnet": 64, "nin": 99, "nin_cifar": 32,
     "vgg11_cifar": 32, "resnet20": 32, "preact_resnet20": 32, "preact_resnet164": 32, "wide_resnet_16_4": 32,
     "resnext29_8x64d": 32, "densenet_40_12": 32, "densenet_bc_100_12": 32, "densenet_small": 64, "googlenet": 64,
-    "shufflenet_v1": 64,
+    "shufflenet_v1": 64, "nasnet_mobile": 32, "inception_resnet_v1": 32,
 }  # fmt: skip
 """Our own networks, with the side of the images: 32, or 64 where less would end in maps of one pixel."""
 
@@ -36,6 +36,9 @@ LIBRARIES: dict[str, int] = {
     "mobilenet_v2": 32, "mobilenet_v3_small": 32, "shufflenet_v2_x0_5": 32, "ghostnet": 32, "efficientnet_b0": 32,
 }  # fmt: skip
 """The libraries' networks with norms."""
+
+VECTORS = {"mlp": 32}
+"""A network without maps: no attention, and no part that needs maps."""
 
 PLAIN: dict[str, int] = {"alexnet_owt": 64, "squeezenet1_1": 32}
 """The libraries' networks without norms."""
@@ -47,19 +50,28 @@ def combinations(heavy: bool) -> list[Combination]:
     """Shuffled, and taking turns between the families, so that any beginning has as many of each."""
     rows: list[list[Combination]] = []
     draw = random.Random(0)
-    for name, size in {**NATIVE, **LIBRARIES, **PLAIN}.items():
-        norms = [None] if name in PLAIN else NORMS
+    for name, size in {**NATIVE, **LIBRARIES, **PLAIN, **VECTORS}.items():
+        norms: list[Any] = [None] if name in PLAIN else NORMS
         own = [(name, size, *parts) for parts in itertools.product(ACTIVATIONS, norms, ATTENTION)]
+        if name in VECTORS:
+            own = [row for row in own if row[2] != "frelu" and row[3] != "instance_norm" and row[4] is None]
         if heavy == (name in HEAVY):
             rows.append(draw.sample(own, len(own)))
     turns = [[row[turn] for row in rows if turn < len(row)] for turn in range(max(map(len, rows), default=0))]
     return [combination for turn in turns for combination in draw.sample(turn, len(turn))]
 
 
-HEAVY = {"wide_resnet50_2", "inception_resnet_v2", "resnext29_8x64d", "preact_resnet164", "densenet_bc_100_12"}
+HEAVY = {
+    "inception_resnet_v1",
+    "wide_resnet50_2",
+    "inception_resnet_v2",
+    "resnext29_8x64d",
+    "preact_resnet164",
+    "densenet_bc_100_12",
+}
 """Slow members of families of which a faster one runs always."""
 
-SAMPLE = 62
+SAMPLE = 64
 FAST = combinations(heavy=False)
 SLOW = FAST[SAMPLE : SAMPLE + 465] + combinations(heavy=True)[:40]
 
@@ -114,6 +126,6 @@ def test_any_network_takes_any_parts_of_many_combinations(combination: Combinati
 
 def test_the_sample_has_every_family_and_every_part() -> None:
     names = [set(column) for column in zip(*FAST[:SAMPLE], strict=True)]
-    assert names[0] == ({*NATIVE, *LIBRARIES, *PLAIN} - HEAVY)
+    assert names[0] == ({*NATIVE, *LIBRARIES, *PLAIN, *VECTORS} - HEAVY)
     assert names[2] == set(ACTIVATIONS) and names[3] == {*NORMS, None} and names[4] == set(ATTENTION)
     assert len(SLOW) >= 500 and not set(SLOW) & set(FAST[:SAMPLE])

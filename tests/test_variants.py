@@ -25,6 +25,7 @@ def count(value: Any, shape: ImageShape, classes: int) -> int:
     [
         ("torchvision/googlenet", 6_624_904),
         ("timm/seresnet18", 11_779_624),
+        ({"name": "se_resnet50", "activation": "relu"}, 28_088_024),
         ({"name": "googlenet", "norm": "batch_norm"}, 7_005_832),
         ({"name": "shufflenet_v1", "groups": 1}, 1_531_936),
         ({"name": "shufflenet_v1", "groups": 8}, 2_434_768),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class NASNetMobile(PhotoModel):
     """NASNet-A (4 @ 1056): the cells of `nasnet_large`, four a stage, 1056 maps at the end; paddings are the same on
-    both sides, and paths are not dropped unless `drop_path` says so.
+    both sides, and paths are not dropped in training.
     """
 
     source = "https://arxiv.org/abs/1707.07012"

@@ -170,6 +170,14 @@ class SENet(PublishedModel):
     )  # fmt: skip
     name: str
 
+    def library_name(self) -> str:
+        """timm's legacy form has the published squeeze in all sizes, but calls one activation for several widths in
+        the bottlenecks; to exchange it there, the other form, of as many parameters."""
+        bottlenecks = self.name in ("se_resnet50", "se_resnet101", "se_resnet152")
+        if bottlenecks and self.activation is not None and not self.pretrained:
+            return f"timm/seresnet{self.name.removeprefix('se_resnet')}"
+        return super().library_name()
+
 
 class SqueezeNet(PublishedModel):
     """Fire modules: a 1x1 convolution to few maps, then 1x1 and 3x3 convolutions side by side."""
