@@ -160,9 +160,9 @@ class Trainer:
             nonlocal first
             self.parts.optimizer.zero_grad(set_to_none=True)
             seed_layers(mix(self.plan.seed, step, "layers"), self.parts.device)
-            value = self._backward(inputs, targets, measure=first) + self._penalize()
+            shares = self._backward(inputs, targets, measure=first)
             first = False
-            return float(value)
+            return float(sum(shares) + self._penalize())
 
         self.parts.optimizer.step(loss)
         if self._is_epoch_end(step + 1):
@@ -178,10 +178,11 @@ class Trainer:
         torch.autograd.backward(parts.scaler.scale(penalty) if parts.scaler is not None else penalty)
         return penalty.detach()
 
-    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> Tensor:
-        """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'. Returns the loss."""
+    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> list[Tensor]:
+        """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'. Returns each part's
+        share of the loss."""
         parts, accumulate = self.parts, self.plan.accumulate
-        sum_of_parts = torch.zeros((), device=parts.device)
+        shares = []
         one = slice(None, None, parts.task.views)  # of several views of an example, the example itself
         for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
             with parts.autocast():
@@ -189,10 +190,10 @@ class Trainer:
             logits, losses, total = parts.task.losses(outputs, y)
             loss = total.mean() / accumulate
             torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
-            sum_of_parts += loss.detach()
+            shares.append(loss.detach())
             if measure:
                 self.metrics.update(losses[one], logits[one], y[one])
-        return sum_of_parts
+        return shares
 
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import field_validator
 
-from dltrain.config import Fraction, PositiveInt, Section, reject
+from dltrain.config import Fraction, NonNegativeInt, PositiveInt, Section, reject
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ class DropBlock(Section):
     """Share of the values zeroed, about."""
     size: PositiveInt = 7
     """Height and width of a square: an odd number; smaller maps take the greatest odd one that fits."""
-    ramp: int = 0
+    ramp: NonNegativeInt = 0
     """Training steps over which the rate grows from 0, in a straight line; 0 for the full rate from the start."""
 
     @field_validator("size")
@@ -29,13 +29,6 @@ class DropBlock(Section):
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
             raise reject("size", f"`size` must be odd, so that a square has a middle, not {value}")
-        return value
-
-    @field_validator("ramp")
-    @classmethod
-    def _not_negative(cls, value: int) -> int:
-        if value < 0:
-            raise reject("ramp", f"`ramp` must be 0 or more steps, not {value}")
         return value
 
     def build(self) -> nn.Module:
