@@ -20,6 +20,7 @@ from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, resume_command
 from dltrain.interrupts import Signals
 from dltrain.plan import plan_of
+from dltrain.profiling import Profiler
 from dltrain.provenance import Hyperparameters, environment, flatten
 from dltrain.reports import EpochReport, NonFiniteError, best_epoch
 from dltrain.runs import Run, RunError, next_free, unwritable
@@ -34,12 +35,13 @@ Plugins = dict[str, str]
 
 def fit(
     experiment: Experiment, path: Path | None, device: str, display: Display, *, runs: Path = Path("runs"),
-    plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None,
+    plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
 ) -> tuple[int, Run]:  # fmt: skip
     """Train an experiment in a new run directory; the exit code and the run.
 
     path: the directory, or None for the next number under `runs`/<experiment name>.
     hyperparameters: the run's row in TensorBoard's table, by default the whole experiment.
+    profile_steps: how many steps to trace with torch's profiler.
 
     Raises ConfigError before anything is created when the data does not fit the experiment, and RunError
     when the machine does not.
@@ -56,7 +58,7 @@ def fit(
                     run.write_json("plan.json", plan)
             except OSError as error:
                 raise unwritable(error, run.path) from None
-            return train(run, trainer, experiment, display, signals, hyperparameters), run
+            return train(run, trainer, experiment, display, signals, hyperparameters, profile_steps), run
 
 
 def resume(
@@ -141,7 +143,7 @@ def _changes(run: Run, begun: dict[str, Any], plugins: Plugins, device: str | No
 
 def train(
     run: Run, trainer: Trainer, experiment: Experiment, display: Display, signals: Signals,
-    hyperparameters: Hyperparameters | None = None,
+    hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
 ) -> int:  # fmt: skip
     """Run the trainer to its end, a signal or a failure. Returns the exit code."""
     display.log = run.log
@@ -165,8 +167,11 @@ def train(
         display.waiting("the first step: compiling the network" if compiles else "the first step")
         clock.starts()
         saving = 0.0
-        for event in trainer.run():
+        profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
+        for event in trainer.run(profiler.watch) if profiler else trainer.run():
             stopping = signals.received is not None and not trainer.finished
+            if profiler:
+                _tell(profiler, display)
             if isinstance(event, EpochReport):
                 display.epoch(event)
                 event.metrics["seconds/checkpoint"] = saving + save(best=event.is_best)
@@ -183,6 +188,9 @@ def train(
             if stopping:
                 raise KeyboardInterrupt
         result("finished")
+        if profiler:
+            profiler.finish()
+            _tell(profiler, display)
     except KeyboardInterrupt:  # ours, or that of a second signal
         number = signals.received or Signal.SIGINT
         result("interrupted", number.name)
@@ -238,6 +246,11 @@ def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
     split = "test" if trainer.about["has_test"] else "validation"
     option = "" if split == "test" else " --split validation"
     display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
+
+
+def _tell(profiler: Profiler, display: Display) -> None:
+    for line in profiler.news():
+        display.line(line)
 
 
 def _say_what_was_slow(trainer: Trainer, experiment: Experiment, clock: Clock, display: Display) -> None:

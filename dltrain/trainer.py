@@ -105,11 +105,14 @@ class Trainer:
         """The learning rate of a step of this epoch."""
         return self.parts.learning_rate(step) * self._factor
 
-    def run(self) -> Iterator[Progress | EpochReport]:
-        """Train from the current step to the end, yielding progress and a report per epoch."""
+    def run(self, watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter) -> Iterator[Progress | EpochReport]:
+        """Train from the current step to the end, yielding progress and a report per epoch.
+
+        watch: the batches pass through it; each request for one is the border between two steps.
+        """
         if self.finished:
             return
-        batches = self.parts.train.batches(self.step)
+        batches = watch(self.parts.train.batches(self.step))
         self.parts.model.train()
         started = time.perf_counter()
         while not self.finished:

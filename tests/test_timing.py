@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training import arrays_experiment, built, result, train
+from forking import Zygote
+from training import arrays_experiment, assert_same_run, built, result, train, write_experiment
 
 from dltrain import Experiment, Run
 from dltrain.console import Display
 from dltrain.data.loader import Loader
-from dltrain.fit import resume
+from dltrain.fit import fit, resume
 from dltrain.timing import advice, beyond_usual, shares
 
 PARTS = {
@@ -112,6 +114,32 @@ def test_the_first_step_is_set_against_the_others() -> None:
     assert beyond_usual(history, 10.0) == pytest.approx(9.0)
     assert beyond_usual(history, 0.5) == 0.0 and beyond_usual([], 10.0) == 0.0 and beyond_usual(history[:1], 99.0) == 0
     assert sum(shares(PARTS).values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_profile_is_written_and_changes_no_weight(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
+    for folder, *options in (("plain",), ("profiled", "--profile")):
+        path = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 5})
+        command = ("fit", path, "--runs", tmp_path / folder, *options)
+        assert zygote.run(*command, output=tmp_path / f"{folder}.txt") == 0
+    runs = [tmp_path / folder / "tiny" / "001" for folder in ("plain", "profiled")]
+    assert_same_run(*runs)
+    (trace,) = runs[1].glob("profile/*.pt.trace.json")
+    assert trace.name == "steps_11-20.pt.trace.json" and not (runs[0] / "profile").exists()
+    names = [event.get("name") for event in json.loads(trace.read_text())["traceEvents"]]
+    assert {f"ProfilerStep#{step}" for step in range(10, 20)} <= set(names) and names.count("batch") == 10
+    assert "ProfilerStep#9" not in names and "ProfilerStep#20" not in names
+    text = (tmp_path / "profiled.txt").read_text()
+    table = text[text.index("share  ms a step") :].splitlines()[1:11]
+    assert "trace of steps 11 to 20" in text and all("%" in line for line in table) and "conv" in "".join(table)
+    assert "trace of" in (runs[1] / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("steps", "asked", "name"), [(1, 3, "1-1"), (4, 9, "1-3"), (6, 2, "4-5")])
+def test_a_short_training_is_profiled_too(arrays: Path, tmp_path: Path, steps: int, asked: int, name: str) -> None:
+    experiment = arrays_experiment(arrays, training__steps=steps, training__epochs=None)
+    _, run = fit(experiment, None, "cpu", Display(), runs=tmp_path, profile_steps=asked)
+    assert [path.name for path in (run.path / "profile").iterdir()] == [f"steps_{name}.pt.trace.json"]
+    assert result(run)["state"] == "finished"
 
 
 def test_a_trainer_alone_reports_the_parts_too(arrays: Path) -> None:
