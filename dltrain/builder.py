@@ -174,21 +174,26 @@ def _network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: 
     section = experiment.model if fresh else without_pretrained(experiment.model)
     seed_layers(mix(experiment.seed, "weights"), torch.device("cpu"))
     with at(experiment, "model"):
-        model = section.build(shape, classes)
+        model = section.make(shape, classes)
     return model, count_multiply_adds(model, shape)
 
 
 def _start_weights(experiment: Experiment, model: nn.Module, train: Loader, pipeline: Pipeline) -> None:
-    """Overwrite the network's own start by `model.initialization`, which may look at the first training batch."""
-    initialization = experiment.model.initialization
-    if initialization is None:
-        return
-    images = None
-    if initialization.needs_images:
+    """Set what the weights start from: `model.initialization`, and what the network takes from training images."""
+
+    def images(count: int) -> Iterator[Tensor]:
         batches = train.batches(0)
-        images, _ = pipeline.train(next(batches), 0)
-        batches.close()
-    initialization.apply(model, experiment.seed, images)
+        try:
+            for step in range(-(-count // experiment.training.batch_size)):
+                yield pipeline.train(next(batches), step)[0]
+        finally:
+            batches.close()
+
+    initialization = experiment.model.initialization
+    if initialization is not None:
+        first = next(images(1)) if initialization.needs_images else None
+        initialization.apply(model, experiment.seed, first)
+    experiment.model.start(model, images)
 
 
 def without_pretrained(model: Model) -> Model:
