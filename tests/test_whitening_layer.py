@@ -12,6 +12,7 @@ from training import assert_same_state, trained
 
 from dltrain import ConfigError, Experiment, build, checkpoints
 from dltrain.builder import restore_predictor
+from dltrain.data.base import ImageShape
 from dltrain.layers.whitening import Whitening
 
 TEXT = """
@@ -67,3 +68,19 @@ def test_pretrained_weights_want_images() -> None:
     text = "data: digits\nmodel: {name: resnet18, pretrained: true, whitening: {}}"
     with pytest.raises(ConfigError, match="pretrained weights want images"):
         Experiment.parse(text)
+
+
+def test_the_published_network_for_94_percent() -> None:
+    from dltrain.models import Model
+
+    network = Model.parse("airbench94").make(ImageShape(3, 32, 32), 10)  # type: ignore[attr-defined]
+    first = network.network[0].first[0]
+    identity = torch.zeros(24, 24, 3, 3)
+    identity[range(24), range(24), 1, 1] = 1
+    assert torch.equal(first.weight[:24], identity) and first.weight[24:].abs().max() < 0.1
+    head = network.network[-1]
+    assert head.weight.std() == pytest.approx(1) and head.bias is None
+    features = torch.randn(2, 256)
+    torch.testing.assert_close(head(features), features @ head.weight.T / 9)
+    gains = [p for key, p in network.named_parameters() if p.ndim == 1 and key.endswith("weight")]
+    assert len(gains) == 6 and not any(p.requires_grad for p in gains)

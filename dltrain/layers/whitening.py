@@ -24,16 +24,18 @@ class Whitening(Section):
     """Added to the eigenvalues, of images scaled to variance 1."""
     bias: bool = True
     """Learn an offset for each map; the filters are never learned."""
-    activation: Activation = GELU()
-    """The function after it."""
+    activation: Activation | None = None
+    """The function after it; null for the network's, where that is set, else gelu."""
 
     def maps(self, channels: int) -> int:
         """How many maps it makes."""
         return 2 * channels * self.kernel**2
 
-    def build(self, channels: int, network: nn.Module) -> nn.Module:
-        """`network`, which takes the maps, behind the layer; its filters are 0 until they are measured."""
+    def build(self, channels: int, network: nn.Module, activation: Activation | None = None) -> nn.Module:
+        """`network`, which takes the maps and has this activation, behind the layer, whose filters are 0 until they
+        are measured."""
         from dltrain.layers.whitening_modules import Whitened
 
         maps = self.maps(channels)
-        return Whitened(channels, maps, self.kernel, self.bias, self.activation.build(maps), network)
+        function = (self.activation or activation or GELU()).build(maps)
+        return Whitened(channels, maps, self.kernel, self.bias, function, network)

@@ -51,7 +51,7 @@ class Adaptable(Model):
         less = self.whitening.kernel - 1
         maps = ImageShape(self.whitening.maps(shape.channels), shape.height - less, shape.width - less)
         network = self.build(maps, classes)
-        whole = self.whitening.build(shape.channels, network)
+        whole = self.whitening.build(shape.channels, network, getattr(self, "activation", None))
         whole.adaptation = network.adaptation
         return whole
 
