@@ -75,6 +75,12 @@ def _fail(message: str) -> None:
 def fit(
     experiment: ExperimentFile, overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto",
     plugin: Plugins = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps into RUN/profile, for TensorBoard and ui.perfetto.dev.")
+    ] = False,
+    profile_steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Trace N steps, after 10 others; 10 without it.")
+    ] = None,
 ) -> int:  # fmt: skip
     """Train an experiment in a new run directory."""
     plugins = load_plugins(plugin)
@@ -84,7 +90,8 @@ def fit(
     from dltrain.console import Display, stdout
     from dltrain.fit import fit as run_fit
 
-    code, run = run_fit(loaded, None, _device(device), Display(), runs=runs, plugins=plugins)
+    traced = profile_steps or (10 if profile else 0)
+    code, run = run_fit(loaded, None, _device(device), Display(), runs=runs, plugins=plugins, profile_steps=traced)
     stdout(str(run.path))
     return code
 

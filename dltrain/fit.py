@@ -20,9 +20,11 @@ from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, resume_command
 from dltrain.interrupts import Signals
 from dltrain.plan import plan_of
+from dltrain.profiling import Profiler
 from dltrain.provenance import Hyperparameters, environment, flatten
 from dltrain.reports import EpochReport, NonFiniteError, best_epoch
 from dltrain.runs import Run, RunError, next_free, unwritable
+from dltrain.timing import Clock, advice, shares
 from dltrain.trainer import Trainer
 
 __all__ = ["Hyperparameters", "announce", "fit", "resume", "summary", "train"]
@@ -33,12 +35,13 @@ Plugins = dict[str, str]
 
 def fit(
     experiment: Experiment, path: Path | None, device: str, display: Display, *, runs: Path = Path("runs"),
-    plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None,
+    plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
 ) -> tuple[int, Run]:  # fmt: skip
     """Train an experiment in a new run directory; the exit code and the run.
 
     path: the directory, or None for the next number under `runs`/<experiment name>.
     hyperparameters: the run's row in TensorBoard's table, by default the whole experiment.
+    profile_steps: how many steps to trace with torch's profiler.
 
     Raises ConfigError before anything is created when the data does not fit the experiment, and RunError
     when the machine does not.
@@ -55,7 +58,7 @@ def fit(
                     run.write_json("plan.json", plan)
             except OSError as error:
                 raise unwritable(error, run.path) from None
-            return train(run, trainer, experiment, display, signals, hyperparameters), run
+            return train(run, trainer, experiment, display, signals, hyperparameters, profile_steps), run
 
 
 def resume(
@@ -140,15 +143,19 @@ def _changes(run: Run, begun: dict[str, Any], plugins: Plugins, device: str | No
 
 def train(
     run: Run, trainer: Trainer, experiment: Experiment, display: Display, signals: Signals,
-    hyperparameters: Hyperparameters | None = None,
+    hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
 ) -> int:  # fmt: skip
     """Run the trainer to its end, a signal or a failure. Returns the exit code."""
     display.log = run.log
-    started = time.time()
-    earlier = run.read_json("result.json").get("seconds", 0.0) if trainer.step else 0.0
+    clock = Clock(run.read_json("result.json") if trainer.step else {})
 
     def result(state: str, why: str | None = None) -> None:
-        run.write_json("result.json", summary(trainer, state, why, earlier + time.time() - started))
+        run.write_json("result.json", summary(trainer, state, why, clock))
+
+    def save(*, best: bool = False) -> float:
+        started = time.perf_counter()
+        run.save(trainer.state_dict(), best=best)
+        return time.perf_counter() - started
 
     try:
         announce(run, trainer, experiment, display)
@@ -158,22 +165,32 @@ def train(
         saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]
         display.waiting("the first step: compiling the network" if compiles else "the first step")
-        for event in trainer.run():
+        clock.starts()
+        saving = 0.0
+        profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
+        for event in trainer.run(profiler.watch) if profiler else trainer.run():
             stopping = signals.received is not None and not trainer.finished
+            if profiler:
+                _tell(profiler, display)
             if isinstance(event, EpochReport):
                 display.epoch(event)
-                run.save(trainer.state_dict(), best=event.is_best)
+                event.metrics["seconds/checkpoint"] = saving + save(best=event.is_best)
+                saving = 0.0
                 run.record(trainer.history)
                 result("running")
                 saved = time.monotonic()
             else:
                 display.progress(event)
                 if stopping or time.monotonic() - saved > 60 * experiment.training.checkpoint_every:
-                    run.save(trainer.state_dict())
+                    saving += (seconds := save())
+                    clock.inside += seconds
                     saved = time.monotonic()
             if stopping:
                 raise KeyboardInterrupt
         result("finished")
+        if profiler:
+            profiler.finish()
+            _tell(profiler, display)
     except KeyboardInterrupt:  # ours, or that of a second signal
         number = signals.received or Signal.SIGINT
         result("interrupted", number.name)
@@ -190,6 +207,7 @@ def train(
     finally:
         display.stop()
     _farewell(run, trainer, display)
+    _say_what_was_slow(trainer, experiment, clock, display)
     return 0
 
 
@@ -230,17 +248,34 @@ def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
     display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
 
 
-def summary(trainer: Trainer, state: str, why: str | None, seconds: float) -> dict[str, Any]:
+def _tell(profiler: Profiler, display: Display) -> None:
+    for line in profiler.news():
+        display.line(line)
+
+
+def _say_what_was_slow(trainer: Trainer, experiment: Experiment, clock: Clock, display: Display) -> None:
+    parts = clock.parts(trainer.history, trainer.first_step)
+    evaluations = sum("validation/loss" in row for row in trainer.history)
+    decisions = trainer.about["decisions"]
+    line = advice(parts, experiment, decisions, evaluations=evaluations, inside=clock.inside)
+    if line is not None:
+        display.line(line)
+
+
+def summary(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict[str, Any]:
     """The content of result.json."""
     history = trainer.history
     best = best_epoch(history, trainer.best_metric)
-    trained = sum(row["seconds/train"] for row in history)
+    trained = sum(row["seconds/data"] + row["seconds/compute"] for row in history)
+    spent = clock.parts(history, trainer.first_step)
     return {
         "state": state, "why": why, "step": trainer.step, "total_steps": trainer.plan.total_steps,
         "best_epoch": int(history[best]["epoch"]) if best is not None else None,
         "best_metric": trainer.best_metric,
         "best": history[best] if best is not None else None,
         "last": history[-1] if history else None,
-        "seconds": round(seconds, 3),
+        "seconds": round(sum(spent.values()), 3),
+        "time": {part: round(seconds, 3) for part, seconds in spent.items()},
+        "shares": shares(spent),
         "images_per_second": round(history[-1]["step"] * trainer.plan.batch_size / trained, 1) if trained else None,
     }  # fmt: skip

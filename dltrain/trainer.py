@@ -96,28 +96,38 @@ class Trainer:
         self.metrics = parts.task.training_metrics()
         self.gradient_norm = torch.zeros((), device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
-        self._epoch_seconds = 0.0
+        self._epoch_seconds = self._data_seconds = 0.0
+        self.first_step = 0.0
+        """Seconds that the host spent in the first step of this process: it compiles, and kernels are chosen."""
         self._factor = 1.0
 
     def lr(self, step: int) -> float:
         """The learning rate of a step of this epoch."""
         return self.parts.learning_rate(step) * self._factor
 
-    def run(self) -> Iterator[Progress | EpochReport]:
-        """Train from the current step to the end, yielding progress and a report per epoch."""
+    def run(self, watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter) -> Iterator[Progress | EpochReport]:
+        """Train from the current step to the end, yielding progress and a report per epoch.
+
+        watch: the batches pass through it; each request for one is the border between two steps.
+        """
         if self.finished:
             return
-        batches = self.parts.train.batches(self.step)
+        batches = watch(self.parts.train.batches(self.step))
         self.parts.model.train()
         started = time.perf_counter()
         while not self.finished:
-            self._train_step(next(batches), self.step)
+            asked = time.perf_counter()
+            batch = next(batches)
+            got = time.perf_counter()
+            self._data_seconds += got - asked
+            self._train_step(batch, self.step)
+            self.first_step = self.first_step or time.perf_counter() - got
             self.step += 1
             ends = self._is_epoch_end(self.step)
             if not ends and time.perf_counter() - started < self.plan.progress_seconds:
                 continue
-            if ends and self.parts.device.type == "cuda":
-                torch.cuda.synchronize(self.parts.device)  # for an honest clock
+            if self.parts.device.type == "cuda":
+                torch.cuda.synchronize(self.parts.device)  # for an honest clock: what is yielded waits in any case
             self._epoch_seconds += time.perf_counter() - started
             yield self._finish_epoch() if ends else self._progress()
             started = time.perf_counter()
@@ -227,11 +237,12 @@ class Trainer:
         row["throughput/images_per_second"] = trained["examples"] / max(self._epoch_seconds, 1e-9)
         row["norm/gradient"] = float(self.gradient_norm)
         row["norm/weights"] = float(nn.utils.get_total_norm(self._parameters))
-        row["seconds/train"], row["seconds/evaluate"] = self._epoch_seconds, time.perf_counter() - started
+        row["seconds/data"], row["seconds/compute"] = self._data_seconds, self._epoch_seconds - self._data_seconds
+        row["seconds/evaluate"], row["seconds/checkpoint"] = time.perf_counter() - started, 0.0
         self.history.append(row)
         self._react()
         self.metrics.reset()
-        self._epoch_seconds = 0.0
+        self._epoch_seconds = self._data_seconds = 0.0
         is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
         return EpochReport(epoch, self.step, plan.total_steps, row, is_best)
 
@@ -285,7 +296,7 @@ class Trainer:
             "lookahead": parts.lookahead.state_dict() if parts.lookahead is not None else None,
             "scaler": parts.scaler.state_dict() if parts.scaler is not None else None,
             "metrics": self.metrics.state_dict(),
-            "epoch_seconds": self._epoch_seconds,
+            "epoch_seconds": [self._epoch_seconds, self._data_seconds],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -301,7 +312,7 @@ class Trainer:
             parts.scaler.load_state_dict(state["scaler"])
         self.metrics.load_state_dict(state["metrics"])
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
-        self._epoch_seconds = state["epoch_seconds"]
+        self._epoch_seconds, self._data_seconds = state["epoch_seconds"]
         self._react()
 
     def _react(self) -> None:

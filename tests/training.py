@@ -17,7 +17,9 @@ from dltrain import Experiment, Run, Trainer, build, checkpoints
 from dltrain.console import Display
 from dltrain.fit import fit
 
-TIMES = ("seconds/train", "seconds/evaluate", "throughput/images_per_second")
+TIMES = (
+    "seconds/data", "seconds/compute", "seconds/evaluate", "seconds/checkpoint", "throughput/images_per_second",
+)  # fmt: skip
 """The columns that no two trainings share."""
 
 EVERYTHING: dict[str, Any] = {
