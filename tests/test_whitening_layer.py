@@ -11,9 +11,9 @@ from torch import nn
 from training import assert_same_state, trained
 
 from dltrain import ConfigError, Experiment, build, checkpoints
-from dltrain.builder import restore_predictor
 from dltrain.data.base import ImageShape
 from dltrain.layers.whitening import Whitening
+from dltrain.predictor import restore_predictor
 
 TEXT = """
 data: {name: synthetic, examples: 200, classes: 3, shape: [3, 16, 16]}
