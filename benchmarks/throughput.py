@@ -1,14 +1,18 @@
 """Images per second of a training epoch on CIFAR-10: dltrain fit, against its own compute and against its peers.
 
     python benchmarks/throughput.py --root data                 # ratios with their spread
+    python benchmarks/throughput.py --root data --model resnet20 --steps 40
     python benchmarks/throughput.py --tiny                      # a few steps of synthetic images, to try it out
 
 Contestants, each in a process of its own, in turn, several rounds:
-    compute    forward, backward and step of the same network on one random batch: the ceiling
+    compute    forward, backward and step on one random batch, of what dltrain trains (its memory format, compiled
+               where dltrain compiles): the ceiling
     dltrain    `dltrain fit` with random crop and flip, its own epoch report
     loop       a hand-written PyTorch loop with DataLoader (2 workers) and torchvision transforms
     lightning  PyTorch Lightning's Trainer.fit around the same DataLoader and transforms
-The first epoch of each is left out: it holds start-up costs.
+    fastai     fastai's Learner.fit around DataLoaders of the same data set and transforms
+    timm       timm's create_loader and create_optimizer_v2 in the loop of its train.py, with the same transforms
+A rival that is not installed is left out. The first epoch of each is left out: it holds start-up costs.
 """
 
 from __future__ import annotations
@@ -16,15 +20,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from contest import in_turn, installed, machine, ratio, spread
 
 EXPERIMENT = """
 name: throughput
@@ -37,6 +41,7 @@ optimizer: {{name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 5.0e-4}}
 schedule: constant
 training: {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, average: null}}
 """
+MODELS = {"lenet": "lenet5_modern", "resnet20": "resnet20", "resnet18": "{name: resnet18, stem: small}"}
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -45,7 +50,7 @@ def experiment_text(args: argparse.Namespace) -> str:
     source = f"root: {args.root}" if args.data == "cifar10" else f"examples: {args.examples}"
     limit = args.steps or "null"
     return EXPERIMENT.format(
-        data=args.data, source=source, model=args.model, epochs=args.epochs, batch=args.batch, limit=limit
+        data=args.data, source=source, model=MODELS[args.model], epochs=args.epochs, batch=args.batch, limit=limit
     )
 
 
@@ -59,64 +64,159 @@ def network_and_optimizer(args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     experiment = Experiment.parse(experiment_text(args))
     network = experiment.model.build(ImageShape(3, 32, 32), 10)
-    optimizer = experiment.optimizer.build(parameter_groups(network, experiment.optimizer), torch.device("cpu"))
+    network.to(args.device)
+    optimizer = experiment.optimizer.build(parameter_groups(network, experiment.optimizer), torch.device(args.device))
     return network, optimizer, torch.nn.functional.cross_entropy
 
 
 def measure_compute(args: argparse.Namespace) -> list[float]:
     import torch
 
-    network, optimizer, loss = network_and_optimizer(args)
-    inputs, targets = torch.randn(args.batch, 3, 32, 32), torch.randint(10, (args.batch,))
+    from dltrain import Experiment, build
+
+    parts = build(Experiment.parse(experiment_text(args)), args.device).parts
+    channels_last = next(p for p in parts.model.parameters() if p.ndim == 4).is_contiguous(
+        memory_format=torch.channels_last
+    )
+    inputs = torch.randn(args.batch, 3, 32, 32, device=parts.device)
+    if channels_last:
+        inputs = inputs.to(memory_format=torch.channels_last)
+    targets = torch.randint(10, (args.batch,), device=parts.device)
     steps = args.steps or -(-50_000 // args.batch)
     speeds = []
+    parts.model.train()
     for _ in range(args.epochs):
+        wait_for(args.device)
         started = time.perf_counter()
         for _ in range(steps):
-            loss(network(inputs), targets).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            with parts.autocast():
+                outputs = parts.forward(inputs)
+            torch.nn.functional.cross_entropy(outputs, targets).backward()
+            parts.optimizer.step()
+            parts.optimizer.zero_grad()
+        wait_for(args.device)
         speeds.append(steps * args.batch / (time.perf_counter() - started))
     return speeds
+
+
+def wait_for(device: str) -> None:
+    """Let a GPU finish, for an honest clock."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def half(device: str) -> Any:
+    """bfloat16 on a GPU, as dltrain chooses there."""
+    import torch
+
+    return torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else nullcontext()
 
 
 def measure_dltrain(args: argparse.Namespace) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "throughput.yaml")
         path.write_text(experiment_text(args))
-        command = [sys.executable, "-m", "dltrain", "fit", str(path), "--runs", folder, "--device", "cpu"]
+        command = [sys.executable, "-m", "dltrain", "fit", str(path), "--runs", folder, "--device", args.device]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with Path(folder, "throughput", "001", "metrics.csv").open() as file:
             return [float(row["throughput/images_per_second"]) for row in csv.DictReader(file)]
 
 
-def data_loader(args: argparse.Namespace) -> Any:
-    """The usual DataLoader: torchvision's data set and transforms, two workers."""
-    from torch.utils.data import DataLoader
+def images(args: argparse.Namespace) -> Any:
+    """torchvision's data set with its usual transforms."""
     from torchvision import datasets
     from torchvision import transforms as T
 
     transform = T.Compose([T.RandomCrop(32, 4), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)])
     if args.data == "cifar10":
-        dataset: Any = datasets.CIFAR10(args.root, train=True, transform=transform)
-    else:
-        dataset = datasets.FakeData(args.examples, (3, 32, 32), 10, transform)
-    return DataLoader(dataset, args.batch, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True)
+        return datasets.CIFAR10(args.root, train=True, transform=transform)
+    return datasets.FakeData(args.examples, (3, 32, 32), 10, transform)
+
+
+def data_loader(args: argparse.Namespace) -> Any:
+    """The usual DataLoader, with two workers."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
+        images(args), args.batch, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True,
+        pin_memory=args.device.startswith("cuda"),
+    )  # fmt: skip
 
 
 def measure_loop(args: argparse.Namespace) -> list[float]:
     network, optimizer, loss = network_and_optimizer(args)
-    loader, speeds = data_loader(args), []
+    return looped(args, data_loader(args), network, optimizer, loss)
+
+
+def looped(args: argparse.Namespace, loader: Any, network: Any, optimizer: Any, loss: Any) -> list[float]:
+    """Images per second of each epoch of the loop that everybody writes."""
+    speeds = []
+    network.train()
     for _ in range(args.epochs):
         started, steps = time.perf_counter(), 0
         for inputs, targets in loader:
-            loss(network(inputs), targets).backward()
+            inputs, targets = inputs.to(args.device, non_blocking=True), targets.to(args.device, non_blocking=True)
+            with half(args.device):
+                outputs = network(inputs)
+            loss(outputs, targets).backward()
             optimizer.step()
             optimizer.zero_grad()
             steps += 1
             if steps == args.steps:
                 break
+        wait_for(args.device)
         speeds.append(steps * args.batch / (time.perf_counter() - started))
+    return speeds
+
+
+def measure_timm(args: argparse.Namespace) -> list[float]:
+    from timm.data import create_loader
+    from timm.optim import create_optimizer_v2
+
+    network, _, loss = network_and_optimizer(args)
+    optimizer = create_optimizer_v2(network, opt="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4)
+    dataset = images(args)
+    transform = dataset.transform
+    loader = create_loader(
+        dataset, (3, 32, 32), args.batch, is_training=True, use_prefetcher=False, num_workers=2, mean=MEAN, std=STD
+    )
+    loader.dataset.transform = transform  # timm's own would crop and resize at random
+    return looped(args, loader, network, optimizer, loss)
+
+
+def measure_fastai(args: argparse.Namespace) -> list[float]:
+    from fastai.callback.core import Callback
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
+    from fastai.optimizer import SGD
+    from torch.utils.data import Subset
+
+    network, _, loss = network_and_optimizer(args)
+    speeds: list[float] = []
+
+    class Clock(Callback):  # type: ignore[misc]
+        def before_train(self) -> None:
+            self.started, self.steps = time.perf_counter(), 0
+
+        def after_batch(self) -> None:
+            self.steps += self.training
+
+        def after_train(self) -> None:
+            wait_for(args.device)
+            speeds.append(self.steps * args.batch / (time.perf_counter() - self.started))
+
+    dataset = images(args)
+    if args.steps:
+        dataset = Subset(dataset, range(min(args.steps * args.batch, len(dataset))))
+    few = Subset(dataset, range(args.batch))
+    data = DataLoaders.from_dsets(dataset, few, bs=args.batch, num_workers=2, drop_last=True, device=args.device)
+    learner = Learner(data, network, loss_func=loss, opt_func=SGD, cbs=[Clock()])
+    if args.device.startswith("cuda"):
+        learner.to_bf16()
+    with learner.no_logging():
+        learner.fit(args.epochs, 0.05)
     return speeds
 
 
@@ -145,9 +245,11 @@ def measure_lightning(args: argparse.Namespace) -> list[float]:
             self.speeds.append(steps * args.batch / (time.perf_counter() - self.started))
 
     module = Module()
+    on_gpu = args.device.startswith("cuda")
     trainer = lightning.Trainer(
-        max_epochs=args.epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_train_batches=args.steps or 1.0,
+        max_epochs=args.epochs, accelerator="gpu" if on_gpu else "cpu", devices=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        limit_train_batches=args.steps or 1.0, precision="bf16-mixed" if on_gpu else "32-true",
     )  # fmt: skip
     trainer.fit(module, data_loader(args))
     return module.speeds
@@ -155,13 +257,15 @@ def measure_lightning(args: argparse.Namespace) -> list[float]:
 
 CONTESTANTS = {
     "compute": measure_compute, "dltrain": measure_dltrain, "loop": measure_loop, "lightning": measure_lightning,
+    "fastai": measure_fastai, "timm": measure_timm,
 }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data", help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--model", default="lenet5_modern")
+    parser.add_argument("--model", default="lenet", choices=list(MODELS))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=2, help="the first one is left out")
     parser.add_argument("--steps", type=int, default=None, help="steps an epoch; default: all")
@@ -169,6 +273,7 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--tiny", action="store_true", help="synthetic images and a few steps")
     parser.add_argument("--only", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
+    parser.add_argument("--round", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.data, args.examples = "cifar10", 0
     if args.tiny:
@@ -176,30 +281,14 @@ def main() -> None:
     if args.only:
         print(json.dumps(CONTESTANTS[args.only](args)))
         return
-    speeds: dict[str, list[float]] = {name: [] for name in args.contestants}
-    for _ in range(args.rounds):
-        for name in args.contestants:
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--only", name], capture_output=True, text=True, check=False,
-                env={**os.environ, "PYTHONWARNINGS": "ignore"},
-            )  # fmt: skip
-            if done.returncode:
-                raise SystemExit(f"{name} failed:\n{done.stderr}")
-            speeds[name] += json.loads(done.stdout.strip().splitlines()[-1])[1:]
-    report(args, speeds)
-
-
-def report(args: argparse.Namespace, speeds: dict[str, list[float]]) -> None:
-    """Median images/s of each, and dltrain's ratio to each in the same round, with the smallest and largest."""
-    import torch
-
-    print(f"{args.model}, batch {args.batch}, {args.data}; {os.cpu_count()} cores, {platform.machine()}, "
-          f"torch {torch.__version__}, {args.rounds} rounds")  # fmt: skip
+    names = installed(args.contestants, {"lightning": "lightning", "fastai": "fastai", "timm": "timm"})
+    speeds = {name: [speed for run in runs for speed in run[1:]] for name, runs in in_turn(names, args.rounds).items()}
+    print(f"{args.model}, batch {args.batch}, {args.data}, {args.device}; {machine('lightning', 'fastai', 'timm')}, "
+          f"{args.rounds} rounds")  # fmt: skip
     for name, values in speeds.items():
-        line = f"{name:<10} {statistics.median(values):>9,.0f} images/s ({min(values):,.0f} to {max(values):,.0f})"
+        line = f"{name:<10} {spread(values, ',.0f')} images/s"
         if name != "dltrain" and "dltrain" in speeds:
-            ratios = [ours / theirs for ours, theirs in zip(speeds["dltrain"], values, strict=True)]
-            line += f"   dltrain / {name} = {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            line += f"   dltrain / {name} = {ratio(speeds['dltrain'], values)}"
         print(line)
 
 

@@ -5,6 +5,7 @@ Each request for a batch is the border between two steps; the training itself do
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class Profiler:
         """What TensorBoard's profiler plug-in, ui.perfetto.dev and chrome://tracing read."""
         self._on_gpu = trainer.parts.device.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])]
+        # Kineto's log says that there is no GPU as an error; it reads this when it first speaks.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "5")
         self._profile: Any = profile(activities=activities)
         self._running = False
         self._news: list[str] = []

@@ -4,11 +4,67 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import Namespace
+from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+
+
+def run(script: str, *options: str) -> str:
+    command = [sys.executable, f"benchmarks/{script}.py", *options]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_throughput_runs() -> None:
-    command = [sys.executable, "benchmarks/throughput.py", "--tiny", "--contestants", "compute", "dltrain"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert "dltrain / compute = " in done.stdout
+    assert "dltrain / compute = " in run("throughput", "--tiny", "--contestants", "compute", "dltrain")
+
+
+def test_startup_runs() -> None:
+    text = run("startup", "--tiny", "--cold", "--contestants", "help", "fit")
+    assert text.startswith("cold; ") and [line.split()[0] for line in text.splitlines()[1:]] == ["help", "fit"]
+
+
+def test_memory_runs() -> None:
+    text = run("memory", "--tiny", "--cases", "data 1x streaming", "data 16x streaming")
+    assert "streaming: time of a step, 16x / 1x = " in text
+
+
+def test_time_to_accuracy_runs() -> None:
+    assert "loop / dltrain = " in run("time_to_accuracy", "--tiny")
+
+
+def test_the_race_needs_a_gpu() -> None:
+    import torch
+    from time_to_accuracy import race
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match="wants a GPU"):
+        race(Namespace(device="cuda"))
+
+
+def test_a_record_script_is_read_until_it_has_reported_enough(tmp_path: Path) -> None:
+    from time_to_accuracy import run_record
+
+    script = tmp_path / "record.py"
+    rows = ["|  warmup  |   eval  |     0.11  |   0.10  |       0.1000  |       46.1402  |"]
+    rows += ["|          |      7  |     0.98  |   0.93  |               |        1.9000  |"]
+    rows += [f"Mean: 2 s|  {i} |   eval  |     0.9866  |   0.9317  |       0.94{i}0  |  2.{i}  |" for i in range(9)]
+    script.write_text("".join(f"print({row!r})\n" for row in rows) + "import time\ntime.sleep(60)\n")
+    found = run_record(str(script), 3)
+    assert [pair[:2] for pair in found] == [[0.94, 2.0], [0.941, 2.1], [0.942, 2.2]]
+
+
+def test_a_rival_that_is_not_installed_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    from contest import installed
+
+    assert installed(["dltrain", "torch", "other"], {"torch": "torch", "other": "no_such_rival"}) == [
+        "dltrain",
+        "torch",
+    ]
+    assert "other" in capsys.readouterr().out
