@@ -1,14 +1,10 @@
-"""build: Experiment -> Trainer. Pure assembly: every part is made by its own section.
-
-`restore_predictor` makes the part of it that evaluation and prediction need, from a checkpoint alone.
-"""
+"""build: Experiment -> Trainer. Pure assembly: every part is made by its own section."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -17,12 +13,10 @@ from torch import Tensor, nn
 
 from dltrain.config import ConfigError
 from dltrain.data.augmentation_base import AugmentationContext
-from dltrain.data.base import FileSource, ImageShape, Source, Splits, mix
-from dltrain.data.canvas import Canvas
+from dltrain.data.base import FileSource, ImageShape, Splits, mix
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.scaling import pixel_covariance
-from dltrain.data.views import Views, views_canvas, views_of
 from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.models.base import Model
@@ -33,11 +27,12 @@ from dltrain.tasks import Classification
 from dltrain.trainer import Parts, Plan, Trainer, seed_layers
 from dltrain.transfer import initialize
 
-State = dict[str, Any]
-
 
 def build(
-    experiment: Experiment, device: str = "auto", state: State | None = None, decided: State | None = None
+    experiment: Experiment,
+    device: str = "auto",
+    state: dict[str, Any] | None = None,
+    decided: dict[str, Any] | None = None,
 ) -> Trainer:
     """Load the data and assemble the trainer.
 
@@ -54,7 +49,7 @@ def build(
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
     batch_size = training.batch_size
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
-    model, multiply_adds = _network(experiment, shape, classes, fresh=state is None)
+    model, multiply_adds = build_network(experiment, shape, classes, fresh=state is None)
     if decided := about["decisions"] if about is not None else decided:
         decisions = {name: Decision(**decision) for name, decision in decided.items()}
         decisions["device"] = Decision(str(target), decisions["device"].reason)
@@ -169,26 +164,31 @@ def _preprocessing(experiment: Experiment, splits: Splits, about: dict[str, Any]
     return Preprocessing.from_dict(about["preprocessing"])
 
 
-def _network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: bool) -> tuple[nn.Module, int]:
+def build_network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: bool) -> tuple[nn.Module, int]:
     """The model on the CPU (the same weights on every device), and its multiply-adds an image."""
     section = experiment.model if fresh else without_pretrained(experiment.model)
     seed_layers(mix(experiment.seed, "weights"), torch.device("cpu"))
     with at(experiment, "model"):
-        model = section.build(shape, classes)
+        model = section.make(shape, classes)
     return model, count_multiply_adds(model, shape)
 
 
 def _start_weights(experiment: Experiment, model: nn.Module, train: Loader, pipeline: Pipeline) -> None:
-    """Overwrite the network's own start by `model.initialization`, which may look at the first training batch."""
-    initialization = experiment.model.initialization
-    if initialization is None:
-        return
-    images = None
-    if initialization.needs_images:
+    """Set what the weights start from: `model.initialization`, and what the network takes from training images."""
+
+    def images(count: int) -> Iterator[Tensor]:
         batches = train.batches(0)
-        images, _ = pipeline.train(next(batches), 0)
-        batches.close()
-    initialization.apply(model, experiment.seed, images)
+        try:
+            for step in range(-(-count // experiment.training.batch_size)):
+                yield pipeline.train(next(batches), step)[0]
+        finally:
+            batches.close()
+
+    initialization = experiment.model.initialization
+    if initialization is not None:
+        first = next(images(1)) if initialization.needs_images else None
+        initialization.apply(model, experiment.seed, first)
+    experiment.model.start(model, images)
 
 
 def without_pretrained(model: Model) -> Model:
@@ -251,84 +251,7 @@ def downgrades(experiment: Experiment, decisions: Decisions) -> list[str]:
     return notes
 
 
-@dataclass
-class Predictor:
-    """A trained network with everything that it needs to read an image."""
-
-    model: nn.Module
-    pipeline: Pipeline
-    preprocessing: Preprocessing
-    classes: list[str]
-    experiment: Experiment
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager[Any]]
-
-    views: Views = "center_crop"
-    """What is seen of each image."""
-
-    @property
-    def canvas(self) -> Canvas:
-        """Where images lie that are given to it."""
-        return views_canvas(self.preprocessing.evaluation, self.views)
-
-    @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) on the device; of several views, the logarithm of
-        the mean of their probabilities."""
-        shape = self.preprocessing.shape
-        seen = views_of(images.to(self.device), shape.height, shape.width, self.views)
-        outputs = [self._answer(view) for view in seen]
-        return outputs[0] if len(outputs) == 1 else log_mean_probability(outputs)
-
-    def _answer(self, images: Tensor) -> Tensor:
-        inputs = self.pipeline.evaluate(images)
-        with self.autocast():
-            logits: Tensor = self.model(inputs)
-        return logits
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) float32 on the CPU."""
-        return self.logits(images).float().softmax(1).cpu()
-
-
-def log_mean_probability(logits: Sequence[Tensor]) -> Tensor:
-    """log mean_m softmax(o_m) of several (B, K), on the device of the first; float32."""
-    together = torch.stack([o.to(logits[0].device).float().log_softmax(1) for o in logits])
-    return together.logsumexp(0) - math.log(len(logits))
-
-
-def restore_predictor(state: State, device: str = "auto") -> Predictor:
-    """The network of a checkpoint, with its averaged weights when it has any, ready to evaluate."""
-    about = state["about"]
-    target = pick_device(device)
-    experiment = Experiment.parse(about["experiment"], "checkpoint")
-    preprocessing = Preprocessing.from_dict(about["preprocessing"])
-    model, _ = _network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
-    model.load_state_dict(state["model"] if state["average"] is None else state["average"])
-    model.to(target).eval()
-    decided = {name: decision["value"] for name, decision in about["decisions"].items()}
-    dtype = torch.float32
-    if channels_last := bool(decided["channels_last"]):
-        model.to(memory_format=torch.channels_last)
-    if target.type == torch.device(decided["device"]).type:  # then the numbers are those of training
-        dtype = getattr(torch, decided["precision"])
-        torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
-    context = AugmentationContext(
-        shape=preprocessing.shape, classes=len(about["classes"]), seed=experiment.seed,
-        mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
-    )  # fmt: skip
-    pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
-    autocast = partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32)
-    return Predictor(model, pipeline, preprocessing, about["classes"], experiment, target, autocast)
-
-
 def split_sizes(splits: Splits) -> dict[str, int]:
     """How many examples each split has."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {name: len(part) for name, part in parts.items() if part is not None}
-
-
-def split_of(splits: Splits, name: str) -> Source | None:
-    """`train`, `validation` or `test` of a data set."""
-    part: Source | None = getattr(splits, name)
-    return part

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dltrain import checkpoints
-from dltrain.builder import Predictor, restore_predictor
 from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.evaluate import find_checkpoint
 from dltrain.predict import decoded, image_files, require_files
+from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
 
 AVERAGES = ("running_mean", "running_center")

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dltrain.builder import Predictor, log_mean_probability, restore_predictor, split_of
 from dltrain.console import Display, stdout
 from dltrain.data.base import Source, Splits
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
@@ -17,6 +16,7 @@ from dltrain.data.views import Views
 from dltrain.experiment import Experiment
 from dltrain.losses import CrossEntropy, Loss
 from dltrain.metrics import ClassificationReport
+from dltrain.predictor import Predictor, log_mean_probability, restore_predictor
 from dltrain.runs import Run, RunError
 from dltrain.tasks import Classification
 
@@ -144,9 +144,9 @@ def _listed(names: list[str], most: int = 8) -> str:
 
 
 def _split(splits: Splits, name: str, data: str) -> Source:
-    source = split_of(splits, name)
+    source: Source | None = getattr(splits, name)
     if source is None:
-        others = [other for other in ("validation", "train") if split_of(splits, other) is not None]
+        others = [other for other in ("validation", "train") if getattr(splits, other) is not None]
         raise RunError(f"data `{data}` has no {name} split; use --split {others[0]}")
     return source
 

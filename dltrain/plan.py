@@ -127,11 +127,11 @@ def _network(experiment: Experiment, shape: ImageShape, classes: int) -> tuple[n
     section, batch = without_pretrained(experiment.model), _micro_batch(experiment)
     try:
         with torch.device("meta"):
-            model = section.build(shape, classes)
+            model = section.make(shape, classes)
         return model, measure(model, shape, batch)
     except Exception:  # a mistake of the experiment's shows below, where numbers are computed
         with at(experiment, "model"):
-            model = section.build(shape, classes)
+            model = section.make(shape, classes)
         return model, measure(model, shape, batch)
 
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dltrain.builder import Predictor, restore_predictor
 from dltrain.config import ConfigError
 from dltrain.data.canvas import IMAGE_SUFFIXES, Canvas, decode, place
 from dltrain.data.resources import usable_cores
 from dltrain.data.views import Views
 from dltrain.evaluate import find_checkpoint
+from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
 
 Row = Callable[[Path, list[float]], None]

@@ -16,10 +16,10 @@ import torch
 from training import arrays_experiment, assert_same_state, trained
 
 from dltrain import Run, Trainer, checkpoints
-from dltrain.builder import restore_predictor
 from dltrain.checkpoints import CheckpointError
 from dltrain.console import Display
 from dltrain.fit import fit
+from dltrain.predictor import restore_predictor
 from dltrain.runs import RunError
 
 

@@ -22,7 +22,7 @@ def build(value: Any, shape: str = "3x32x32", classes: int = 10) -> nn.Module:
     choice = Model.parse(value)
     assert isinstance(choice, Model)
     torch.manual_seed(0)
-    return choice.build(ImageShape(*map(int, shape.split("x"))), classes)
+    return choice.make(ImageShape(*map(int, shape.split("x"))), classes)
 
 
 def on_meta(value: Any, shape: str = "3x224x224", classes: int = 10) -> nn.Module:

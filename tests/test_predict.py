@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from dltrain.builder import restore_predictor
 from dltrain.cli import app
 from dltrain.evaluate import measure
 from dltrain.predict import image_files
+from dltrain.predictor import restore_predictor
 from dltrain.runs import Run, RunError
 
 CLASSES = ["blau", "grün", "red"]

@@ -11,10 +11,10 @@ import torch
 from test_experiments import make_photos
 
 from dltrain import Experiment, build
-from dltrain.builder import restore_predictor
 from dltrain.data.base import ArraySource, FileSource, ImageShape, Source
 from dltrain.data.datasets import Dataset
 from dltrain.models.base import Preprocessing as Pretrained
+from dltrain.predictor import restore_predictor
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
 
 WEIGHTS = Pretrained(

@@ -27,7 +27,6 @@ from training import (
 from typer.testing import CliRunner
 
 from dltrain import Experiment, Run, Trainer, build, checkpoints
-from dltrain.builder import restore_predictor
 from dltrain.checkpoints import CheckpointError
 from dltrain.cli import app
 from dltrain.console import Display
@@ -35,6 +34,7 @@ from dltrain.data.base import ArraySource, Draws, Splits, mix
 from dltrain.data.datasets import Dataset
 from dltrain.decisions import Decision, configure_torch
 from dltrain.fit import fit, resume
+from dltrain.predictor import restore_predictor
 from dltrain.reports import NonFiniteError
 from dltrain.runs import RunError
 

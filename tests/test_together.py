@@ -15,12 +15,12 @@ from training import arrays_experiment, built, train, trained, write_arrays
 from typer.testing import CliRunner, Result
 
 from dltrain import checkpoints
-from dltrain.builder import log_mean_probability, restore_predictor
 from dltrain.cli import app
 from dltrain.config import ConfigError
 from dltrain.data.canvas import Canvas
 from dltrain.data.views import views_canvas, views_of
 from dltrain.domain import adapt_statistics, averaging_layers
+from dltrain.predictor import log_mean_probability, restore_predictor
 from dltrain.runs import Run
 
 TEXT = """

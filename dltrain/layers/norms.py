@@ -52,11 +52,15 @@ class BatchNorm(BatchStatistics):
     parameters = (2, 0)
     unchanged_by = frozenset({"scale", "shift"})
     name: Literal["batch_norm"] = "batch_norm"
+    gain: bool = True
+    """Learn a gain for each channel besides the offset; without, it stays 1."""
 
     def build(self, channels: int) -> nn.Module:
         from torch import nn
 
-        return nn.BatchNorm2d(channels, eps=self.epsilon, momentum=self.momentum)
+        norm = nn.BatchNorm2d(channels, eps=self.epsilon, momentum=self.momentum)
+        norm.weight.requires_grad_(self.gain)
+        return norm
 
 
 class SyncBatchNorm(BatchStatistics):

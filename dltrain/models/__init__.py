@@ -1,6 +1,7 @@
 """Networks. Importing this completes the catalogue of the kind `Model`."""
 
 from dltrain.models import (
+    airbench,
     densenet,
     gated,
     inception,
@@ -17,6 +18,6 @@ from dltrain.models import (
 from dltrain.models.base import Model, Preprocessing
 
 __all__ = [
-    "Model", "Preprocessing", "densenet", "gated", "inception", "lenet", "libraries", "modular", "nasnet", "plain",
-    "published", "residual", "resnet", "simple",
+    "Model", "Preprocessing", "airbench", "densenet", "gated", "inception", "lenet", "libraries", "modular", "nasnet",
+    "plain", "published", "residual", "resnet", "simple",
 ]  # fmt: skip

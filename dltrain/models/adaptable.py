@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
@@ -12,10 +13,11 @@ from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.dropping import DropBlock
 from dltrain.layers.norms import Norm
+from dltrain.layers.whitening import Whitening
 from dltrain.models.base import Model
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from dltrain.models.adapt.changes import Adapter
 
@@ -39,6 +41,29 @@ class Adaptable(Model):
     """Share of whole maps zeroed in training after each block; null for none."""
     drop_connect: Fraction | None = None
     """Share of the weights of each linear layer zeroed in training, anew for each batch; null for none."""
+
+    whitening: Whitening | None = None
+    """A frozen first layer that whitens patches of the images, before the network: {kernel: 2}; null for none."""
+
+    def make(self, shape: ImageShape, classes: int) -> nn.Module:
+        if self.whitening is None:
+            return self.build(shape, classes)
+        less = self.whitening.kernel - 1
+        maps = ImageShape(self.whitening.maps(shape.channels), shape.height - less, shape.width - less)
+        network = self.build(maps, classes)
+        whole = self.whitening.build(shape.channels, network, getattr(self, "activation", None))
+        whole.adaptation = network.adaptation
+        return whole
+
+    def start(self, network: nn.Module, images: Callable[[int], Iterable[Tensor]]) -> None:
+        if self.whitening is not None:
+            network.measure(images(self.whitening.images), self.whitening.epsilon)  # type: ignore[operator]
+
+    @model_validator(mode="after")
+    def _nothing_before_pretrained_weights(self) -> Adaptable:
+        if self.whitening is not None and getattr(self, "pretrained", False):
+            raise reject("whitening", "pretrained weights want images, not what `whitening` makes of them")
+        return self
 
     @model_validator(mode="after")
     def _norms_or_none(self) -> Adaptable:

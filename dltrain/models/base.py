@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +13,7 @@ from dltrain.data.base import ImageShape, Interpolation
 from dltrain.layers.initializations import Initialization
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Model(Choice):
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         """The network with random (or pretrained) weights. Raises ConfigError when it cannot take `shape`."""
         raise NotImplementedError
+
+    def make(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The whole network: what `build` makes, with what stands in front of it. Raises as `build` does."""
+        return self.build(shape, classes)
+
+    def start(self, network: nn.Module, images: Callable[[int], Iterable[Tensor]]) -> None:
+        """Set what a new network takes from the training images: `images(n)` gives batches (B, C, H, W) of about n
+        of them, as the network gets them."""
 
     def preprocessing(self) -> Preprocessing | None:
         """What the pretrained weights expect, or None when the weights start random."""

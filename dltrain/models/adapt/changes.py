@@ -151,8 +151,6 @@ class Adapter:
 
     def drop_path(self, rate: float | None) -> None:
         """Skip residual branches at random, per example, at a probability that grows to `rate` at the last."""
-        from torchvision.ops import StochasticDepth
-
         if rate is None:
             return
         if own := [name for name, module in self.probe.modules.items() if _drop_path_rate(module) > 0]:
@@ -161,6 +159,8 @@ class Adapter:
         ends = [end for block in sites.blocks(self.probe) if (end := sites.branch_end(self.probe, block))]
         if not ends:
             raise self._cannot("drop_path", "it has no residual branches to skip")
+        from torchvision.ops import StochasticDepth  # late: it takes a second and a half
+
         for index, end in enumerate(ends):
             skip = StochasticDepth(rate * (index + 1) / len(ends), "row")
             self._exchange(end, Followed(self._current(end), skip))
