@@ -86,8 +86,8 @@ class MetaDraws(Draws):
     """Draws without values: anything that would wait for the device raises on them."""
 
     def __init__(self) -> None:
+        super().__init__(0, 0, torch.device("cpu"))
         self.device = torch.device("meta")
-        self.host = torch.Generator().manual_seed(0)
 
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.empty(size, device="meta")
