@@ -23,6 +23,7 @@ from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.penalizing import Penalties
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
+from dltrain.progressive import progressive_size
 from dltrain.tasks import Classification
 from dltrain.trainer import Parts, Plan, Trainer, seed_layers
 from dltrain.transfer import initialize
@@ -82,10 +83,12 @@ def build(
     if train.does_moves:
         pipeline.leave_out_first_moves()
     notes: list[str] = []
+    resizing = progressive_size(experiment, model, shape, total_steps)
     if state is None:
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, train, pipeline)
         notes = initialize(experiment, model)
+    pipeline.resize = resizing  # from here on: what starts from images starts from full ones
     dtype = getattr(torch, decisions["precision"].value)
     parts = Parts(
         model=model,
@@ -125,6 +128,8 @@ def build(
     }
     trainer.examples = split_sizes(splits)
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, plan, decisions)
+    if resizing is not None:
+        trainer.summary["progressive_size"] = str(resizing)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
     trainer.notes = [*downgrades(experiment, decisions), *notes]
     return trainer

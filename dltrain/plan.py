@@ -25,6 +25,7 @@ from dltrain.optim.groups import parameter_groups
 from dltrain.optim.penalizing import Penalties
 from dltrain.plan_network import Measured, measure
 from dltrain.preprocessing import plan_preprocessing
+from dltrain.progressive import progressive_size
 from dltrain.trainer import Trainer
 
 SAMPLES = 200
@@ -176,6 +177,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions)]
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
+    resizing = progressive_size(experiment, training.model, training.shape, training.total_steps)
     curve = partial(_samples, total_steps=training.total_steps)
     return {
         "experiment": experiment.name,
@@ -183,6 +185,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "examples": training.examples,
         "classes": training.classes,
         "shape": [training.shape.channels, training.shape.height, training.shape.width],
+        "progressive_size": str(resizing) if resizing is not None else None,
         "model": experiment.model.name,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable_parameters": sum(parameter.numel() for parameter in trained),
