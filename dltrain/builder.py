@@ -17,8 +17,10 @@ from dltrain.data.base import FileSource, ImageShape, Splits, mix
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.scaling import pixel_covariance
+from dltrain.data.views import views_canvas
 from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
+from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.penalizing import Penalties
@@ -74,12 +76,16 @@ def build(
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with at(experiment, "loss"):
         counts = torch.bincount(torch.as_tensor(splits.train.labels), minlength=classes).tolist()
-        task = Classification(experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight)
+        task = Classification(
+            experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight,
+            reported=None if experiment.evaluation.is_plain else CrossEntropy(),
+        )  # fmt: skip
     with at(experiment, "augmentation"):
         pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
     with at(experiment, "data"):
         train = loader(splits.train, preprocessing.train, moves=pipeline.first_moves)
-        validation = loader(splits.validation, preprocessing.evaluation) if splits.validation is not None else None
+        canvas = views_canvas(preprocessing.evaluation, experiment.evaluation.views)
+        validation = loader(splits.validation, canvas) if splits.validation is not None else None
     if train.does_moves:
         pipeline.leave_out_first_moves()
     notes: list[str] = []
@@ -103,6 +109,8 @@ def build(
         train=train,
         validation=validation,
         device=target,
+        shape=shape,
+        evaluation=experiment.evaluation,
         lookahead=experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model),
         sam=experiment.optimizer.sam and experiment.optimizer.sam.build(model),
         average=training.average.build(model, total_steps, steps_per_epoch)

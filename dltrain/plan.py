@@ -19,6 +19,7 @@ from dltrain.builder import at, count_steps, data_decisions, downgrades, split_s
 from dltrain.config import ConfigError
 from dltrain.data.base import ArraySource, ImageShape, Source, Splits
 from dltrain.data.canvas import Canvas
+from dltrain.data.views import views_canvas
 from dltrain.decisions import Decision, Decisions, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.optim.groups import parameter_groups
@@ -82,7 +83,8 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         experiment.loss.build(len(splits.classes))
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
-    parts = [(splits.train, preprocessing.train), (splits.validation, preprocessing.evaluation)]
+    canvas = views_canvas(preprocessing.evaluation, experiment.evaluation.views)
+    parts = [(splits.train, preprocessing.train), (splits.validation, canvas)]
     training = _Training(
         experiment, model, measured, preprocessing.shape, len(splits.classes), split_sizes(splits),
         [(source, canvas) for source, canvas in parts if source is not None], decisions, groups, steps_per_epoch,

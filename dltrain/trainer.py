@@ -22,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.checkpoints import all_finite
-from dltrain.data.base import Batch, mix
+from dltrain.data.base import Batch, ImageShape, mix
+from dltrain.data.evaluation import Evaluation
 from dltrain.data.loaders import Loader
 from dltrain.data.pipeline import Pipeline
+from dltrain.data.views import answer
 from dltrain.metrics import ClassificationReport
 from dltrain.reports import EpochReport, NonFiniteError, Progress, Row, best_epoch, stops_early
 from dltrain.tasks import Classification
@@ -68,6 +70,9 @@ class Parts:
     train: Loader
     validation: Loader | None
     device: torch.device
+    shape: ImageShape
+    """Of the images that the model takes."""
+    evaluation: Evaluation
     average: Any = None
     autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
     scaler: torch.amp.GradScaler | None = None
@@ -262,7 +267,7 @@ class Trainer:
         network, forward = parts.model, parts.forward
         if parts.average is not None:
             network = forward = parts.average.model
-        return evaluate(network, forward, loader, parts.pipeline, parts.task, parts.autocast, self.plan.limit_batches)
+        return evaluate(network, forward, loader, parts, self.plan.limit_batches)
 
     @property
     def best_metric(self) -> str | None:
@@ -346,19 +351,23 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, pipeline: Pipeline, task: Classification,
-    autocast: Callable[[], AbstractContextManager[Any]], limit_batches: int | None = None,
+    network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, parts: Parts,
+    limit_batches: int | None = None,
 ) -> ClassificationReport:  # fmt: skip
     """Measure a network on every example of a loader, in file order."""
+
+    def logits_of(images: Tensor) -> Tensor:
+        with parts.autocast():
+            return forward(parts.pipeline.evaluate(images))
+
+    task = parts.task
     report = task.report()
     was_training = network.training
     network.eval()
     for number, (batch, valid) in enumerate(loader.evaluation_batches()):
         if limit_batches is not None and number >= limit_batches:
             break
-        inputs = pipeline.evaluate(batch.images)
-        with autocast():
-            logits = forward(inputs)
+        logits = answer(logits_of, batch.images, parts.shape, parts.evaluation, valid)
         report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
     network.train(was_training)
     return report
