@@ -19,14 +19,17 @@ from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loa
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.resources import usable_cores
 from dltrain.data.scaling import pixel_covariance
+from dltrain.data.views import views_canvas
 from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
 from dltrain.distributed import ALONE, Group
 from dltrain.experiment import Experiment
+from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.penalizing import Penalties
 from dltrain.parts import Parts, Plan
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
+from dltrain.progressive import progressive_size
 from dltrain.tasks import Classification
 from dltrain.trainer import Trainer, seed_layers
 from dltrain.transfer import initialize
@@ -79,7 +82,10 @@ def build(
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with at(experiment, "loss"):
         counts = torch.bincount(torch.as_tensor(splits.train.labels), minlength=classes).tolist()
-        task = Classification(experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight)
+        task = Classification(
+            experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight,
+            reported=None if experiment.evaluation.is_plain else CrossEntropy(),
+        )  # fmt: skip
 
     def training_data(share: Share) -> tuple[Loader, Pipeline]:
         with at(experiment, "augmentation"):
@@ -92,13 +98,15 @@ def build(
 
     train, pipeline = training_data(group.share)
     with at(experiment, "data"):
-        unseen = splits.validation
-        validation = loader(unseen, preprocessing.evaluation, share=group.share) if unseen is not None else None
+        canvas, unseen = views_canvas(preprocessing.evaluation, experiment.evaluation.views), splits.validation
+        validation = loader(unseen, canvas, share=group.share) if unseen is not None else None
     notes: list[str] = []
+    resizing = progressive_size(experiment, model, shape, total_steps)
     if state is None:
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
         notes = initialize(experiment, model)
+    pipeline.resize = resizing  # from here on: what starts from images starts from full ones
     together = group.wrapped(model, target, unused=group.size > 1 and has_idle_weights(model, shape))
     compiled = partial(torch.compile, dynamic=False) if decisions["compile"].value else _as_it_is
     dtype = getattr(torch, decisions["precision"].value)
@@ -118,6 +126,8 @@ def build(
         train=train,
         validation=validation,
         device=target,
+        shape=shape,
+        evaluation=experiment.evaluation,
         lookahead=experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model),
         sam=experiment.optimizer.sam and experiment.optimizer.sam.build(model),
         average=training.average.build(model, total_steps, steps_per_epoch)
@@ -143,6 +153,8 @@ def build(
     }
     trainer.examples = split_sizes(splits)
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, plan, decisions)
+    if resizing is not None:
+        trainer.summary["progressive_size"] = str(resizing)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
     trainer.notes = [*downgrades(experiment, decisions), *notes]
     return trainer

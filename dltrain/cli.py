@@ -42,8 +42,14 @@ MaxRestarts = Annotated[
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ViewsName = Annotated[
-    Literal["center_crop", "flip", "five_crop", "ten_crop"],
-    typer.Option(help="Views of each image whose probabilities are averaged."),
+    Literal["center_crop", "flip", "flip_shift", "five_crop", "ten_crop"] | None,
+    typer.Option(help="Views of each image whose probabilities are averaged. Default: the run's own."),
+]
+ViewsShare = Annotated[
+    float | None,
+    typer.Option(
+        "--views-share", min=0, max=1, help="Share of each batch, the least confident part, that is seen in them."
+    ),
 ]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or a checkpoint file.")]
 
@@ -159,7 +165,8 @@ def evaluate(
     ] = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What to measure on.")] = "test",
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
-    views: ViewsName = "center_crop", device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
+    views: ViewsName = None, share: ViewsShare = None, device: Device = "auto", as_json: AsJson = False,
+    plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Measure a run, or several and their ensemble: accuracy, loss, and how each class fares."""
     load_plugins(plugin)
@@ -168,7 +175,8 @@ def evaluate(
 
     data = [text for text in more or () if "=" in text and not Path(text).exists()]
     runs = [run, *(text for text in more or () if text not in data)]
-    evaluate_run(runs, split, checkpoint, _device(device), Display(), overrides=data, views=views, as_json=as_json)
+    display, target = Display(), _device(device)
+    evaluate_run(runs, split, checkpoint, target, display, overrides=data, views=views, share=share, as_json=as_json)
     return 0
 
 
@@ -182,7 +190,7 @@ def predict(
     others: Annotated[
         list[str] | None, typer.Option("--with", metavar="RUN", help="Another run; probabilities are averaged.")
     ] = None,
-    views: ViewsName = "center_crop", device: Device = "auto",
+    views: ViewsName = None, share: ViewsShare = None, device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64, plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Label images: the class and the probability of every class, on stdout."""
@@ -190,7 +198,7 @@ def predict(
     from dltrain.predict import predict_files
 
     runs = [run, *(others or ())]
-    return predict_files(runs, paths, output, checkpoint, _device(device), batch_size, views)
+    return predict_files(runs, paths, output, checkpoint, _device(device), batch_size, views, share)
 
 
 @app.command(epilog="Example: dltrain adapt runs/photos/001 new_photos/ --output adapted.pt")

@@ -41,6 +41,7 @@ def adapt_run(
     files = list(image_files(inputs))
     found, state = find_checkpoint(run, file, which)
     predictor = restore_predictor(state, device)
+    predictor.look("center_crop", None)
     require_files(predictor)
     if not averaging_layers(predictor.model):
         raise RunError(f"network `{predictor.experiment.model.name}` has no batch norm whose statistics could adapt")

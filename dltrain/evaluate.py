@@ -11,24 +11,26 @@ from typing import Any
 
 from dltrain.console import Display, stdout
 from dltrain.data.base import Source, Splits
+from dltrain.data.evaluation import Views
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
-from dltrain.data.views import Views
+from dltrain.data.views import log_mean_probability
 from dltrain.experiment import Experiment
 from dltrain.losses import CrossEntropy, Loss
 from dltrain.metrics import ClassificationReport
-from dltrain.predictor import Predictor, log_mean_probability, restore_predictor
+from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
 from dltrain.tasks import Classification
 
 
 def evaluate_run(
     paths: Sequence[str], split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
-    views: Views = "center_crop", as_json: bool = False,
+    views: Views | None = None, share: float | None = None, as_json: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure the runs or checkpoints at `paths` on `split`, print the result and keep it in each run.
 
     Of several, the result is that of their ensemble, which answers with the mean of their probabilities.
-    overrides: of `data` alone, for data that has moved, or other data with the same classes.
+    overrides: of `data` alone, for data that has moved, or other data with the same classes. views, share: of
+    `evaluation`, where they are not each run's own.
     Raises RunError when there is no such run, checkpoint or split, ConfigError when the data cannot be read.
     """
     runs = [Run.open(path) for path in paths]
@@ -37,22 +39,23 @@ def evaluate_run(
     experiment = _with_data(predictors[0].experiment, overrides)
     splits = experiment.data.load()
     for predictor in predictors:
-        predictor.views = views
+        predictor.look(views, share)
         _require_classes(splits.classes, predictor.classes)
     source = _split(splits, split, experiment.data.name)
     if any(state["about"]["fingerprint"] != splits.fingerprint for _, state in found):
         display.warning("this is not the data of the training: some of it may have been trained on")
     started = time.perf_counter()
     reports = measure_together(predictors, source, experiment)
-    classes, seen = splits.classes, {} if views == "center_crop" else {"views": views}
+    classes, seen = splits.classes, [_seen(predictor) for predictor in predictors]
     seconds, fingerprint = round(time.perf_counter() - started, 3), splits.fingerprint
     results = []
-    for (run, _), (file, state), report in zip(runs, found, reports, strict=False):
-        result = {"split": split, "checkpoint": file.name, "step": state["step"], **seen, **report.to_dict(classes)}
+    for (run, _), (file, state), views_seen, report in zip(runs, found, seen, reports, strict=False):
+        result = {"split": split, "checkpoint": file.name, "step": state["step"], **views_seen}
+        result |= report.to_dict(classes)
         result |= {"seconds": seconds, "data_fingerprint": fingerprint}
         results.append(result)
         if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
-            name = "-".join([split, *seen.values()])
+            name = "-".join([split, *map(str, views_seen.values())])
             _record(run, name, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, display)
     title = f"{found[0][0]}, {split}"
     if len(found) > 1:
@@ -61,11 +64,11 @@ def evaluate_run(
             {"checkpoint": str(file), "step": result["step"], **{key: result[key] for key in keys}}
             for (file, _), result in zip(found, results, strict=True)
         ]
-        whole = {"split": split, "members": members, **seen, **reports[-1].to_dict(classes)}
+        whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict(classes)}
         results.append({**whole, "seconds": seconds, "data_fingerprint": fingerprint})
         lines = [f"{m['checkpoint']}, {split}: accuracy {m['accuracy']:.4f}, loss {m['loss']:.4f}" for m in members]
         title = "\n".join([*lines, f"ensemble of {len(found)}, {split}"])
-    title += f", {views}" if seen else ""
+    title = ", ".join([title, *map(str, seen[0].values())])
     stdout(json.dumps(results[-1], ensure_ascii=False) if as_json else f"{title}\n{reports[-1].table(classes)}")
     return results[-1]
 
@@ -97,7 +100,7 @@ def measure_together(
         for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
             answers = []
             for predictor, task, report, (batch, valid) in zip(predictors, tasks, reports, batches, strict=True):
-                answers.append(logits := predictor.logits(batch.images))
+                answers.append(logits := predictor.logits(batch.images, valid))
                 report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
             if len(predictors) > 1:
                 batch, valid = batches[0]
@@ -110,8 +113,14 @@ def measure_together(
 
 
 def _task(predictor: Predictor, loss: Loss) -> Classification:
-    measured = loss.evaluation() if predictor.views == "center_crop" else CrossEntropy()
+    measured = loss.evaluation() if predictor.evaluation.is_plain else CrossEntropy()
     return Classification(measured, predictor.classes, predictor.device)
+
+
+def _seen(predictor: Predictor) -> dict[str, Any]:
+    """What a result says of the views; nothing when there is one of each image."""
+    seen = predictor.evaluation
+    return {} if seen.is_plain else seen.model_dump(exclude={"share"} if seen.share == 1 else None)
 
 
 def find_checkpoint(run: Run, file: Path | None, which: str) -> tuple[Path, dict[str, Any]]:

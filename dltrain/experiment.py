@@ -19,6 +19,7 @@ from dltrain.config.validation import validate
 from dltrain.consistency import problems_between_sections, problems_of_sweep
 from dltrain.data.augmentations import Augmentation
 from dltrain.data.datasets import Dataset
+from dltrain.data.evaluation import Evaluation
 from dltrain.losses import CrossEntropy, Loss
 from dltrain.models import Model
 from dltrain.optim import SGD, Cosine, Optimizer, Penalty, Schedule
@@ -53,6 +54,8 @@ class Experiment(Section):
     """The learning rate over time; the optimizer's `lr` is its peak."""
     training: Training = Training(epochs=10)
     """How long and how to train."""
+    evaluation: Evaluation = Evaluation()
+    """What the trained network is shown of each image."""
     sweep: Sweep | None = None
     """What `dltrain sweep` searches."""
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.data.base import ImageShape
+from dltrain.data.evaluation import Evaluation
 from dltrain.data.loaders import Loader
 from dltrain.data.pipeline import Pipeline
 from dltrain.distributed import ALONE, Group
@@ -56,6 +58,9 @@ class Parts:
     train: Loader
     validation: Loader | None
     device: torch.device
+    shape: ImageShape
+    """Of the images that the model takes."""
+    evaluation: Evaluation
     average: Any = None
     autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
     scaler: torch.amp.GradScaler | None = None

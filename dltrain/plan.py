@@ -19,12 +19,14 @@ from dltrain.builder import at, count_steps, data_decisions, downgrades, split_s
 from dltrain.config import ConfigError
 from dltrain.data.base import ArraySource, ImageShape, Source, Splits
 from dltrain.data.canvas import Canvas
+from dltrain.data.views import views_canvas
 from dltrain.decisions import Decision, Decisions, count_multiply_adds, decide, pick_device
 from dltrain.experiment import Experiment
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.penalizing import Penalties
 from dltrain.plan_network import Measured, measure
 from dltrain.preprocessing import plan_preprocessing
+from dltrain.progressive import progressive_size
 from dltrain.trainer import Trainer
 
 SAMPLES = 200
@@ -81,7 +83,8 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         experiment.loss.build(len(splits.classes))
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
-    parts = [(splits.train, preprocessing.train), (splits.validation, preprocessing.evaluation)]
+    canvas = views_canvas(preprocessing.evaluation, experiment.evaluation.views)
+    parts = [(splits.train, preprocessing.train), (splits.validation, canvas)]
     training = _Training(
         experiment, model, measured, preprocessing.shape, len(splits.classes), split_sizes(splits),
         [(source, canvas) for source, canvas in parts if source is not None], decisions, groups, steps_per_epoch,
@@ -176,6 +179,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions)]
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
+    resizing = progressive_size(experiment, training.model, training.shape, training.total_steps)
     curve = partial(_samples, total_steps=training.total_steps)
     return {
         "experiment": experiment.name,
@@ -183,6 +187,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "examples": training.examples,
         "classes": training.classes,
         "shape": [training.shape.channels, training.shape.height, training.shape.width],
+        "progressive_size": str(resizing) if resizing is not None else None,
         "model": experiment.model.name,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable_parameters": sum(parameter.numel() for parameter in trained),

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from dltrain.config import ConfigError
 from dltrain.data.canvas import IMAGE_SUFFIXES, Canvas, decode, place
+from dltrain.data.evaluation import Views
 from dltrain.data.resources import usable_cores
-from dltrain.data.views import Views
 from dltrain.evaluate import find_checkpoint
 from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
@@ -34,7 +34,7 @@ Row = Callable[[Path, list[float]], None]
 
 def predict_files(
     paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
-    views: Views = "center_crop",
+    views: Views | None = None, share: float | None = None,
 ) -> int:  # fmt: skip
     """Write a row per image to stdout: path, class, probability, and the probability of every class.
 
@@ -47,7 +47,7 @@ def predict_files(
     predictors = [restore_predictor(find_checkpoint(run, file, which)[1], device) for run, file in runs]
     classes = predictors[0].classes
     for predictor in predictors:
-        predictor.views = views
+        predictor.look(views, share)
         require_files(predictor)
         if predictor.classes != classes:
             raise RunError(f"the runs have different classes: {', '.join(map(str, paths))}")

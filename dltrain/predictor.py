@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from dltrain.builder import build_network
 from dltrain.data.augmentation_base import AugmentationContext
 from dltrain.data.canvas import Canvas
+from dltrain.data.evaluation import Evaluation, Views
 from dltrain.data.pipeline import Pipeline, build_pipeline
-from dltrain.data.views import Views, views_canvas, views_of
+from dltrain.data.views import answer, views_canvas
 from dltrain.decisions import pick_device
 from dltrain.experiment import Experiment
 from dltrain.preprocessing import Preprocessing
@@ -33,25 +33,27 @@ class Predictor:
     experiment: Experiment
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
-
-    views: Views = "center_crop"
+    evaluation: Evaluation
     """What is seen of each image."""
+
+    def look(self, views: Views | None, share: float | None) -> None:
+        """See these views of each image from now on; None: those of the experiment."""
+        given = {key: value for key, value in (("views", views), ("share", share)) if value is not None}
+        self.evaluation = self.experiment.evaluation.model_copy(update=given)
 
     @property
     def canvas(self) -> Canvas:
         """Where images lie that are given to it."""
-        return views_canvas(self.preprocessing.evaluation, self.views)
+        return views_canvas(self.preprocessing.evaluation, self.evaluation.views)
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) on the device; of several views, the logarithm of
-        the mean of their probabilities."""
-        shape = self.preprocessing.shape
-        seen = views_of(images.to(self.device), shape.height, shape.width, self.views)
-        outputs = [self._answer(view) for view in seen]
-        return outputs[0] if len(outputs) == 1 else log_mean_probability(outputs)
+    def logits(self, images: Tensor, valid: int | None = None) -> Tensor:
+        """images: (B, C, H, W) uint8 on `canvas`, of which the first `valid` count, or all. Returns (B, K) on the
+        device; of several views, the logarithm of the mean of their probabilities."""
+        images, valid = images.to(self.device), len(images) if valid is None else valid
+        return answer(self._logits, images, self.preprocessing.shape, self.evaluation, valid)
 
-    def _answer(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor) -> Tensor:
         inputs = self.pipeline.evaluate(images)
         with self.autocast():
             logits: Tensor = self.model(inputs)
@@ -60,12 +62,6 @@ class Predictor:
     def probabilities(self, images: Tensor) -> Tensor:
         """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) float32 on the CPU."""
         return self.logits(images).float().softmax(1).cpu()
-
-
-def log_mean_probability(logits: Sequence[Tensor]) -> Tensor:
-    """log mean_m softmax(o_m) of several (B, K), on the device of the first; float32."""
-    together = torch.stack([o.to(logits[0].device).float().log_softmax(1) for o in logits])
-    return together.logsumexp(0) - math.log(len(logits))
 
 
 def restore_predictor(state: dict[str, Any], device: str = "auto") -> Predictor:
@@ -90,4 +86,5 @@ def restore_predictor(state: dict[str, Any], device: str = "auto") -> Predictor:
     )  # fmt: skip
     pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
     autocast = partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32)
-    return Predictor(model, pipeline, preprocessing, about["classes"], experiment, target, autocast)
+    classes, evaluation = about["classes"], experiment.evaluation
+    return Predictor(model, pipeline, preprocessing, classes, experiment, target, autocast, evaluation)

@@ -18,17 +18,20 @@ class Classification:
     """One label per image. A model's output is its logits (B, K); in training, one with auxiliary heads puts out a
     tuple of its logits and those of each head.
 
-    `loss` is what training minimises, `evaluation_loss` what is reported on validation and test data: both
-    map (logits (B, K), targets) to (B,). `auxiliary` is the weight of the loss of each auxiliary head. In training,
-    `views` rows in a row are views of one example.
+    `loss` is what training minimises, `evaluation_loss` what is reported on validation and test data (`reported`, or
+    what belongs to the loss): both map (logits (B, K), targets) to (B,). `auxiliary` is the weight of the loss of each
+    auxiliary head. In training, `views` rows in a row are views of one example.
     """
 
-    def __init__(self, loss: Loss, classes: Sequence[str], device: torch.device, auxiliary: float = 0.0) -> None:
+    def __init__(
+        self, loss: Loss, classes: Sequence[str], device: torch.device, auxiliary: float = 0.0,
+        reported: Loss | None = None,
+    ) -> None:  # fmt: skip
         self.auxiliary = auxiliary
         self.classes, self.device = list(classes), device
         self.views = loss.views
         self.loss = loss.build(len(classes)).to(device)
-        self.evaluation_loss = loss.evaluation().build(len(classes)).to(device)
+        self.evaluation_loss = (reported or loss.evaluation()).build(len(classes)).to(device)
 
     @property
     def outputs(self) -> int:

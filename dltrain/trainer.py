@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from dltrain.checkpoints import all_finite
 from dltrain.data.base import Batch, mix
 from dltrain.data.loaders import Loader
-from dltrain.data.pipeline import Pipeline
+from dltrain.data.views import answer
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 from dltrain.parts import Parts, Plan
 from dltrain.reports import EpochReport, NonFiniteError, Progress, Row, best_epoch, stops_early
-from dltrain.tasks import Classification
 
 
 class Trainer:
@@ -225,8 +224,7 @@ class Trainer:
         if parts.average is not None:
             network = forward = parts.average.model
         parts.group.copy(network.buffers())  # statistics of batches, which are the first process's
-        limit = self.plan.limit_batches
-        report = evaluate(network, forward, loader, parts.pipeline, parts.task, parts.autocast, limit)
+        report = evaluate(network, forward, loader, parts, self.plan.limit_batches)
         parts.group.add(report.sums)
         return report
 
@@ -318,19 +316,23 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, pipeline: Pipeline, task: Classification,
-    autocast: Callable[[], AbstractContextManager[Any]], limit_batches: int | None = None,
+    network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, parts: Parts,
+    limit_batches: int | None = None,
 ) -> ClassificationReport:  # fmt: skip
     """Measure a network on every example of a loader, in file order."""
+
+    def logits_of(images: Tensor) -> Tensor:
+        with parts.autocast():
+            return forward(parts.pipeline.evaluate(images))
+
+    task = parts.task
     report = task.report()
     was_training = network.training
     network.eval()
     for number, (batch, valid) in enumerate(loader.evaluation_batches()):
         if limit_batches is not None and number >= limit_batches:
             break
-        inputs = pipeline.evaluate(batch.images)
-        with autocast():
-            logits = forward(inputs)
+        logits = answer(logits_of, batch.images, parts.shape, parts.evaluation, valid)
         report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
     network.train(was_training)
     return report

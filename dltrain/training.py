@@ -1,4 +1,4 @@
-"""The sections `training` and `sweep`: how long, in which precision, when to stop, what to search."""
+"""The sections `training` and `sweep`: how long, in which precision, at which size, when to stop, what to search."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dltrain.config import NonNegative, Positive, PositiveInt, Section, reject
+from dltrain.config import Fraction, NonNegative, Positive, PositiveInt, Section, reject
 from dltrain.optim.base import Average
 
 Metric = Literal["validation/loss", "validation/accuracy", "train/loss", "train/accuracy"]
 ValidationMetric = Literal["validation/accuracy", "validation/loss"]
+Size = tuple[int, int, int]
+"""A step, and the height and the width of the images from that step on."""
 
 
 class EarlyStopping(Section):
@@ -22,6 +24,44 @@ class EarlyStopping(Section):
     """The metric that must improve: a loss falls, an accuracy rises."""
     minimum_change: NonNegative = 0.0
     """A smaller improvement than this does not count."""
+
+
+class ProgressiveSize(Section):
+    """Train on small images first, which costs less. Their side grows linearly from `start` to the full side, rounded
+    down to one of `count` sizes; evaluation sees full images (Howard 2018; Composer's ProgressiveResizing; on what
+    the last epochs must see: https://arxiv.org/abs/1906.06423).
+    """
+
+    start: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Side of the first images, as a share of the full side."""
+    delay: Fraction = 0.5
+    """Share of the training before the side begins to grow."""
+    finetune: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the training, at its end, on full images: norms and weights get used to them."""
+    count: Annotated[int, Field(ge=2, le=6)] = 3
+    """How many different sizes, the full one included; a compiled network is compiled again for each."""
+    multiple_of: PositiveInt = 4
+    """The side, in pixels, of all images but the full ones is a multiple of this."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> ProgressiveSize:
+        if self.delay + self.finetune > 1:
+            raise reject("delay", f"`delay` and `finetune` are more than the whole: {self.delay:g} + {self.finetune:g}")
+        return self
+
+    def sizes(self, height: int, width: int, steps: int) -> list[Size]:
+        """Where each size begins in a training of `steps` steps on full images of `height` x `width` pixels."""
+        found: list[Size] = []
+        for index in range(self.count):
+            grown = index / (self.count - 1)
+            scale = self.start + (1 - self.start) * grown
+            sides = [max(round(side * scale / self.multiple_of), 1) * self.multiple_of for side in (height, width)]
+            h, w = (height, width) if grown == 1 else (min(sides[0], height), min(sides[1], width))
+            begin = round(steps * (self.delay + (1 - self.delay - self.finetune) * grown)) if index else 0
+            if found and (begin == found[-1][0] or found[-1][1:] == (h, w)):  # too short, or too small, for them all
+                begin = found.pop()[0]
+            found.append((begin, h, w))
+        return found
 
 
 class Training(Section):
@@ -41,6 +81,8 @@ class Training(Section):
     """torch.compile the network; auto: where it pays and a compiler is found."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format NHWC for convolutions; auto: where it pays."""
+    progressive_size: ProgressiveSize | None = None
+    """Small images first; null: all of the full size."""
     deterministic: bool = True
     """Same YAML, seed and machine give the same weights; false lets cuDNN pick faster kernels."""
     average: Average | None = None

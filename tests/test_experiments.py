@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY
 from PIL import Image
 
 from dltrain import EpochReport, Experiment, build
+from dltrain.data.augmentation_base import AugmentationContext
+from dltrain.data.base import Batch, Draws, ImageShape
+from dltrain.optim import SGD
 
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("**/*.yaml"))
 STAND_INS = {
@@ -66,6 +70,34 @@ def test_notes_recipe_has_the_learning_rates_of_the_notes() -> None:
     lr = experiment.schedule.build(experiment.optimizer.lr, 150, 1)
     expected = {0: 0.1, 1: 0.16, 2: 0.22, 3: 0.28, 4: 0.34, 5: 0.4, 50: 0.312237, 100: 0.106318}
     assert {epoch: round(lr(epoch), 6) for epoch in expected} == expected
+
+
+@pytest.mark.parametrize(("goal", "lr", "decay", "norms"), [(94, 11.5, 0.0153, 6), (96, 9.0, 0.012, 9)])
+def test_the_record_recipes_step_and_decay_as_published(goal: int, lr: float, decay: float, norms: int) -> None:
+    """The published numbers are of a step of Nesterov's momentum, for a loss that is a sum over 1,024 examples."""
+    path = REPOSITORY / f"experiments/cifar10_{goal}.yaml"
+    experiment = Experiment.load(path, ["data={name: synthetic, examples: 2000, shape: [3, 32, 32]}"])
+    trainer = build(experiment, "cpu")
+    trainer.close()
+    optimizer = experiment.optimizer
+    assert isinstance(optimizer, SGD) and experiment.training.batch_size == 1024
+    step = 1 + 1 / (1 - optimizer.momentum)
+    assert optimizer.lr * step == pytest.approx(lr, rel=1e-3)
+    groups = trainer.parts.optimizer.param_groups
+    for group in groups:
+        scale = group.get("lr_scale", 1.0)
+        assert optimizer.lr * scale * group["weight_decay"] * step == pytest.approx(decay, rel=1e-3)
+    assert [len(group["params"]) for group in groups if group.get("lr_scale") == 64.0] == [norms]
+
+
+def test_the_erased_square_has_12_pixels_a_side() -> None:
+    erasing = Experiment.load(REPOSITORY / "experiments/cifar10_96.yaml").augmentation[2]
+    context = AugmentationContext(ImageShape(1, 32, 32), 10, 0, torch.zeros(1), torch.ones(1))
+    ones, rows = torch.ones(50, 1, 32, 32), torch.arange(50)
+    batch = erasing.build(context)(Batch(ones, rows, rows, rows), Draws(0, 0, torch.device("cpu")))
+    holes = batch.images[:, 0] == 0
+    assert set(holes.sum((1, 2)).tolist()) == {144}
+    assert set(holes.any(1).sum(1).tolist()) == {12}
 
 
 @pytest.mark.parametrize("name", ["caltech12", "flowers"])

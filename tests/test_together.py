@@ -18,9 +18,9 @@ from dltrain import checkpoints
 from dltrain.cli import app
 from dltrain.config import ConfigError
 from dltrain.data.canvas import Canvas
-from dltrain.data.views import views_canvas, views_of
+from dltrain.data.views import log_mean_probability, views_canvas, views_of
 from dltrain.domain import adapt_statistics, averaging_layers
-from dltrain.predictor import log_mean_probability, restore_predictor
+from dltrain.predictor import restore_predictor
 from dltrain.runs import Run
 
 TEXT = """
@@ -155,7 +155,7 @@ def test_the_centre_of_the_larger_canvas_is_the_usual_view() -> None:
     assert torch.equal(padded[0][0, :, 2:, 2:], image[:, :30, :30].float())  # shifted by two pixels
 
 
-@pytest.mark.parametrize("views", ["flip", "five_crop", "ten_crop"])
+@pytest.mark.parametrize("views", ["flip", "flip_shift", "five_crop", "ten_crop"])
 def test_prediction_and_evaluation_see_the_same_views(views: str, photos: Path, runs: list[Path]) -> None:
     found = measured(runs[0], "--views", views, "--split", "train")
     assert found["views"] == views
@@ -171,7 +171,7 @@ def test_views_of_images_without_a_margin(tmp_path: Path) -> None:
     experiment = arrays_experiment(write_arrays(tmp_path / "images.npz"), training__epochs=1)
     predictor = restore_predictor(trained(experiment).state_dict(), "cpu")
     images = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
-    predictor.views = "ten_crop"
+    predictor.look("ten_crop", None)
     ten = predictor.probabilities(images)
     torch.testing.assert_close(ten, predictor.probabilities(images.flip(3)))  # of an image and of its mirror image
     torch.testing.assert_close(ten.sum(1), torch.ones(4))

@@ -1,13 +1,13 @@
 """From a batch of the loader to what the model sees: augmentation, scaling, targets.
 
-    batch -> pixel stage -> scaling -> scaled stage -> one of the mixing augmentations -> (inputs, targets)
+    batch -> pixel stage -> scaling -> scaled stage -> one of the mixing augmentations -> resize -> (inputs, targets)
 
 Evaluation takes the scaling alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,8 @@ class Pipeline:
             else:
                 self.pixels.append(Moves([(drawn.transform, drawn.seed)], drawn.share))
         self.scaled, self.mixing, self.scaling, self.seed = scaled, mixing, scaling, seed
+        self.resize: Callable[[Tensor, int], Tensor] | None = None
+        """What gives the inputs of a step its size."""
 
     @property
     def first_moves(self) -> Moves | None:
@@ -91,7 +93,8 @@ class Pipeline:
             batch = change(batch, step)
         if self.mixing:
             batch = self.mixing[mix(self.seed, step, "mixing") % len(self.mixing)](batch, step)
-        return batch.images, batch.labels if batch.targets is None else batch.targets
+        inputs = batch.images if self.resize is None else self.resize(batch.images, step)
+        return inputs, batch.labels if batch.targets is None else batch.targets
 
     def evaluate(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 to float32 inputs, without any randomness."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from pydantic import Field
+
+from dltrain.config import PositiveInt
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import GELU, Activation
 from dltrain.layers.norms import BatchNorm, Norm
@@ -23,7 +26,7 @@ class Airbench(NativeModel):
 
     Norms have offsets but no gains, and follow their batch fast. Convolutions start as the identity in as many maps as
     they have inputs; the logits are divided by 9. Weight decay, label smoothing and schedule belong to it: see
-    `experiments/cifar10_94.yaml`.
+    `experiments/cifar10_94.yaml` and `cifar10_96.yaml`.
     """
 
     source = "https://arxiv.org/abs/2404.00498"
@@ -33,9 +36,11 @@ class Airbench(NativeModel):
     name: Literal["airbench94", "airbench96"]
     whitening: Whitening | None = Whitening()
     """The first layer: as published, patches of 2x2 pixels; null for none."""
+    widths: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
+    """Maps of the three groups; null: 64, 256, 256, and of `airbench96` 128, 384, 512."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
         from dltrain.models.networks.airbench import airbench
 
         widths, depth = ((64, 256, 256), 2) if self.name == "airbench94" else ((128, 384, 512), 3)
-        return airbench(widths, depth, shape.channels, classes, parts)
+        return airbench(self.widths or widths, depth, shape.channels, classes, parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class Scaled(nn.Linear):
 
 
 @torch.no_grad()
-def airbench(widths: tuple[int, ...], depth: int, channels: int, classes: int, parts: Parts) -> nn.Module:
+def airbench(widths: Sequence[int], depth: int, channels: int, classes: int, parts: Parts) -> nn.Module:
     """(B, C, H, W) -> (B, K)."""
     groups = []
     for width in widths:
