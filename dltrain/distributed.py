@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -213,20 +214,21 @@ def launch(arguments: Sequence[str], devices: int, max_restarts: int) -> int:
 
     When one is lost all are started again, up to `max_restarts` times; they go on from the last checkpoint.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes say themselves what is wrong
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id=uuid.uuid4().hex, max_restarts=max_restarts,
-        rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-    )  # fmt: skip
-    try:
-        elastic_launch(config, sys.executable)("-m", "dltrain", *arguments)
-    except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]
-        return max(codes) if max(codes) > 0 else 128 - min(codes)
-    except SignalException as error:
-        return 128 + error.sigval
+    with tempfile.TemporaryDirectory() as logs:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id=uuid.uuid4().hex, max_restarts=max_restarts,
+            rdzv_backend="c10d", rdzv_endpoint="localhost:0", logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )  # fmt: skip
+        try:
+            elastic_launch(config, sys.executable)("-m", "dltrain", *arguments)
+        except ChildFailedError as error:
+            codes = [failure.exitcode for failure in error.failures.values()]
+            return max(codes) if max(codes) > 0 else 128 - min(codes)
+        except SignalException as error:
+            return 128 + error.sigval
     return 0
