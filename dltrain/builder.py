@@ -18,8 +18,18 @@ from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loa
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.scaling import pixel_covariance
 from dltrain.data.views import views_canvas
-from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
+from dltrain.decisions import (
+    PURE,
+    Decision,
+    Decisions,
+    configure_torch,
+    count_multiply_adds,
+    decide,
+    dtype_of,
+    pick_device,
+)
 from dltrain.experiment import Experiment
+from dltrain.half import FixedScale, halve, require_half
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
@@ -95,7 +105,15 @@ def build(
             _start_weights(experiment, model, train, pipeline)
         notes = initialize(experiment, model)
     pipeline.resize = resizing  # from here on: what starts from images starts from full ones
-    dtype = getattr(torch, decisions["precision"].value)
+    precision, scaler = decisions["precision"].value, None
+    dtype = dtype_of(precision)
+    if precision.startswith(PURE):
+        halve(model, dtype)
+        groups = parameter_groups(model, experiment.optimizer)
+        require_half(experiment, groups, dtype)
+        optimizer = experiment.optimizer.build(groups, target)  # some make their state when they are made
+    if dtype == torch.float16:
+        scaler = FixedScale(training.batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(target.type)
     parts = Parts(
         model=model,
         forward=torch.compile(model, dynamic=False) if decisions["compile"].value else model,
@@ -117,7 +135,7 @@ def build(
         if training.average is not None
         else experiment.optimizer.average(model, optimizer),
         autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
-        scaler=torch.amp.GradScaler(target.type) if dtype == torch.float16 else None,
+        scaler=scaler,
     )
     plan = Plan(
         seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,

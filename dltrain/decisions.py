@@ -40,6 +40,10 @@ LARGE_NETWORK = 2e7
 is slower with them, ResNet-20 (4e7) faster."""
 
 
+PURE = "pure_"
+"""What the names of precisions begin with in which weights are kept too."""
+
+
 def pick_device(requested: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device. Raises ValueError when it is not there."""
     import torch
@@ -92,9 +96,20 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The type that a decided precision computes in."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, precision.removeprefix(PURE))
+    return dtype
+
+
 def _precision(training: Training, device: torch.device) -> Decision:
     import torch
 
+    if training.precision.startswith(PURE):
+        why = "set in the experiment: convolutions and linear layers keep their weights in it, norms stay in float32"
+        return Decision(training.precision, why)
     if training.precision != "auto":
         return Decision(training.precision, "set in the experiment")
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
