@@ -99,12 +99,11 @@ def build(
     if train.does_moves:
         pipeline.leave_out_first_moves()
     notes: list[str] = []
-    resizing = progressive_size(experiment, model, shape, total_steps)
+    pipeline.resize = resizing = progressive_size(experiment, model, shape, total_steps)
     if state is None:
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, train, pipeline)
         notes = initialize(experiment, model)
-    pipeline.resize = resizing  # from here on: what starts from images starts from full ones
     precision, scaler = decisions["precision"].value, None
     dtype = dtype_of(precision)
     if precision.startswith(PURE):
@@ -211,7 +210,7 @@ def _start_weights(experiment: Experiment, model: nn.Module, train: Loader, pipe
         batches = train.batches(0)
         try:
             for step in range(-(-count // experiment.training.batch_size)):
-                yield pipeline.train(next(batches), step)[0]
+                yield pipeline.full(next(batches), step)[0]
         finally:
             batches.close()
 

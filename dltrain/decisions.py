@@ -40,6 +40,8 @@ LARGE_NETWORK = 2e7
 is slower with them, ResNet-20 (4e7) faster."""
 
 
+COMPILED_SHAPES = 32
+"""How many forms of a network torch may compile before it runs it uncompiled; its own limit is 8."""
 PURE = "pure_"
 """What the names of precisions begin with in which weights are kept too."""
 
@@ -176,6 +178,10 @@ def configure_torch(decisions: Decisions, *, deterministic: bool) -> None:
     import torch
 
     torch.set_num_threads(decisions["threads"].value)
+    if decisions["compile"].value:  # once for each size of images and batches, in training and in evaluation
+        import torch._dynamo
+
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
     if str(decisions["device"].value).startswith("cuda"):
         # cuBLAS is deterministic only with a fixed workspace, which it reads when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
