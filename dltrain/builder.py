@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from dltrain.config import ConfigError
 from dltrain.data.augmentation_base import AugmentationContext
-from dltrain.data.base import FileSource, ImageShape, Splits, mix
+from dltrain.data.base import WHOLE, FileSource, ImageShape, Share, Splits, mix
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.pipeline import Pipeline, build_pipeline
+from dltrain.data.resources import usable_cores
 from dltrain.data.scaling import pixel_covariance
 from dltrain.data.views import views_canvas
 from dltrain.decisions import (
@@ -28,16 +30,18 @@ from dltrain.decisions import (
     dtype_of,
     pick_device,
 )
+from dltrain.distributed import ALONE, Group
 from dltrain.experiment import Experiment
-from dltrain.half import FixedScale, halve, require_half
+from dltrain.half import FixedScale, halved
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.penalizing import Penalties
+from dltrain.parts import Parts, Plan
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.progressive import progressive_size
 from dltrain.tasks import Classification
-from dltrain.trainer import Parts, Plan, Trainer, seed_layers
+from dltrain.trainer import Trainer, seed_layers
 from dltrain.transfer import initialize
 
 
@@ -46,12 +50,13 @@ def build(
     device: str = "auto",
     state: dict[str, Any] | None = None,
     decided: dict[str, Any] | None = None,
+    group: Group = ALONE,
 ) -> Trainer:
     """Load the data and assemble the trainer.
 
     device: auto, cpu, cuda, cuda:1 or mps. state: the checkpoint that will be loaded into the trainer;
     what was decided for it (preprocessing, precision, loader, ...) is kept. decided: the decisions of a run
-    that began but has no checkpoint yet.
+    that began but has no checkpoint yet. group: the processes that train together; all of them call this.
     Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
     """
     target = pick_device(device)
@@ -61,7 +66,7 @@ def build(
         preprocessing = _preprocessing(experiment, splits, about)
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
     batch_size = training.batch_size
-    steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
+    steps_per_epoch, total_steps = count_steps(experiment, len(splits.train), group.size)
     model, multiply_adds = build_network(experiment, shape, classes, fresh=state is None)
     if decided := about["decisions"] if about is not None else decided:
         decisions = {name: Decision(**decision) for name, decision in decided.items()}
@@ -69,6 +74,7 @@ def build(
     else:
         decisions = decide(training, target, multiply_adds, total_steps * batch_size)
         decisions |= data_decisions(experiment, splits, preprocessing, target)
+    decisions = _shared(decisions, group, batch_size, target)
     configure_torch(decisions, deterministic=training.deterministic)
 
     model.to(target)
@@ -90,32 +96,41 @@ def build(
             experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight,
             reported=None if experiment.evaluation.is_plain else CrossEntropy(),
         )  # fmt: skip
-    with at(experiment, "augmentation"):
-        pipeline = _pipeline(experiment, preprocessing, splits, target, decisions)
+
+    def training_data(share: Share) -> tuple[Loader, Pipeline]:
+        with at(experiment, "augmentation"):
+            pipeline = _pipeline(experiment, preprocessing, splits, target, decisions, share)
+        with at(experiment, "data"):
+            train = loader(splits.train, preprocessing.train, moves=pipeline.first_moves, share=share)
+        if train.does_moves:
+            pipeline.leave_out_first_moves()
+        return train, pipeline
+
+    train, pipeline = training_data(group.share)
     with at(experiment, "data"):
-        train = loader(splits.train, preprocessing.train, moves=pipeline.first_moves)
-        canvas = views_canvas(preprocessing.evaluation, experiment.evaluation.views)
-        validation = loader(splits.validation, canvas) if splits.validation is not None else None
-    if train.does_moves:
-        pipeline.leave_out_first_moves()
+        canvas, unseen = views_canvas(preprocessing.evaluation, experiment.evaluation.views), splits.validation
+        validation = loader(unseen, canvas, share=group.share) if unseen is not None else None
     notes: list[str] = []
     pipeline.resize = resizing = progressive_size(experiment, model, shape, total_steps)
     if state is None:
         with at(experiment, "model.initialization"):
-            _start_weights(experiment, model, train, pipeline)
+            _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
         notes = initialize(experiment, model)
+    idle = group.size > 1 and has_idle_weights(model, shape)
     precision, scaler = decisions["precision"].value, None
     dtype = dtype_of(precision)
     if precision.startswith(PURE):
-        halve(model, dtype)
-        groups = parameter_groups(model, experiment.optimizer)
-        require_half(experiment, groups, dtype)
-        optimizer = experiment.optimizer.build(groups, target)  # some make their state when they are made
+        optimizer = halved(experiment, model, dtype, target)
     if dtype == torch.float16:
         scaler = FixedScale(training.batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(target.type)
+    together = group.wrapped(model, target, unused=idle)
+    compiled = partial(torch.compile, dynamic=False) if decisions["compile"].value else _as_it_is
     parts = Parts(
         model=model,
-        forward=torch.compile(model, dynamic=False) if decisions["compile"].value else model,
+        forward=compiled(together),
+        forward_alone=compiled(model) if together is not model else None,
+        apart=getattr(together, "no_sync", nullcontext),
+        group=group,
         optimizer=optimizer,
         learning_rate=learning_rate,
         penalties=penalties,
@@ -160,12 +175,35 @@ def build(
     return trainer
 
 
-def count_steps(experiment: Experiment, examples: int) -> tuple[int, int]:
+def _as_it_is(model: nn.Module) -> nn.Module:
+    return model
+
+
+def _shared(decisions: Decisions, group: Group, batch_size: int, device: torch.device) -> Decisions:
+    """The first process's decisions for all, each with its own device."""
+    decisions = group.told(decisions)
+    if group.size == 1:
+        return {name: decision for name, decision in decisions.items() if name != "devices"}
+    decisions["device"] = Decision(str(device), decisions["device"].reason)
+    decisions["devices"] = Decision(group.size, f"each takes {batch_size // group.size} images of a batch")
+    if device.type == "cpu":
+        threads = max(usable_cores() // group.local_size, 1)
+        decisions["threads"] = Decision(threads, "this process's share of the cores")
+    return decisions
+
+
+def count_steps(experiment: Experiment, examples: int, devices: int = 1) -> tuple[int, int]:
     """Optimizer steps of an epoch over a training split of `examples`, and of the whole training.
 
-    Raises ConfigError for a batch larger than the split.
+    Raises ConfigError for a batch larger than the split, or one that the devices cannot share evenly.
     """
     training = experiment.training
+    if training.batch_size % (devices * training.accumulate):
+        parts = f" in {training.accumulate} parts each" if training.accumulate > 1 else ""
+        message = f"{devices} devices{parts} cannot share a batch of {training.batch_size} evenly"
+        unit = devices * training.accumulate
+        nearest = max(round(training.batch_size / unit), 1) * unit
+        raise experiment.error("training.batch_size", message, f"write batch_size: {nearest}")
     if training.batch_size > examples:
         message = f"a batch of {training.batch_size} is larger than the training split of {examples} examples"
         raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
@@ -203,10 +241,27 @@ def build_network(experiment: Experiment, shape: ImageShape, classes: int, *, fr
     return model, count_multiply_adds(model, shape)
 
 
-def _start_weights(experiment: Experiment, model: nn.Module, train: Loader, pipeline: Pipeline) -> None:
-    """Set what the weights start from: `model.initialization`, and what the network takes from training images."""
+def has_idle_weights(model: nn.Module, shape: ImageShape) -> bool:
+    """Whether a training step gives some weights no gradient; yes where that cannot be seen on the meta device."""
+    copied = copy.deepcopy(model).to("meta").train()
+    try:
+        outputs = copied(torch.zeros(2, shape.channels, shape.height, shape.width, device="meta"))
+        torch.autograd.backward([output.sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
+    except (NotImplementedError, RuntimeError):
+        return True
+    return any(weight.requires_grad and weight.grad is None for weight in copied.parameters())
+
+
+def _start_weights(
+    experiment: Experiment, model: nn.Module, training_data: Callable[[], tuple[Loader, Pipeline]]
+) -> None:
+    """Set what the weights start from: `model.initialization`, and what the network takes from training images.
+
+    training_data: what gives whole batches.
+    """
 
     def images(count: int) -> Iterator[Tensor]:
+        train, pipeline = training_data()
         batches = train.batches(0)
         try:
             for step in range(-(-count // experiment.training.batch_size)):
@@ -237,8 +292,9 @@ def data_decisions(
 
 
 def _pipeline(
-    experiment: Experiment, preprocessing: Preprocessing, splits: Splits, device: torch.device, decisions: Decisions
-) -> Pipeline:
+    experiment: Experiment, preprocessing: Preprocessing, splits: Splits, device: torch.device, decisions: Decisions,
+    share: Share,
+) -> Pipeline:  # fmt: skip
     needs = any(augmentation.needs_covariance for augmentation in experiment.augmentation)
     covariance = pixel_covariance(splits.train, preprocessing.train).to(device) if needs else None
     context = AugmentationContext(
@@ -247,7 +303,7 @@ def _pipeline(
         std=torch.tensor(preprocessing.scaling.std, device=device), covariance=covariance,
     )  # fmt: skip
     scaling = preprocessing.scaling.on(device, channels_last=decisions["channels_last"].value)
-    return build_pipeline(experiment.augmentation, context, scaling)
+    return build_pipeline(experiment.augmentation, context, scaling, share)
 
 
 def _summary(

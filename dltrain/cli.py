@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130/143 interrupt
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -31,6 +32,14 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cu
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that adds parts by subclassing.")
 ]
+Devices = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Train on N devices of this machine, a process each: GPUs, or "
+                             "CPU processes with --device cpu. Each takes an equal part of every batch.")
+]  # fmt: skip
+MaxRestarts = Annotated[
+    int, typer.Option(min=0, metavar="N", help="With --devices: when a process is lost, go on from the last "
+                      "checkpoint, up to N times.")
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ViewsName = Annotated[
     Literal["center_crop", "flip", "flip_shift", "five_crop", "ten_crop"] | None,
@@ -87,32 +96,59 @@ def fit(
     profile_steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Trace N steps, after 10 others; 10 without it.")
     ] = None,
+    devices: Devices = None, max_restarts: MaxRestarts = 0,
 ) -> int:  # fmt: skip
     """Train an experiment in a new run directory."""
     plugins = load_plugins(plugin)
     from dltrain.experiment import Experiment
 
     loaded = Experiment.load(experiment, overrides or ())
-    from dltrain.console import Display, stdout
+    _device(device)
+    if (code := _launched(devices, max_restarts, device)) is not None:
+        return code
+    from dltrain.console import Display, Errors, stdout
+    from dltrain.distributed import joined
     from dltrain.fit import fit as run_fit
 
     traced = profile_steps or (10 if profile else 0)
-    code, run = run_fit(loaded, None, _device(device), Display(), runs=runs, plugins=plugins, profile_steps=traced)
-    stdout(str(run.path))
+    with joined() as group:
+        display = Display() if group.leads else Errors()
+        code, run = run_fit(
+            loaded, None, device, display, runs=runs, plugins=plugins, profile_steps=traced if group.leads else 0,
+            group=group,
+        )  # fmt: skip
+        if group.leads:
+            stdout(str(run.path))
+        group.leave(code)
     return code
 
 
 @app.command(epilog="Example: dltrain resume runs/digits/001")
 @request
-def resume(run: RunPath, device: Annotated[str | None, typer.Option(help="Default: the run's own.")] = None,
-           plugin: Plugins = None) -> int:  # fmt: skip
-    """Continue an interrupted run, bit-exactly."""
+def resume(
+    run: RunPath, device: Annotated[str | None, typer.Option(help="Default: the run's own.")] = None,
+    plugin: Plugins = None, devices: Devices = None, max_restarts: MaxRestarts = 0,
+) -> int:  # fmt: skip
+    """Continue an interrupted run, bit-exactly; by default on as many devices as it began on."""
     plugins = load_plugins(plugin)
-    from dltrain.console import Display, stdout
+    if device:
+        _device(device)
+    from dltrain.runs import Run
+
+    if devices is None:
+        devices = Run.open(run)[0].read_json("environment.json").get("decisions", {}).get("devices", {}).get("value")
+    if (code := _launched(devices, max_restarts, device or "auto")) is not None:
+        return code
+    from dltrain.console import Display, Errors, stdout
+    from dltrain.distributed import joined
     from dltrain.fit import resume as run_resume
 
-    code, resumed = run_resume(run, _device(device) if device else None, Display(), plugins=plugins)
-    stdout(str(resumed.path))
+    with joined() as group:
+        display = Display() if group.leads else Errors()
+        code, resumed = run_resume(run, device, display, plugins=plugins, group=group)
+        if group.leads:
+            stdout(str(resumed.path))
+        group.leave(code)
     return code
 
 
@@ -329,6 +365,21 @@ def load_plugins(files: list[Path] | None) -> dict[str, str]:
     from dltrain.plugins import load
 
     return {str(file): load(file) for file in files}
+
+
+def _launched(devices: int | None, max_restarts: int, device: str) -> int | None:
+    """The exit code of this command done by several processes; None when it is for this process to do."""
+    if devices in (None, 1) or "RANK" in os.environ:
+        return None
+    assert devices is not None
+    from dltrain.decisions import count_devices
+    from dltrain.distributed import launch
+
+    if ":" in device:
+        _fail(f"error: --devices {devices} takes the first {devices} GPUs: write --device cuda, not {device}")
+    if (there := count_devices(device)) is not None and there < devices:
+        _fail(f"error: --devices {devices}: this machine has {there} GPUs")
+    return launch(sys.argv[1:], devices, max_restarts)
 
 
 def _device(name: str) -> str:

@@ -111,6 +111,19 @@ class Display:
         self._live.update(task, description=name, measures=measures, completed=share, refresh=True)
 
 
+class Errors(Display):
+    """Says only why the command ends: for a process that trains together with one that says the rest."""
+
+    def line(self, text: str, style: str = "") -> None:
+        pass
+
+    def error(self, text: str) -> None:
+        self.console.print(Text(text))
+
+    def _draw(self, name: str, measures: str = "", share: float = 0.0) -> None:
+        pass
+
+
 def _eta(event: Progress) -> str:
     """How long the rest takes at this epoch's pace, evaluations aside."""
     done = event.step - (event.epoch - 1) * event.steps_per_epoch

@@ -70,6 +70,14 @@ def pick_device(requested: str) -> torch.device:
     return device
 
 
+def count_devices(requested: str) -> int | None:
+    """How many GPUs of this machine `auto` or `cuda` may take; None on a CPU, which any number of processes share."""
+    import torch
+
+    device = pick_device(requested)
+    return None if device.type == "cpu" else torch.cuda.device_count() if device.type == "cuda" else 1
+
+
 def decide(training: Training, device: torch.device, multiply_adds: int, images: float) -> Decisions:
     """Precision, memory format, compile and threads for a training over `images` images in all.
 

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dltrain.config import ConfigError
+from dltrain.distributed import is_loss
 from dltrain.reports import NonFiniteError
 from dltrain.runs import Run, unwritable
 
@@ -20,6 +21,10 @@ def explain(error: Exception, run: Run, trainer: Trainer, experiment: Experiment
     again = f"  dltrain fit {shlex.quote(str(run.path / 'experiment.yaml'))}"
     if isinstance(error, NonFiniteError):
         return "\n".join([f"{error}\n{kept}", *_advice_on_divergence(run, experiment, again)])
+    if is_loss(error):
+        again_at_once = trainer.parts.group.restarts_left
+        how = ["all are started again from there"] if again_at_once else _resuming(run)
+        return "\n".join(["another process of this training has ended", kept, *how])
     if is_out_of_memory(error):
         return "\n".join([*_advice_on_memory(experiment, trainer, again), kept, *_resuming(run)])
     if isinstance(error, ConfigError):  # a damaged image, found when its batch was due

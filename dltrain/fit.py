@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from dltrain.builder import build
-from dltrain.checkpoints import write_atomically
 from dltrain.config import ConfigError
 from dltrain.console import Display
+from dltrain.distributed import ALONE, Group, is_loss
 from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, resume_command
 from dltrain.interrupts import Signals
@@ -23,7 +23,7 @@ from dltrain.plan import plan_of
 from dltrain.profiling import Profiler
 from dltrain.provenance import Hyperparameters, environment, flatten
 from dltrain.reports import EpochReport, NonFiniteError, best_epoch
-from dltrain.runs import Run, RunError, next_free, unwritable
+from dltrain.runs import ReadOnlyRun, Run, RunError, next_free, unwritable
 from dltrain.timing import Clock, advice, shares
 from dltrain.trainer import Trainer
 
@@ -36,24 +36,31 @@ Plugins = dict[str, str]
 def fit(
     experiment: Experiment, path: Path | None, device: str, display: Display, *, runs: Path = Path("runs"),
     plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
+    group: Group = ALONE,
 ) -> tuple[int, Run]:  # fmt: skip
     """Train an experiment in a new run directory; the exit code and the run.
 
     path: the directory, or None for the next number under `runs`/<experiment name>.
     hyperparameters: the run's row in TensorBoard's table, by default the whole experiment.
-    profile_steps: how many steps to trace with torch's profiler.
+    profile_steps: how many steps to trace with torch's profiler. group: the processes that train together; when they
+    were started again, they continue the run that they had begun.
 
     Raises ConfigError before anything is created when the data does not fit the experiment, and RunError
     when the machine does not.
     """
-    with _built(experiment, device) as trainer, Signals() as signals:
+    begun = group.told(_begun_by(group, runs / experiment.name) if group.leads and group.restarts else None)
+    if begun is not None:
+        return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
+    with _built(experiment, device, group=group) as trainer, Signals() as signals:
         trainer.about["plugins"] = dict(plugins or {})
-        plan = _plan(experiment, trainer)
-        run = Run.create(path or next_free(runs / experiment.name))
+        plan = _plan(experiment, trainer) if group.leads else {}
+        path = group.told(path or next_free(runs / experiment.name) if group.leads else None)
+        assert path is not None
+        run = _kind_of_run(group).create(path)
         with contextlib.closing(run):
             try:
-                write_atomically(run.path / "experiment.yaml", experiment.dump().encode())
-                run.write_json("environment.json", environment(trainer.about, experiment.seed))
+                run.write("experiment.yaml", experiment.dump().encode())
+                run.write_json("environment.json", environment(trainer.about, experiment.seed) | _launch(group))
                 if plan:
                     run.write_json("plan.json", plan)
             except OSError as error:
@@ -63,13 +70,13 @@ def fit(
 
 def resume(
     path: str, device: str | None, display: Display, *, plugins: Plugins | None = None,
-    hyperparameters: Hyperparameters | None = None,
+    hyperparameters: Hyperparameters | None = None, group: Group = ALONE,
 ) -> tuple[int, Run]:  # fmt: skip
     """Continue a run from its last checkpoint (or the given one), bit-exactly.
 
     Raises RunError when the run cannot be continued, ConfigError when its data has changed.
     """
-    run, file = Run.open(path)
+    run, file = _kind_of_run(group).open(path)
     if not (run.path / "experiment.yaml").is_file():
         raise RunError(f"{path} lies in no run directory; for its weights: dltrain fit ... initialize_from={path}")
     run.lock()
@@ -78,14 +85,14 @@ def resume(
         if file is not None or run.last.exists():
             file, state = run.checkpoint_at(file) if file is not None else run.checkpoint("last")
         begun = run.read_json("environment.json")
-        for warning in _changes(run, begun, dict(plugins or {}), device):
+        for warning in _changes(run, begun, dict(plugins or {}), device, group):
             display.warning(warning)
         experiment = Experiment.load(run.path / "experiment.yaml")
         if state is not None and experiment != Experiment.parse(state["about"]["experiment"], "checkpoint"):
             raise RunError(f"{run.path / 'experiment.yaml'} is not what the run began with: start a new run with it")
         decisions = begun.get("decisions", {})
         device = device or decisions.get("device", {}).get("value", "auto")
-        with _built(experiment, device, state, decisions) as trainer, Signals() as signals:
+        with _built(experiment, device, state, decisions, group) as trainer, Signals() as signals:
             trainer.about["plugins"] = begun.get("plugins", dict(plugins or {}))
             if not begun:  # it was killed before this was written
                 run.write_json("environment.json", environment(trainer.about, experiment.seed))
@@ -104,10 +111,11 @@ def resume(
 
 @contextlib.contextmanager
 def _built(
-    experiment: Experiment, device: str, state: dict[str, Any] | None = None, decisions: dict[str, Any] | None = None
-) -> Iterator[Trainer]:
+    experiment: Experiment, device: str, state: dict[str, Any] | None = None, decisions: dict[str, Any] | None = None,
+    group: Group = ALONE,
+) -> Iterator[Trainer]:  # fmt: skip
     try:
-        trainer = build(experiment, device, state, decisions)
+        trainer = build(experiment, group.device(device), state, decisions, group)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -129,13 +137,33 @@ def _plan(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     return plan
 
 
-def _changes(run: Run, begun: dict[str, Any], plugins: Plugins, device: str | None) -> Iterator[str]:
+def _kind_of_run(group: Group) -> type[Run]:
+    return Run if group.leads else ReadOnlyRun
+
+
+def _launch(group: Group) -> dict[str, str]:
+    """What environment.json says of the command that started several processes."""
+    return {"launch": group.launch} if group.size > 1 else {}
+
+
+def _begun_by(group: Group, folder: Path) -> Path | None:
+    """The run that the processes had begun before they were started again, if they had got so far."""
+    runs = sorted(path.parent for path in folder.glob("*/environment.json"))
+    return next(
+        (path for path in reversed(runs) if Run(path).read_json("environment.json").get("launch") == group.launch), None
+    )
+
+
+def _changes(run: Run, begun: dict[str, Any], plugins: Plugins, device: str | None, group: Group) -> Iterator[str]:
     """What is not as it was when the run began. Raises RunError when a plug-in is missing."""
     for path, digest in begun.get("plugins", {}).items():
         if path not in plugins and digest not in plugins.values():
             raise RunError(f"the run needs its plug-in: {resume_command(run, begun['plugins'])}")
         if digest not in plugins.values():
             yield f"plug-in {path} has changed since the run began; it is continued, but not bit-exactly"
+    devices = begun.get("decisions", {}).get("devices", {}).get("value", 1)
+    if devices != group.size:
+        yield f"the run began on {devices} devices; on {group.size} it is continued, but not bit-exactly"
     before = begun.get("decisions", {}).get("device", {}).get("value")
     if device not in (None, "auto", before) and before is not None:
         yield f"the run began on {before}; on {device} it is continued, but not bit-exactly"
@@ -146,7 +174,7 @@ def train(
     hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
 ) -> int:  # fmt: skip
     """Run the trainer to its end, a signal or a failure. Returns the exit code."""
-    display.log = run.log
+    display.log, group = run.log, trainer.parts.group
     clock = Clock(run.read_json("result.json") if trainer.step else {})
 
     def result(state: str, why: str | None = None) -> None:
@@ -160,7 +188,7 @@ def train(
     try:
         announce(run, trainer, experiment, display)
         shown = hyperparameters or flatten(experiment.model_dump(mode="json", exclude={"sweep"}))
-        run.start_events(trainer.history, shown, sample_images(trainer))
+        run.start_events(trainer.history, shown, sample_images(trainer) if group.leads else None)
         result("running")
         saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]
@@ -169,7 +197,8 @@ def train(
         saving = 0.0
         profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
         for event in trainer.run(profiler.watch) if profiler else trainer.run():
-            stopping = signals.received is not None and not trainer.finished
+            overdue = time.monotonic() - saved > 60 * experiment.training.checkpoint_every
+            stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
             if profiler:
                 _tell(profiler, display)
             if isinstance(event, EpochReport):
@@ -181,7 +210,7 @@ def train(
                 saved = time.monotonic()
             else:
                 display.progress(event)
-                if stopping or time.monotonic() - saved > 60 * experiment.training.checkpoint_every:
+                if stopping or overdue:
                     saving += (seconds := save())
                     clock.inside += seconds
                     saved = time.monotonic()
@@ -194,10 +223,13 @@ def train(
     except KeyboardInterrupt:  # ours, or that of a second signal
         number = signals.received or Signal.SIGINT
         result("interrupted", number.name)
-        display.error(f"interrupted at step {trainer.step}; {_how_to_go_on(run, trainer)}")
+        if group.leads:
+            display.error(f"interrupted at step {trainer.step}; {_how_to_go_on(run, trainer)}")
         return 128 + number
     except Exception as error:
-        expected = isinstance(error, (ConfigError, NonFiniteError))
+        if not group.leads and (is_loss(error) or isinstance(error, NonFiniteError)):
+            return 1  # the first process says it
+        expected = isinstance(error, (ConfigError, NonFiniteError)) or is_loss(error)
         if not expected:
             run.log(traceback.format_exc())
         with contextlib.suppress(OSError):  # the disk may be what failed

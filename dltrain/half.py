@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dltrain.experiment import Experiment
+from dltrain.optim.groups import parameter_groups
 
 SMALL = 4
 """Side of the tensors that an optimizer is tried on."""
@@ -27,6 +28,19 @@ def halve(network: nn.Module, dtype: torch.dtype) -> None:
         if isinstance(module, (_ConvNd, nn.Linear)):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
+
+
+def halved(
+    experiment: Experiment, network: nn.Module, dtype: torch.dtype, device: torch.device
+) -> torch.optim.Optimizer:
+    """Halve the weights of `network`, and make the optimizer anew: some make their state when they are made.
+
+    Raises ConfigError as `require_half` does.
+    """
+    halve(network, dtype)
+    groups = parameter_groups(network, experiment.optimizer)
+    require_half(experiment, groups, dtype)
+    return experiment.optimizer.build(groups, device)
 
 
 def require_half(experiment: Experiment, groups: list[dict[str, Any]], dtype: torch.dtype) -> None:

@@ -7,7 +7,7 @@ same memory whatever came before. `valid` is the number of leading rows that cou
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -71,16 +71,29 @@ class TrainingMetrics:
         bad = (~torch.isfinite(self._losses)).nonzero()
         return int(bad[0]) if len(bad) else None
 
+    def of_all(self, add: Callable[[Sequence[Tensor]], None]) -> TrainingMetrics:
+        """The same of all processes, each with as many updates. add: replaces tensors by their sums over processes."""
+        self._sum()
+        whole = TrainingMetrics(self._device)
+        whole._losses, whole._correct = self._losses.clone(), self._correct.clone()
+        examples = torch.tensor(self._examples, device=self._device)
+        add([whole._losses, whole._correct, examples])
+        whole._examples = int(examples)
+        return whole
+
     def state_dict(self) -> dict[str, Any]:
         """The sums, as tensors."""
         self._sum()
         return {"losses": self._losses, "correct": self._correct, "examples": self._examples}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any], *, empty: bool = False) -> None:
+        """Continue from what `state_dict` returned. empty: with as many updates, but all of no examples."""
         self.reset()
         self._losses, self._correct = state["losses"].to(self._losses), state["correct"].to(self._correct)
         self._examples = state["examples"]
+        if empty:
+            self._losses, self._correct = torch.zeros_like(self._losses), torch.zeros_like(self._correct)
+            self._examples = 0
 
 
 class ClassificationReport:
@@ -122,6 +135,11 @@ class ClassificationReport:
         inside = (confidence * self.bins).ceil().clamp(1, self.bins)[:, None] == self._upper
         self.hits += (inside & right[:, None]).sum(dim=0)
         self.confidences += (inside * confidence[:, None]).sum(dim=0)
+
+    @property
+    def sums(self) -> list[Tensor]:
+        """All that is summed up: the sums of several parts of a split, added, are those of the whole."""
+        return [self.counts, self.in_top5, self.loss_sum, self.hits, self.confidences]
 
     @property
     def confusion(self) -> list[list[int]]:

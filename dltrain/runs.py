@@ -123,12 +123,16 @@ class Run:
 
     # -- what a person reads
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """A JSON file in the run directory, replaced atomically; infinity and not-a-number become null."""
+    def write(self, name: str, content: bytes) -> None:
+        """A file in the run directory, replaced atomically."""
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
+        write_atomically(path, content)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """A JSON file in the run directory; infinity and not-a-number become null."""
         strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
-        write_atomically(path, (json.dumps(strict, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write(name, (json.dumps(strict, indent=2, ensure_ascii=False) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run directory; empty when it is not there or was cut short."""
@@ -185,6 +189,38 @@ class Run:
         writer.writeheader()
         writer.writerows(history)
         write_atomically(self.path / "metrics.csv", text.getvalue().encode())
+
+
+class ReadOnlyRun(Run):
+    """A run as the processes see it that train it together with the one that writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        return cls(path)
+
+    def lock(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def save(self, state: dict[str, Any], *, best: bool = False) -> None:
+        pass
+
+    def write(self, name: str, content: bytes) -> None:
+        pass
+
+    def log(self, text: str) -> None:
+        pass
+
+    def record(self, history: History) -> None:
+        pass
+
+    def start_events(self, history: History, hyperparameters: Mapping[str, Any], images: Tensor | None) -> None:
+        pass
 
 
 def _grid(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:

@@ -14,75 +14,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dltrain.checkpoints import all_finite
-from dltrain.data.base import Batch, ImageShape, mix
-from dltrain.data.evaluation import Evaluation
+from dltrain.data.base import Batch, mix
 from dltrain.data.loaders import Loader
-from dltrain.data.pipeline import Pipeline
 from dltrain.data.views import answer
-from dltrain.metrics import ClassificationReport
+from dltrain.metrics import ClassificationReport, TrainingMetrics
+from dltrain.parts import Parts, Plan
 from dltrain.reports import EpochReport, NonFiniteError, Progress, Row, best_epoch, stops_early
-from dltrain.tasks import Classification
-from dltrain.training import EarlyStopping
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The numbers that steer the loop."""
-
-    seed: int
-    total_steps: int
-    steps_per_epoch: int
-    batch_size: int
-    accumulate: int = 1
-    clip_norm: float | None = None
-    evaluate_every: int = 1
-    early_stopping: EarlyStopping | None = None
-    limit_batches: int | None = None
-    progress_seconds: float = 0.25
-    reevaluates: bool = False
-    """Whether a step of the optimizer evaluates the loss itself, as often as it likes."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs, a last incomplete one included."""
-        return math.ceil(self.total_steps / self.steps_per_epoch)
-
-
-@dataclass
-class Parts:
-    """What `build` assembles for the trainer."""
-
-    model: nn.Module
-    forward: Callable[[Tensor], Any]
-    """The model, compiled or not."""
-    optimizer: torch.optim.Optimizer
-    learning_rate: Callable[[int], float]
-    task: Classification
-    pipeline: Pipeline
-    train: Loader
-    validation: Loader | None
-    device: torch.device
-    shape: ImageShape
-    """Of the images that the model takes."""
-    evaluation: Evaluation
-    average: Any = None
-    autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
-    scaler: Any = None
-    """A GradScaler, or what has its methods."""
-    penalties: Any = None
-    lookahead: Any = None
-    sam: Any = None
-    momentum: Callable[[int], float] | None = None
-    feedback: Callable[[list[Row]], float] | None = None
-    """A factor of the learning rate, from the epochs so far."""
 
 
 class Trainer:
@@ -130,7 +74,8 @@ class Trainer:
             self.first_step = self.first_step or time.perf_counter() - got
             self.step += 1
             ends = self._is_epoch_end(self.step)
-            if not ends and time.perf_counter() - started < self.plan.progress_seconds:
+            due = time.perf_counter() - started >= self.plan.progress_seconds
+            if not ends and not self.parts.group.first_said(due):
                 continue
             if self.parts.device.type == "cuda":
                 torch.cuda.synchronize(self.parts.device)  # for an honest clock: what is yielded waits in any case
@@ -143,7 +88,7 @@ class Trainer:
 
     def _train_step(self, batch: Batch, step: int) -> None:
         parts, plan = self.parts, self.plan
-        seed_layers(mix(plan.seed, step, "layers"), parts.device)
+        self._seed_layers(step)
         lr = self.lr(step)
         for group in parts.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -156,7 +101,7 @@ class Trainer:
             self._backward(inputs, targets, measure=True)
             if parts.sam is not None:
                 parts.sam.ascend()
-                seed_layers(mix(plan.seed, step, "layers"), parts.device)
+                self._seed_layers(step)
                 self._backward(inputs, targets, measure=False)
                 parts.sam.descend()
             self._penalize()
@@ -168,17 +113,23 @@ class Trainer:
         if parts.average is not None:
             parts.average.update(parts.model, step)
 
+    def _seed_layers(self, step: int) -> None:
+        """What layers draw is each process's own."""
+        rank = self.parts.group.rank
+        seed_layers(mix(self.plan.seed, step, "layers", *([rank] if rank else [])), self.parts.device)
+
     def _step_with_closure(self, inputs: Tensor, targets: Tensor, step: int) -> None:
         """A step of an optimizer that evaluates the batch as often as it likes; the first time counts for metrics."""
-        first = True
+        first, group = True, self.parts.group
 
         def loss() -> float:
             nonlocal first
             self.parts.optimizer.zero_grad(set_to_none=True)
-            seed_layers(mix(self.plan.seed, step, "layers"), self.parts.device)
-            shares = self._backward(inputs, targets, measure=first)
+            self._seed_layers(step)
+            loss = torch.stack(self._backward(inputs, targets, measure=first)).sum()
             first = False
-            return float(sum(shares) + self._penalize())
+            group.add([loss])
+            return float(loss / group.size + self._penalize())
 
         self.parts.optimizer.step(loss)
         if self._is_epoch_end(step + 1):
@@ -200,12 +151,14 @@ class Trainer:
         parts, accumulate = self.parts, self.plan.accumulate
         shares = []
         one = slice(None, None, parts.task.views)  # of several views of an example, the example itself
-        for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
-            with parts.autocast():
-                outputs = parts.forward(x)
-            logits, losses, total = parts.task.losses(outputs, y)
-            loss = total.mean() / accumulate
-            torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
+        chunks = zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
+        for number, (x, y) in enumerate(chunks, 1):
+            with nullcontext() if number == accumulate else parts.apart():
+                with parts.autocast():
+                    outputs = parts.forward(x)
+                logits, losses, total = parts.task.losses(outputs, y)
+                loss = total.mean() / accumulate
+                torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
             shares.append(loss.detach())
             if measure:
                 self.metrics.update(losses[one], logits[one], y[one])
@@ -214,6 +167,8 @@ class Trainer:
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm
         epoch_ends = self._is_epoch_end(step + 1)
+        if self.parts.group.size > 1:  # an optimizer that draws must draw the same everywhere
+            seed_layers(mix(self.plan.seed, step, "weights"), self.parts.device)
         if scaler is not None and (clip is not None or epoch_ends):
             scaler.unscale_(optimizer)
         if clip is not None:
@@ -231,7 +186,7 @@ class Trainer:
         self._require_finite()
         parts, plan = self.parts, self.plan
         epoch = math.ceil(self.step / plan.steps_per_epoch)
-        trained = self.metrics.compute()
+        trained = self._metrics_of_all().compute()
         row: Row = {"epoch": epoch, "step": self.step, "train/loss": trained["loss"]}
         row["train/accuracy"] = trained["accuracy"]
         due = epoch % plan.evaluate_every == 0 or self.step == plan.total_steps
@@ -254,7 +209,7 @@ class Trainer:
 
     def _progress(self) -> Progress:
         self._raise_if_loss_was_not_finite()
-        now = self.metrics.compute()
+        now = self._metrics_of_all().compute()
         return Progress(
             epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
             steps_per_epoch=self.plan.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
@@ -265,10 +220,17 @@ class Trainer:
     def evaluate(self, loader: Loader) -> ClassificationReport:
         """Loss and metrics on a split, with the averaged weights when there are any."""
         parts = self.parts
-        network, forward = parts.model, parts.forward
+        network, forward = parts.model, parts.forward_alone or parts.forward
         if parts.average is not None:
             network = forward = parts.average.model
-        return evaluate(network, forward, loader, parts, self.plan.limit_batches)
+        parts.group.copy(network.buffers())  # statistics of batches, which are the first process's
+        report = evaluate(network, forward, loader, parts, self.plan.limit_batches)
+        parts.group.add(report.sums)
+        return report
+
+    def _metrics_of_all(self) -> TrainingMetrics:
+        group = self.parts.group
+        return self.metrics if group.size == 1 else self.metrics.of_all(group.add)
 
     @property
     def best_metric(self) -> str | None:
@@ -288,6 +250,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, as plain values; the tensors are the live ones.
 
+        Processes that train together call it together, and the first one's is the state of all.
+
         Raises NonFiniteError rather than hand out numbers that are none.
         """
         self._require_finite()
@@ -301,7 +265,7 @@ class Trainer:
             "optimizer": parts.optimizer.state_dict(),
             "lookahead": parts.lookahead.state_dict() if parts.lookahead is not None else None,
             "scaler": parts.scaler.state_dict() if parts.scaler is not None else None,
-            "metrics": self.metrics.state_dict(),
+            "metrics": self._metrics_of_all().state_dict(),
             "epoch_seconds": [self._epoch_seconds, self._data_seconds],
         }
 
@@ -316,7 +280,7 @@ class Trainer:
             parts.lookahead.load_state_dict(state["lookahead"])
         if parts.scaler is not None:
             parts.scaler.load_state_dict(state["scaler"])
-        self.metrics.load_state_dict(state["metrics"])
+        self.metrics.load_state_dict(state["metrics"], empty=not parts.group.leads)
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
         self._epoch_seconds, self._data_seconds = state["epoch_seconds"]
         self._react()
@@ -327,7 +291,7 @@ class Trainer:
             self._factor = self.parts.feedback(self.history)
 
     def _raise_if_loss_was_not_finite(self) -> None:
-        update = self.metrics.first_non_finite()
+        update = self._metrics_of_all().first_non_finite()
         if update is not None:
             size = self.plan.steps_per_epoch
             bad = (self.step - 1) // size * size + update // self.plan.accumulate

@@ -79,15 +79,16 @@ def test_uint8_and_float_mean_the_same(name: str, shape: ImageShape):
         pytest.skip("scaled images are float")
     images = pictures(8, shape)
     from_bytes, from_floats = run(entry_of(name), images).images, run(entry_of(name), images.float()).images
-    torch.testing.assert_close(from_bytes.float(), from_floats.float(), rtol=0, atol=1e-3)
+    rounded = name == "random_resized_crop"  # after rows and after columns, as torchvision does
+    torch.testing.assert_close(from_bytes.float(), from_floats.float(), rtol=0, atol=1.01 if rounded else 1e-3)
 
 
 class MetaDraws(Draws):
     """Draws without values: anything that would wait for the device raises on them."""
 
     def __init__(self) -> None:
+        super().__init__(0, 0, torch.device("cpu"))
         self.device = torch.device("meta")
-        self.host = torch.Generator().manual_seed(0)
 
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.empty(size, device="meta")

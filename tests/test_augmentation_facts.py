@@ -121,9 +121,19 @@ def test_resized_crop_agrees_with_torchvision(size: tuple[int, int]):
 
     images = pictures(4, ImageShape(3, 24, 32)).float()
     boxes = torch.tensor([[0, 0, 24, 32], [3, 5, 10, 7], [20, 30, 4, 2], [1, 0, 23, 9]])
-    ours = kernels_geometry.resized_crop(images, *boxes.T.float(), size)
-    theirs = [reference.resized_crop(i, *b.tolist(), list(size), antialias=True) for i, b in zip(images, boxes)]
-    torch.testing.assert_close(ours, torch.stack(theirs), rtol=0, atol=1e-2)
+    theirs = torch.stack(
+        [reference.resized_crop(i, *b.tolist(), list(size), antialias=True) for i, b in zip(images, boxes)]
+    )
+    spans = tuple(boxes.T.float())
+    by_matrices = kernels_geometry.resized_by_matrices(images, spans, size)  # as on a GPU
+    torch.testing.assert_close(by_matrices, theirs, rtol=0, atol=1e-2)
+    torch.testing.assert_close(kernels_geometry.resized_crop(images, *spans, size), theirs, rtol=0, atol=1e-3)
+    whole = images.byte()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        cut = kernels_geometry.resized_crop(whole.contiguous(memory_format=layout), *spans, size)
+        assert cut.dtype == torch.uint8 and cut.is_contiguous(memory_format=layout)
+        exact = kernels_geometry.resized_by_matrices(whole.float(), spans, size)
+        torch.testing.assert_close(cut.float(), exact, rtol=0, atol=1.01)  # rounded after rows and after columns
 
 
 def test_boxes_are_distributed_as_torchvisions():
@@ -149,17 +159,16 @@ def test_random_resized_crop_reads_only_the_valid_part_and_gives_the_models_size
     transform = RandomResizedCrop(scale=[0.3, 1.0]).build(context(ImageShape(3, 14, 18)))
     result = transform(Batch(canvas, *[torch.zeros(16, dtype=torch.int64)] * 3, extents=extents), Draws(0, 0, CPU))
     assert result.extents is None and result.images.shape == (16, 3, 14, 18)
-    torch.testing.assert_close(result.images, torch.full((16, 3, 14, 18), 7.0))
+    torch.testing.assert_close(result.images, torch.full((16, 3, 14, 18), 7, dtype=torch.uint8))
 
 
 def test_random_resized_crop_of_everything_is_the_identity_and_falls_back_to_the_centre():
     whole = RandomResizedCrop(scale=[1.0, 1.0], ratio=[1.0, 1.0])
     images = pictures(4, SHAPES["rgb"])
-    torch.testing.assert_close(run(whole, images).images, images.float(), rtol=0, atol=1e-3)
+    assert torch.equal(run(whole, images).images, images)
     wide = pictures(4, ImageShape(1, 8, 24))  # no square has the area of a wide image
-    cut = wide[:, :, :, 8:16].float()
     crop = whole.build(context(ImageShape(1, 8, 8)))(batch_of(wide), Draws(0, 0, CPU)).images
-    torch.testing.assert_close(crop, cut, rtol=0, atol=1e-3)
+    assert torch.equal(crop, wide[:, :, :, 8:16])
 
 
 # -- colour

@@ -126,7 +126,7 @@ class Scale(Augmentation):
 
 
 class RandomResizedCrop(Augmentation):
-    """A box of random size and shape, resized to the model's input (bilinear, antialiased).
+    """A box of random size and shape, resized to the model's input (bilinear, antialiased, rounded to whole values).
 
     Put it first in the list: it is the one augmentation that takes images of any size, so that the box
     can be cut from the full picture.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,48 +59,81 @@ def mix(*numbers: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that is this process's: of `count` equal parts, in order, the one at `index`."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, batch: Tensor, dim: int = 0) -> Tensor:
+        """This process's part of a batch (..., B, ...), which `count` must divide."""
+        return batch if self.count == 1 else batch.chunk(self.count, dim)[self.index]
+
+    def valid(self, rows: int, batch_size: int) -> int:
+        """Of the first `rows` of a batch, which count, how many are this process's."""
+        part = batch_size // self.count
+        return min(max(rows - self.index * part, 0), part)
+
+
+WHOLE = Share()
+
+
 class Draws:
     """The random numbers of one step: a function of (seed, step), drawn per position in the batch.
 
     Nothing here synchronises with the device. `host` is for choices that steer Python (which
     operations run), the other methods return tensors on the device.
+
+    Where a batch is shared among processes, the first dimension that is as long as this process's part has
+    `examples` is that of examples: what is drawn there is the part that one process alone would have drawn.
     """
 
-    def __init__(self, seed: int, step: int, device: torch.device) -> None:
+    def __init__(
+        self, seed: int, step: int, device: torch.device, examples: int = 0, share: Share = WHOLE, *,
+        purpose: str = "augmentation",
+    ) -> None:  # fmt: skip
         import torch
 
-        self.device = device
-        self.generator = torch.Generator(device).manual_seed(mix(seed, step, "augmentation"))
+        self.device, self.examples, self.share = device, examples, share
+        self.generator = torch.Generator(device).manual_seed(mix(seed, step, purpose))
         self._place = seed, step
 
     @cached_property
-    def host(self) -> torch.Generator:
+    def host(self) -> Draws:
         import torch
 
-        return torch.Generator().manual_seed(mix(*self._place, "host"))
+        return Draws(*self._place, torch.device("cpu"), self.examples, self.share, purpose="host")
 
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """float32 in [low, high)."""
         import torch
 
-        drawn = torch.rand(size, generator=self.generator, device=self.device)
+        drawn = self._part(size, lambda whole: torch.rand(whole, generator=self.generator, device=self.device))
         return drawn if (low, high) == (0.0, 1.0) else drawn * (high - low) + low
 
     def normal(self, *size: int) -> Tensor:
         """Standard normal float32."""
         import torch
 
-        return torch.randn(size, generator=self.generator, device=self.device)
+        return self._part(size, lambda whole: torch.randn(whole, generator=self.generator, device=self.device))
 
     def integers(self, high: int, *size: int) -> Tensor:
         """int64 in [0, high)."""
         import torch
 
-        return torch.randint(high, size, generator=self.generator, device=self.device)
+        return self._part(size, lambda whole: torch.randint(high, whole, generator=self.generator, device=self.device))
 
     def chance(self, probability: float, *size: int) -> Tensor:
         """bool, true with the given probability."""
         return self.uniform(*size) < probability
+
+    def _part(self, size: tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+        if self.share.count == 1 or self.examples not in size:
+            return draw(size)
+        dim = size.index(self.examples)
+        whole = draw((*size[:dim], size[dim] * self.share.count, *size[dim + 1 :]))
+        return self.share.of(whole, dim)
 
 
 class ArraySource:

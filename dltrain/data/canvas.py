@@ -99,17 +99,36 @@ def place(images: Tensor, canvas: Canvas) -> tuple[Tensor, Extent]:
 
     Returns the images and (height, width) of the part that they fill.
     """
+    images = _sized(images, canvas)
+    height, width = images.shape[-2], images.shape[-1]
+    if canvas.rule != "fit":
+        return images, (height, width)
+    placed = images.new_zeros(*images.shape[:-2], canvas.height, canvas.width)
+    placed[..., :height, :width] = images
+    return placed, (height, width)
+
+
+def _sized(images: Tensor, canvas: Canvas) -> Tensor:
+    """Images (..., C, H, W) in the size that they have on the canvas: all of it, or on a fit canvas at most that."""
     height, width = images.shape[-2], images.shape[-1]
     size = canvas.height, canvas.width
     if canvas.rule == "fit":
         shrink = min(1.0, canvas.height / height, canvas.width / width)
-        extent = max(round(height * shrink), 1), max(round(width * shrink), 1)
-        placed = images.new_zeros(*images.shape[:-2], *size)
-        placed[..., : extent[0], : extent[1]] = _resize(images, extent, canvas.interpolation)
-        return placed, extent
-    if (height, width) != size or canvas.crop < 1:
-        images = _centre(_resize(images, _covering(height, width, canvas), canvas.interpolation), size)
-    return images, size
+        return _resize(images, (max(round(height * shrink), 1), max(round(width * shrink), 1)), canvas.interpolation)
+    if (height, width) == size and canvas.crop == 1:
+        return images
+    return _centre(_resize(images, _covering(height, width, canvas), canvas.interpolation), size)
+
+
+def blank(count: int, channels: int, canvas: Canvas) -> Tensor:
+    """Black images for the canvas: (count, channels, height, width) uint8.
+
+    On a fit canvas the channels of a pixel lie side by side, as decoders give them: on a CPU, crops are resized in
+    half the time from there.
+    """
+    if canvas.rule != "fit":
+        return torch.zeros(count, channels, canvas.height, canvas.width, dtype=torch.uint8)
+    return torch.zeros(count, canvas.height, canvas.width, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
 def _covering(height: int, width: int, canvas: Canvas) -> Extent:
@@ -167,18 +186,19 @@ def load_files(
 
     Raises ConfigError that names every file that cannot be read.
     """
-    images = torch.empty(len(paths), channels, canvas.height, canvas.width, dtype=torch.uint8)
+    images = blank(len(paths), channels, canvas)
     extents = torch.empty(len(paths), 2, dtype=torch.int64)
     failures: list[Diagnostic] = []
 
     def load(number: int) -> None:
         try:
-            image, extent = place(decode(Path(root, paths[number]), channels), canvas)
+            image = _sized(decode(Path(root, paths[number]), channels), canvas)
         except ConfigError as error:
             failures.extend(error.diagnostics)
             return
-        images[number] = image
-        extents[number, 0], extents[number, 1] = extent
+        height, width = image.shape[1:]
+        images[number, :, :height, :width] = image
+        extents[number, 0], extents[number, 1] = height, width
 
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:

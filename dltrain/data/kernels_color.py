@@ -79,7 +79,7 @@ def color_jitter(batch: Batch, draws: Draws, steps: list[tuple[Adjust, float, fl
     """Every adjustment in turn, in an order drawn for each batch, with factors drawn for each example."""
     count = len(batch.labels)
     factors = [draws.uniform(count, low=low, high=high) for _, low, high in steps]
-    order = torch.randperm(len(steps), generator=draws.host).tolist()
+    order = torch.randperm(len(steps), generator=draws.host.generator).tolist()
     # On a CPU, a few images at a time: at 224 pixels that is twice as fast, as what is between stays in the cache.
     size = max(1, 2**19 // batch.images[0].numel()) if batch.images.device.type == "cpu" else count
     parts = []

@@ -69,12 +69,28 @@ def rearrange(batch: Batch, motions: Sequence[Motion]) -> Batch:
     """The batch after all `motions` in turn, by one gather; uint8 stays uint8."""
     count, channels, height, width = batch.images.shape
     device = batch.images.device
+    if device.type == "cpu" and not any(isinstance(line, Shift) for motion in motions for line in motion):
+        return batch.with_(images=_mirrored(batch.images, motions))
     rows = sources([row for row, _ in motions], height, device)
     columns = sources([column for _, column in motions], width, device)
     padded = F.pad(batch.images, (0, 1, 0, 1)).flatten(2)  # the row and the column that mean outside
     index = (rows[:, :, None] * (width + 1) + columns[:, None, :]).view(-1, 1, height * width)
     moved = padded.gather(2, index.expand(count, channels, -1))
     return batch.with_(images=moved.view(count, channels, height, width))
+
+
+def _mirrored(images: Tensor, motions: Sequence[Motion]) -> Tensor:
+    """`rearrange` where images are mirrored at most: on a CPU, only those that change are touched."""
+    moved = images.clone()
+    for axis in (1, 2):
+        chosen = torch.zeros(len(images), dtype=torch.bool)
+        for motion in motions:
+            if isinstance(mirror := motion[axis - 1], Mirror):
+                chosen = chosen ^ mirror.chosen
+        for number, yes in enumerate(chosen.tolist()):
+            if yes:
+                moved[number] = moved[number].flip(axis)
+    return moved
 
 
 def sources(motions: Sequence[Shift | Mirror | None], length: int, device: torch.device) -> Tensor:
@@ -212,10 +228,37 @@ def random_resized_crop(
 def resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """The box (B,) of each image resized to `size` (height, width), bilinearly with antialiasing; float32."""
+    """The box (B,) of each image resized to `size` (height, width), bilinearly with antialiasing.
+
+    Boxes are of whole pixels. uint8 images stay uint8.
+    """
+    if images.device.type == "cpu":
+        return _cut_out(images, torch.stack([top, left, height, width], 1).long().tolist(), size)
+    resized = resized_by_matrices(images.to(torch.float32, memory_format=torch.contiguous_format),
+                                  (top, left, height, width), size)  # fmt: skip
+    return resized.round_().to(images.dtype) if images.dtype == torch.uint8 else resized
+
+
+def resized_by_matrices(images: Tensor, boxes: tuple[Tensor, Tensor, Tensor, Tensor], size: tuple[int, int]) -> Tensor:
+    """`resized_crop` of float32 images as two products for the whole batch, as a GPU likes it."""
+    top, left, height, width = boxes
     rows = _resizing(top, height, images.shape[2], size[0])
     columns = _resizing(left, width, images.shape[3], size[1])
-    return rows[:, None] @ (images.float() @ columns[:, None].mT)
+    return rows[:, None] @ (images @ columns[:, None].mT)
+
+
+def _cut_out(images: Tensor, boxes: list[list[int]], size: tuple[int, int]) -> Tensor:
+    """`resized_crop`, box by box: on a CPU a tenth of the time of the matrices and less, as no pixel beside the box
+    is touched and bytes are added up as integers."""
+    count, channels = images.shape[:2]
+    if images.stride(1) == 1:
+        cut = images.new_empty(count, *size, channels).permute(0, 3, 1, 2)
+    else:
+        cut = images.new_empty(count, channels, *size)
+    for number, (top, left, height, width) in enumerate(boxes):
+        box = images[number : number + 1, :, top : top + height, left : left + width]
+        cut[number] = F.interpolate(box, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return cut
 
 
 def _resizing(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:

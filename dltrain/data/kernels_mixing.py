@@ -72,9 +72,9 @@ def cutmix(batch: Batch, draws: Draws, alpha: float, probability: float, classes
 def _shares(draws: Draws, alpha: float, probability: float, count: int) -> Tensor:
     """(B,) float32 ~ Beta(alpha, alpha), and 1 where nothing is to be mixed."""
     # Drawn on the host: torch's seeded gamma sampler is private and not on every device.
-    seed = int(torch.randint(2**31, (), generator=draws.host))
-    shares = np.random.default_rng(seed).beta(alpha, alpha, count).astype(np.float32)
-    return torch.where(draws.chance(probability, count), send(torch.from_numpy(shares), draws.device), 1.0)
+    random = np.random.default_rng(int(draws.host.integers(2**31)))
+    shares = draws.share.of(torch.from_numpy(random.beta(alpha, alpha, count * draws.share.count).astype(np.float32)))
+    return torch.where(draws.chance(probability, count), send(shares, draws.device), 1.0)
 
 
 def _mixed_targets(batch: Batch, share: Tensor, classes: int) -> Tensor:

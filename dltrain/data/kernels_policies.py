@@ -126,7 +126,7 @@ def warp_matrices(operations: Tensor, magnitudes: Tensor, height: int, width: in
 
 def draw_signs(operations: Tensor, magnitudes: Tensor, draws: Draws) -> Tensor:
     """Half of the magnitudes negative, of the operations that have a direction."""
-    negative = torch.rand(operations.shape, generator=draws.host) < 0.5
+    negative = draws.host.chance(0.5, *operations.shape)
     return torch.where(negative & SIGNED[operations], -magnitudes, magnitudes)
 
 
@@ -136,10 +136,10 @@ def apply_policy(batch: Batch, draws: Draws, rounds: int, table: Tensor, level: 
     table: (14, bins) magnitudes on the host. level: the bin of every operation, or None to draw it.
     """
     count = len(batch.labels)
-    operations = torch.randint(len(NAMES), (rounds, count), generator=draws.host)
-    negative = torch.rand(rounds, count, generator=draws.host) < 0.5
+    operations = draws.host.integers(len(NAMES), rounds, count)
+    negative = draws.host.chance(0.5, rounds, count)
     if level is None:
-        magnitudes = table[operations, torch.randint(table.shape[1], (rounds, count), generator=draws.host)]
+        magnitudes = table[operations, draws.host.integers(table.shape[1], rounds, count)]
     else:
         magnitudes = table[operations, level]
     magnitudes = torch.where(negative & SIGNED[operations], -magnitudes, magnitudes)
@@ -169,8 +169,8 @@ class Learned:
 def auto_augment(batch: Batch, draws: Draws, policy: Learned) -> Batch:
     """One sub-policy for each example: its two operations in turn, each done with its own probability."""
     count = len(batch.labels)
-    chosen = torch.randint(len(policy.operations), (count,), generator=draws.host)
-    done = torch.rand(2, count, generator=draws.host) < policy.probabilities[chosen].T
+    chosen = draws.host.integers(len(policy.operations), count)
+    done = draws.host.uniform(2, count) < policy.probabilities[chosen].T
     operations = torch.where(done, policy.operations[chosen].T, NAMES.index("identity"))
     magnitudes = draw_signs(operations, policy.magnitudes[chosen].T, draws)
     return batch.with_(images=perform(as_bytes(batch.images), operations, magnitudes))
@@ -192,20 +192,20 @@ class Chains:
     def mixed(self, images: Tensor, draws: Draws) -> Tensor:
         """Images (B, C, H, W) to m x + (1 - m) sum_i w_i chain_i(x), m ~ Beta, w ~ Dirichlet; float32."""
         count, images = len(images), as_bytes(images)
-        rounds, total = self.depth or 3, self.width * count
-        which = torch.randint(len(self.operations), (rounds, total), generator=draws.host)
-        levels = torch.randint(self.severity, (rounds, total), generator=draws.host)
+        rounds, host = self.depth or 3, draws.host
+        which = host.integers(len(self.operations), rounds, self.width, count)
+        levels = host.integers(self.severity, rounds, self.width, count)
         operations = self.operations[which]
         if self.depth is None:
-            length = torch.randint(1, 4, (total,), generator=draws.host)
-            operations = torch.where(torch.arange(3)[:, None] < length, operations, NAMES.index("identity"))
-        magnitudes = draw_signs(operations, self.table[operations, levels], draws)
-        chains = perform(images.repeat(self.width, 1, 1, 1), operations, magnitudes, smooth_warp)
+            length = host.integers(3, self.width, count) + 1
+            operations = torch.where(torch.arange(3)[:, None, None] < length, operations, NAMES.index("identity"))
+        magnitudes = draw_signs(operations, self.table[operations, levels], draws).flatten(1)
+        chains = perform(images.repeat(self.width, 1, 1, 1), operations.flatten(1), magnitudes, smooth_warp)
         # Drawn by numpy: torch's seeded sampler of gamma numbers is private and not on every device.
-        random = np.random.default_rng(int(torch.randint(2**31, (), generator=draws.host)))
-        own = random.beta(self.alpha, self.alpha, (count, 1))
-        shares = np.concatenate([own, random.dirichlet([self.alpha] * self.width, count) * (1 - own)], 1)
-        weights = send(torch.from_numpy(shares.astype(np.float32).T.copy()), images.device)
+        random, everyone = np.random.default_rng(int(host.integers(2**31))), count * draws.share.count
+        own = random.beta(self.alpha, self.alpha, (everyone, 1))
+        shares = np.concatenate([own, random.dirichlet([self.alpha] * self.width, everyone) * (1 - own)], 1)
+        weights = send(draws.share.of(torch.from_numpy(shares.astype(np.float32).T.copy()), 1), images.device)
         views = torch.cat([images, chains]).view(self.width + 1, *images.shape)
         return (views * weights.view(*weights.shape, 1, 1, 1)).sum(0).clamp_(0, 255)
 

@@ -10,17 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltrain.data.base import Batch, Source
+from dltrain.data.base import WHOLE, Batch, Share, Source
 from dltrain.data.canvas import Canvas
-from dltrain.data.order import Order
+from dltrain.data.order import Order, evaluation_indices
 
 
 class Loader(ABC):
-    """Batches of a split. Batch `step` is a function of (source, canvas, batch_size, seed, step)."""
+    """Batches of a split. Batch `step` is a function of (source, canvas, batch_size, seed, step).
 
-    def __init__(self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device) -> None:
+    Where several processes train together, each gets its share of every batch; `batch_size` is the whole one's.
+    """
+
+    def __init__(
+        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, share: Share = WHOLE
+    ) -> None:
         self.source, self.canvas, self.batch_size, self.seed = source, canvas, batch_size, seed
-        self.device = torch.device(device)
+        self.device, self.share = torch.device(device), share
         self.labels = torch.from_numpy(np.array(source.labels, dtype=np.int64)).to(self.device)
         self._epoch: tuple[int, Tensor, Tensor] | None = None
 
@@ -35,13 +40,18 @@ class Loader(ABC):
         return self.order.steps_per_epoch
 
     def examples_of(self, step: int) -> tuple[Tensor, Tensor]:
-        """Indices of the step's examples, and the epoch that each belongs to: (batch_size,) int64, on the device."""
+        """Indices of the step's examples, and the epoch that each belongs to: (B,) int64, on the device."""
         epoch, number = divmod(step, self.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             indices, epochs = self.order.epoch(epoch)
             self._epoch = epoch, indices.to(self.device), epochs.to(self.device)
-        start = number * self.batch_size
-        return self._epoch[1][start : start + self.batch_size], self._epoch[2][start : start + self.batch_size]
+        batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        return self.share.of(self._epoch[1][batch]), self.share.of(self._epoch[2][batch])
+
+    def evaluation_indices(self) -> list[tuple[Tensor, int]]:
+        """Indices (B,) of each batch of an evaluation, on the CPU, and how many of them count."""
+        whole = evaluation_indices(len(self.source), self.batch_size)
+        return [(self.share.of(indices), self.share.valid(valid, self.batch_size)) for indices, valid in whole]
 
     @property
     def does_moves(self) -> bool:
@@ -54,8 +64,8 @@ class Loader(ABC):
 
     @abstractmethod
     def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
-        """Every example once, in the order of the split, and how many of each batch count: all batches have
-        batch_size examples, the last one is completed by repeating."""
+        """Every example once, in the order of the split, and how many of each batch count: all batches have one
+        size, the last one is completed by repeating."""
 
     @abstractmethod
     def close(self) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from dltrain.data.base import Source
+from dltrain.data.base import WHOLE, Share, Source
 from dltrain.data.canvas import Canvas
 from dltrain.data.loader import Loader
 from dltrain.data.pipeline import Moves
@@ -19,7 +19,8 @@ __all__ = ["Loader", "ResidentLoader", "StreamingLoader", "choose_loader", "choo
 
 def make_loader(
     kind: Literal["resident", "streaming"], source: Source, canvas: Canvas, *, batch_size: int, seed: int,
-    device: torch.device, workers: int = 0, moves: Moves | None = None, on_progress: Progress | None = None,
+    device: torch.device, workers: int = 0, share: Share = WHOLE, moves: Moves | None = None,
+    on_progress: Progress | None = None,
 ) -> Loader:  # fmt: skip
     """The loader of the chosen kind; `Loader.does_moves` says whether it takes `moves` over.
 
@@ -27,6 +28,9 @@ def make_loader(
     """
     if kind == "resident":
         return ResidentLoader(
-            source, canvas, batch_size=batch_size, seed=seed, device=device, moves=moves, on_progress=on_progress
-        )
-    return StreamingLoader(source, canvas, batch_size=batch_size, seed=seed, device=device, workers=workers)
+            source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, moves=moves,
+            on_progress=on_progress,
+        )  # fmt: skip
+    return StreamingLoader(
+        source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, workers=workers
+    )

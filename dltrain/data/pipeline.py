@@ -14,7 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from dltrain.data.augmentation_base import STAGES, Augmentation, AugmentationContext, Transform
-from dltrain.data.base import Batch, Draws, mix
+from dltrain.data.base import WHOLE, Batch, Draws, Share, mix
 from dltrain.data.kernels_geometry import Motion, Rearrange, rearrange
 
 
@@ -34,9 +34,10 @@ class Drawn:
 
     transform: Transform
     seed: int
+    share: Share
 
     def __call__(self, batch: Batch, step: int) -> Batch:
-        return self.transform(batch, Draws(self.seed, step, batch.images.device))
+        return self.transform(batch, _draws(self.seed, step, batch, self.share))
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class Moves:
 
     parts: list[tuple[Rearrange, int]]
     """Each with the seed of its draws."""
+    share: Share
 
     def motions(self, batch: Batch, step: int) -> list[Motion]:
         """What each of them does to the rows and columns of this batch."""
-        return [move.motion(batch, Draws(seed, step, batch.images.device)) for move, seed in self.parts]
+        return [move.motion(batch, _draws(seed, step, batch, self.share)) for move, seed in self.parts]
 
     def __call__(self, batch: Batch, step: int) -> Batch:
         return rearrange(batch, self.motions(batch, step))
@@ -68,7 +70,7 @@ class Pipeline:
             elif isinstance(last, Moves):
                 last.parts.append((drawn.transform, drawn.seed))
             else:
-                self.pixels.append(Moves([(drawn.transform, drawn.seed)]))
+                self.pixels.append(Moves([(drawn.transform, drawn.seed)], drawn.share))
         self.scaled, self.mixing, self.scaling, self.seed = scaled, mixing, scaling, seed
         self.resize: Callable[[Tensor, int], Tensor] | None = None
         """What gives the inputs of a step its size."""
@@ -103,8 +105,14 @@ class Pipeline:
         return self.scaling.apply(images)
 
 
-def build_pipeline(augmentations: Sequence[Augmentation], context: AugmentationContext, scaling: Scaling) -> Pipeline:
-    """The pipeline of a list of augmentations that `check_order` accepts.
+def _draws(seed: int, step: int, batch: Batch, share: Share) -> Draws:
+    return Draws(seed, step, batch.images.device, len(batch.labels), share)
+
+
+def build_pipeline(
+    augmentations: Sequence[Augmentation], context: AugmentationContext, scaling: Scaling, share: Share = WHOLE
+) -> Pipeline:
+    """The pipeline of a list of augmentations that `check_order` accepts, for a process's share of each batch.
 
     An augmentation's draws depend on its name and on how many of that name stand before it, so that adding
     another one to the list does not change them.
@@ -114,6 +122,6 @@ def build_pipeline(augmentations: Sequence[Augmentation], context: AugmentationC
     for entry in augmentations:
         name = entry.name
         seed = mix(context.seed, name, seen.count(name))
-        stages[entry.stage].append(Drawn(entry.build(context), seed))
+        stages[entry.stage].append(Drawn(entry.build(context), seed, share))
         seen.append(name)
     return Pipeline(stages["pixels"], stages["scaled"], stages["batch"], scaling, context.seed)

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltrain.data.base import ArraySource, Batch, Source
+from dltrain.data.base import WHOLE, ArraySource, Batch, Share, Source
 from dltrain.data.canvas import Canvas, load_source, place_all
 from dltrain.data.kernels_geometry import join
 from dltrain.data.loader import Loader
-from dltrain.data.order import evaluation_indices
 from dltrain.data.pipeline import Moves
 from dltrain.data.resources import usable_cores
 from dltrain.data.windows import Windows, windows_for
@@ -29,13 +28,13 @@ class ResidentLoader(Loader):
 
     def __init__(
         self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
-        moves: Moves | None = None, on_progress: Progress | None = None,
+        share: Share = WHOLE, moves: Moves | None = None, on_progress: Progress | None = None,
     ) -> None:  # fmt: skip
         """moves: those that training images undergo first; `does_moves` says whether this loader takes them over.
 
         Raises ConfigError naming the files that cannot be read.
         """
-        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device)
+        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
         self.images, self.extents = _resident(source, canvas, self.device, on_progress)
         self._moves = moves
         self._windows = windows_for(self.images, moves) if moves is not None else None
@@ -62,7 +61,7 @@ class ResidentLoader(Loader):
         indices = torch.cat([batch.indices for batch in batches])
         starts = windows.starts(indices, [join(motion) for motion in motions])
         labels = self.labels.index_select(0, indices)
-        parts = (torch.split(starts, self.batch_size), torch.split(labels, self.batch_size))
+        parts = (torch.chunk(starts, count), torch.chunk(labels, count))
         for batch, rows, label in zip(batches, *parts, strict=True):
             yield Batch(windows.cut(rows), label, batch.indices, batch.epochs)
 
@@ -86,7 +85,7 @@ class ResidentLoader(Loader):
                 step += 1
 
     def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
-        for indices, valid in evaluation_indices(len(self.source), self.batch_size):
+        for indices, valid in self.evaluation_indices():
             yield self._gather(indices.to(self.device), torch.zeros_like(indices, device=self.device)), valid
 
     def close(self) -> None:

@@ -89,7 +89,7 @@ class Scaler:
     def __init__(self, scaling: Scaling, device: torch.device, channels_last: bool) -> None:
         mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (scaling.mean, scaling.std))
         self.mean, self.std, self.factor = (t.float().to(device) for t in (mean, std, 1 / std))
-        self.format = torch.channels_last if channels_last else torch.preserve_format
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     def apply(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or float, values 0..255, to float32; the input is left as it is."""

@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import ArraySource, Batch, FileSource, Source
+from dltrain.data.base import WHOLE, ArraySource, Batch, FileSource, Share, Source
 from dltrain.data.canvas import Canvas, load_files, place_all
 from dltrain.data.loader import Loader
-from dltrain.data.order import evaluation_indices
 
 Images = tuple[Tensor, Tensor | None]
 """(B, C, H, W) uint8, and (B, 2) int64 extents on a fit canvas."""
@@ -34,9 +33,10 @@ class StreamingLoader(Loader):
     workers, started when it is first used, and gives one iterator at a time."""
 
     def __init__(
-        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, workers: int = 0
-    ) -> None:
-        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device)
+        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, workers: int = 0,
+        share: Share = WHOLE,
+    ) -> None:  # fmt: skip
+        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
         self.workers = workers
         self._pools: dict[str, Pool] = {}
         self._open: WeakSet[Generator[Any, None, None]] = WeakSet()
@@ -48,13 +48,13 @@ class StreamingLoader(Loader):
         return self._opened(self._evaluate())
 
     def _train(self, start_step: int) -> Generator[Batch, None, None]:
-        images = self._images("train", self.order.batches(start_step))
+        images = self._images("train", map(self.share.of, self.order.batches(start_step)))
         for step, (pixels, extents) in zip(count(start_step), images, strict=False):
             indices, epochs = self.examples_of(step)
             yield Batch(pixels, self.labels.index_select(0, indices), indices, epochs, extents)
 
     def _evaluate(self) -> Generator[tuple[Batch, int], None, None]:
-        plan = evaluation_indices(len(self.source), self.batch_size)
+        plan = self.evaluation_indices()
         images = self._images("evaluate", (indices for indices, _ in plan))
         for (pixels, extents), (host_indices, valid) in zip(images, plan, strict=True):
             indices = host_indices.to(self.device)

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 PER_CHANNEL = (0, 2, 3)
 """The dimensions that statistics of a batch run over."""
@@ -18,6 +20,38 @@ PER_CHANNEL = (0, 2, 3)
 def wide(images: Tensor) -> Tensor:
     """The images in float32 at least, so that sums over many pixels keep their digits."""
     return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _mean_of_all(values: Tensor) -> Tensor:
+    """The mean over all processes, which have as many images each; on the meta device none is asked."""
+    if values.device.type == "meta":
+        return values
+    return all_reduce(values) / dist.get_world_size()  # type: ignore[no-untyped-call, no-any-return]
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm with statistics over the batches of all processes, on every device: torch's works on GPUs alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(images)
+        x, size = wide(images), dist.get_world_size()
+        mean = _mean_of_all(x.mean(PER_CHANNEL))
+        variance = _mean_of_all((x - mean[:, None, None]).square().mean(PER_CHANNEL))
+        self._track(mean.detach(), variance.detach(), size * images.numel() // images.shape[1])
+        normal = (x - mean[:, None, None]) * (variance[:, None, None] + self.eps).rsqrt()
+        output: Tensor = normal * self.weight[:, None, None] + self.bias[:, None, None]
+        return output.to(images.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * count / max(count - 1, 1), share)
 
 
 class Affine(nn.Module):

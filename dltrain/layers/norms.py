@@ -72,9 +72,9 @@ class SyncBatchNorm(BatchStatistics):
     name: Literal["sync_batch_norm"] = "sync_batch_norm"
 
     def build(self, channels: int) -> nn.Module:
-        from torch import nn
+        from dltrain.layers.norm_modules import SyncBatchNorm
 
-        return nn.SyncBatchNorm(channels, eps=self.epsilon, momentum=self.momentum)
+        return SyncBatchNorm(channels, eps=self.epsilon, momentum=self.momentum)
 
 
 class GroupNorm(Norm):
