@@ -20,9 +20,19 @@ from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.resources import usable_cores
 from dltrain.data.scaling import pixel_covariance
 from dltrain.data.views import views_canvas
-from dltrain.decisions import Decision, Decisions, configure_torch, count_multiply_adds, decide, pick_device
+from dltrain.decisions import (
+    PURE,
+    Decision,
+    Decisions,
+    configure_torch,
+    count_multiply_adds,
+    decide,
+    dtype_of,
+    pick_device,
+)
 from dltrain.distributed import ALONE, Group
 from dltrain.experiment import Experiment
+from dltrain.half import FixedScale, halved
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
@@ -101,15 +111,20 @@ def build(
         canvas, unseen = views_canvas(preprocessing.evaluation, experiment.evaluation.views), splits.validation
         validation = loader(unseen, canvas, share=group.share) if unseen is not None else None
     notes: list[str] = []
-    resizing = progressive_size(experiment, model, shape, total_steps)
+    pipeline.resize = resizing = progressive_size(experiment, model, shape, total_steps)
     if state is None:
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
         notes = initialize(experiment, model)
-    pipeline.resize = resizing  # from here on: what starts from images starts from full ones
-    together = group.wrapped(model, target, unused=group.size > 1 and has_idle_weights(model, shape))
+    idle = group.size > 1 and has_idle_weights(model, shape)
+    precision, scaler = decisions["precision"].value, None
+    dtype = dtype_of(precision)
+    if precision.startswith(PURE):
+        optimizer = halved(experiment, model, dtype, target)
+    if dtype == torch.float16:
+        scaler = FixedScale(training.batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(target.type)
+    together = group.wrapped(model, target, unused=idle)
     compiled = partial(torch.compile, dynamic=False) if decisions["compile"].value else _as_it_is
-    dtype = getattr(torch, decisions["precision"].value)
     parts = Parts(
         model=model,
         forward=compiled(together),
@@ -134,7 +149,7 @@ def build(
         if training.average is not None
         else experiment.optimizer.average(model, optimizer),
         autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
-        scaler=torch.amp.GradScaler(target.type) if dtype == torch.float16 else None,
+        scaler=scaler,
     )
     plan = Plan(
         seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
@@ -250,7 +265,7 @@ def _start_weights(
         batches = train.batches(0)
         try:
             for step in range(-(-count // experiment.training.batch_size)):
-                yield pipeline.train(next(batches), step)[0]
+                yield pipeline.full(next(batches), step)[0]
         finally:
             batches.close()
 

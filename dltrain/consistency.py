@@ -27,6 +27,7 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
     if "optimizer" not in wrong and "training" not in wrong:
         yield from _sharpness_with_scaled_gradients(experiment)
         yield from _closure_with_changed_gradients(experiment)
+        yield from _what_needs_float32_weights(experiment, wrong)
         yield from _what_needs_no_schedule(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
@@ -83,6 +84,23 @@ def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnost
     if training.precision == "float16":
         message = f"`{name}` takes the gradient as it is, and float16 scales it"
         yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32",))
+
+
+def _what_needs_float32_weights(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    """Weights of 16 bits: a move of SAM or a sum of squares would mostly be rounding."""
+    precision = experiment.training.precision
+    if not precision.startswith("pure_"):
+        return
+    optimizer, notes = experiment.optimizer, (f"`precision: {precision.removeprefix('pure_')}` keeps them in float32",)
+    if optimizer.sam is not None:
+        message = f"`sam` needs weights in float32, and {precision} keeps them in 16 bits"
+        yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=notes)
+    if optimizer.reevaluates or optimizer.schedules is not None:
+        message = f"`{optimizer.name}` needs weights in float32, and {precision} keeps them in 16 bits"
+        yield Diagnostic(message, experiment.span("training", "precision"), notes=notes)
+    if "penalties" not in wrong and experiment.penalties:
+        message = f"penalties need weights in float32, and {precision} keeps them in 16 bits"
+        yield Diagnostic(message, experiment.span("penalties", key=True), notes=notes)
 
 
 def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:

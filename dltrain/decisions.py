@@ -40,6 +40,12 @@ LARGE_NETWORK = 2e7
 is slower with them, ResNet-20 (4e7) faster."""
 
 
+COMPILED_SHAPES = 32
+"""How many forms of a network torch may compile before it runs it uncompiled; its own limit is 8."""
+PURE = "pure_"
+"""What the names of precisions begin with in which weights are kept too."""
+
+
 def pick_device(requested: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device. Raises ValueError when it is not there."""
     import torch
@@ -100,9 +106,20 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The type that a decided precision computes in."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, precision.removeprefix(PURE))
+    return dtype
+
+
 def _precision(training: Training, device: torch.device) -> Decision:
     import torch
 
+    if training.precision.startswith(PURE):
+        why = "set in the experiment: convolutions and linear layers keep their weights in it, norms stay in float32"
+        return Decision(training.precision, why)
     if training.precision != "auto":
         return Decision(training.precision, "set in the experiment")
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
@@ -169,6 +186,10 @@ def configure_torch(decisions: Decisions, *, deterministic: bool) -> None:
     import torch
 
     torch.set_num_threads(decisions["threads"].value)
+    if decisions["compile"].value:  # once for each size of images and batches, in training and in evaluation
+        import torch._dynamo
+
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
     if str(decisions["device"].value).startswith("cuda"):
         # cuBLAS is deterministic only with a fixed workspace, which it reads when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

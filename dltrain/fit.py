@@ -254,12 +254,12 @@ def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Displa
 
 
 def sample_images(trainer: Trainer, count: int = 32) -> Tensor:
-    """The first training images as the model gets them: (B, C, H, W) float32, scaled back to 0..1."""
+    """The first training images as the model gets them, in full size: (B, C, H, W) float32, scaled back to 0..1."""
     batches = trainer.parts.train.batches(0)
     batch = next(batches)
     batches.close()
     pipeline = trainer.parts.pipeline
-    inputs, _ = pipeline.train(batch, 0)
+    inputs, _ = pipeline.full(batch, 0)
     images: Tensor = pipeline.scaling.invert(inputs[:count].float())
     return images.clamp(0, 255).cpu() / 255
 

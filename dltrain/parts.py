@@ -63,7 +63,8 @@ class Parts:
     evaluation: Evaluation
     average: Any = None
     autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
-    scaler: torch.amp.GradScaler | None = None
+    scaler: Any = None
+    """A GradScaler, or what has its methods."""
     penalties: Any = None
     lookahead: Any = None
     sam: Any = None

@@ -20,8 +20,9 @@ from dltrain.config import ConfigError
 from dltrain.data.base import ArraySource, ImageShape, Source, Splits
 from dltrain.data.canvas import Canvas
 from dltrain.data.views import views_canvas
-from dltrain.decisions import Decision, Decisions, count_multiply_adds, decide, pick_device
+from dltrain.decisions import PURE, Decision, Decisions, count_multiply_adds, decide, dtype_of, pick_device
 from dltrain.experiment import Experiment
+from dltrain.half import halve, require_half
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.penalizing import Penalties
 from dltrain.plan_network import Measured, measure
@@ -54,6 +55,8 @@ class _Training:
     total_steps: int
     learning_rate: Curve
     momentum: Curve | None
+    resizing: object | None
+    """What makes images smaller; its text says when."""
 
 
 def plan(experiment: Experiment, device: str = "auto", depth: int | None = None) -> dict[str, Any]:
@@ -73,10 +76,16 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     images = total_steps * experiment.training.batch_size
     decisions = decide(experiment.training, target, _multiply_adds(experiment, model, measured), images)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
-    if (dtype := _dtype(decisions)) != torch.float32:
+    resizing = progressive_size(experiment, model, preprocessing.shape, total_steps)
+    dtype, pure = dtype_of(decisions["precision"].value), decisions["precision"].value.startswith(PURE)
+    if pure:
+        halve(model, dtype)
+    if dtype != torch.float32:
         measured = measure(model, preprocessing.shape, _micro_batch(experiment), dtype)
     with at(experiment, "optimizer"):
         groups = parameter_groups(model, experiment.optimizer)
+    if pure:
+        require_half(experiment, groups, dtype)
     with at(experiment, "penalties"):
         Penalties(model, experiment.penalties)  # whether they fit: what `fit` would refuse has no plan
     with at(experiment, "loss"):
@@ -88,7 +97,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     training = _Training(
         experiment, model, measured, preprocessing.shape, len(splits.classes), split_sizes(splits),
         [(source, canvas) for source, canvas in parts if source is not None], decisions, groups, steps_per_epoch,
-        total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch),
+        total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch), resizing,
     )  # fmt: skip
     return _written(training, depth)
 
@@ -99,12 +108,12 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     decisions = {name: Decision(**decision) for name, decision in about["decisions"].items()}
     loaders = [loader for loader in (parts.train, parts.validation) if loader is not None]
     shape = ImageShape(*about["preprocessing"]["shape"])
-    measured = measure(parts.model, shape, _micro_batch(experiment), _dtype(decisions))
+    measured = measure(parts.model, shape, _micro_batch(experiment), dtype_of(decisions["precision"].value))
     training = _Training(
         experiment, parts.model, measured, shape, len(about["classes"]), trainer.examples,
         [(loader.source, loader.canvas) for loader in loaders], decisions,
         parameter_groups(parts.model, experiment.optimizer), trainer.plan.steps_per_epoch, trainer.plan.total_steps,
-        parts.learning_rate, parts.momentum,
+        parts.learning_rate, parts.momentum, parts.pipeline.resize,
     )  # fmt: skip
     return _written(training, None)
 
@@ -136,11 +145,6 @@ def _network(experiment: Experiment, shape: ImageShape, classes: int) -> tuple[n
         with at(experiment, "model"):
             model = section.make(shape, classes)
         return model, measure(model, shape, batch)
-
-
-def _dtype(decisions: Decisions) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, decisions["precision"].value)
-    return dtype
 
 
 def _micro_batch(experiment: Experiment) -> int:
@@ -179,7 +183,6 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions)]
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
-    resizing = progressive_size(experiment, training.model, training.shape, training.total_steps)
     curve = partial(_samples, total_steps=training.total_steps)
     return {
         "experiment": experiment.name,
@@ -187,7 +190,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "examples": training.examples,
         "classes": training.classes,
         "shape": [training.shape.channels, training.shape.height, training.shape.width],
-        "progressive_size": str(resizing) if resizing is not None else None,
+        "progressive_size": str(training.resizing) if training.resizing is not None else None,
         "model": experiment.model.name,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable_parameters": sum(parameter.numel() for parameter in trained),

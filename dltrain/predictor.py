@@ -17,8 +17,9 @@ from dltrain.data.canvas import Canvas
 from dltrain.data.evaluation import Evaluation, Views
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.views import answer, views_canvas
-from dltrain.decisions import pick_device
+from dltrain.decisions import PURE, dtype_of, pick_device
 from dltrain.experiment import Experiment
+from dltrain.half import halve
 from dltrain.preprocessing import Preprocessing
 
 
@@ -78,7 +79,9 @@ def restore_predictor(state: dict[str, Any], device: str = "auto") -> Predictor:
     if channels_last := bool(decided["channels_last"]):
         model.to(memory_format=torch.channels_last)
     if target.type == torch.device(decided["device"]).type:  # then the numbers are those of training
-        dtype = getattr(torch, decided["precision"])
+        dtype = dtype_of(decided["precision"])
+        if decided["precision"].startswith(PURE) and state["average"] is None:
+            halve(model, dtype)
         torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
     context = AugmentationContext(
         shape=preprocessing.shape, classes=len(about["classes"]), seed=experiment.seed,

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
-from training import arrays_experiment, assert_same_state, built, trained
+from training import arrays_experiment, assert_same_state, built, train, trained
 from typer.testing import CliRunner
 
 from dltrain import ConfigError, EpochReport
@@ -81,10 +81,29 @@ def test_a_training_continues_exactly(stop: int, arrays: Path) -> None:
     assert_same_state(rest.state_dict(), whole.state_dict())
 
 
+@pytest.mark.slow
+def test_a_compiled_network_is_compiled_for_each_size(arrays: Path) -> None:
+    changes = {**GROWING, "training__compile": True, "evaluation": {"views": "flip", "share": 0.3}}
+    sizes = {"start": 0.5, "delay": 0.0, "finetune": 0.2, "count": 6, "multiple_of": 1}
+    experiment = arrays_experiment(arrays, **{**changes, "training__progressive_size": sizes})
+    whole, part = trained(experiment), trained(experiment, until=6)
+    torch._dynamo.reset()
+    rest = built(experiment)
+    rest.load_state_dict(part.state_dict())
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        assert list(rest.run())
+    assert_same_state(rest.state_dict(), whole.state_dict())
+
+
 def test_filters_that_come_from_images_come_from_full_ones(arrays: Path) -> None:
     same = {"model": "airbench94", "data__size": 20, "training__average": None}
     growing, full = (built(arrays_experiment(arrays, **same, **changes)) for changes in (GROWING, {}))
     torch.testing.assert_close(growing.parts.model.state_dict(), full.parts.model.state_dict(), rtol=0, atol=0)
+
+
+def test_scaling_that_knows_each_pixel_comes_before(arrays: Path, tmp_path: Path) -> None:
+    code, run = train(arrays, tmp_path, **GROWING, data__scaling="zca_whiten")
+    assert code == 0 and (run.path / "checkpoints/last.pt").is_file()
 
 
 @pytest.mark.parametrize("command", ["fit", "plan"])

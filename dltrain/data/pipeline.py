@@ -85,7 +85,12 @@ class Pipeline:
         del self.pixels[0]
 
     def train(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs (B, C, H, W) float32, and targets: (B,) int64, or (B, K) float32 when examples are mixed."""
+        """Inputs (B, C, h, w) float32, and targets: (B,) int64, or (B, K) float32 when examples are mixed."""
+        images, targets = self.full(batch, step)
+        return images if self.resize is None else self.resize(images, step), targets
+
+    def full(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """The same before the inputs get their size: (B, C, H, W)."""
         for change in self.pixels:
             batch = change(batch, step)
         batch = batch.with_(images=self.scaling.apply(batch.images))
@@ -93,8 +98,7 @@ class Pipeline:
             batch = change(batch, step)
         if self.mixing:
             batch = self.mixing[mix(self.seed, step, "mixing") % len(self.mixing)](batch, step)
-        inputs = batch.images if self.resize is None else self.resize(batch.images, step)
-        return inputs, batch.labels if batch.targets is None else batch.targets
+        return batch.images, batch.labels if batch.targets is None else batch.targets
 
     def evaluate(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 to float32 inputs, without any randomness."""

@@ -45,6 +45,17 @@ class Followed(nn.Module):
         return self.extra(self.inner(*inputs, **options))
 
 
+class Multiplied(nn.Module):
+    """Its inputs times a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * self.factor
+
+
 class Preceded(nn.Module):
     """A module and what comes before it: inner(extra(...))."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from dltrain.config import ConfigError, Diagnostic, Fraction, reject
+from dltrain.config import ConfigError, Diagnostic, Fraction, Positive, reject
 from dltrain.data.base import ImageShape
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
@@ -42,6 +42,9 @@ class Adaptable(Model):
     drop_connect: Fraction | None = None
     """Share of the weights of each linear layer zeroed in training, anew for each batch; null for none."""
 
+    head_scale: Positive | None = None
+    """What the logits are multiplied by, besides a factor of the network's own (as 1/9 of airbench's): below 1, they
+    start small and move slowly (https://arxiv.org/abs/2404.00498). Null for none."""
     whitening: Whitening | None = None
     """A frozen first layer that whitens patches of the images, before the network: {kernel: 2}; null for none."""
 
@@ -85,6 +88,7 @@ class Adaptable(Model):
         adapter.drop_connect(self.drop_connect)
         self.exchange(adapter)
         adapter.dropout(self.dropout)
+        adapter.head_scale(self.head_scale)
         adapter.attention(self.attention)
         adapter.drop_path(self.drop_path)
         adapter.after_blocks(self.drop_block, self.spatial_dropout)

@@ -19,7 +19,7 @@ class ExponentialAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float, update_every: int = 1, warmup: bool = False) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.model = _copy(model)
         self.decay, self.update_every, self.warmup = decay, update_every, warmup
         self._source: nn.Module | None = None
         self._pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
@@ -34,7 +34,7 @@ class ExponentialAverage:
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         averaged, current = self._pairs["average"]
         if averaged:
-            torch._foreach_lerp_(averaged, current, 1 - decay**self.update_every)
+            torch._foreach_lerp_(averaged, _like(current, averaged), 1 - decay**self.update_every)
         averaged, current = self._pairs["copy"]
         if averaged:
             torch._foreach_copy_(averaged, current)
@@ -56,7 +56,7 @@ class EqualAverage:
     """
 
     def __init__(self, model: nn.Module, start: float, every: int, total_steps: int) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.model = _copy(model)
         self.start, self.every, self.total_steps = start, every, total_steps
         self._source: nn.Module | None = None
         self._pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
@@ -73,7 +73,7 @@ class EqualAverage:
         count = max(math.ceil(done / self.every) - first + 1, 1)
         averaged, current = self._pairs["average"]
         if averaged and count > 1:
-            torch._foreach_lerp_(averaged, current, 1 / count)
+            torch._foreach_lerp_(averaged, _like(current, averaged), 1 / count)
         elif averaged:
             torch._foreach_copy_(averaged, current)
         averaged, current = self._pairs["copy"]
@@ -120,6 +120,20 @@ class InterpolatedAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing either, for the same reason."""
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """The network that becomes an average, in float32 where it has 16 bits: these would lose most of an update."""
+    copied = copy.deepcopy(model).requires_grad_(False).eval()
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor.data = tensor.data.float()
+    return copied
+
+
+def _like(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """The tensors in the types of the others; the same tensors where these agree."""
+    return [tensor.to(other.dtype) for tensor, other in zip(tensors, others, strict=True)]
 
 
 def _pair(

@@ -18,7 +18,7 @@ from dltrain.layers import sites
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.dropping import DropBlock
-from dltrain.layers.modules import Followed, Preceded
+from dltrain.layers.modules import Followed, Multiplied, Preceded
 from dltrain.layers.norms import Norm
 from dltrain.layers.probe import Probe, native_probe, probe
 from dltrain.layers.residual_starts import Scalar
@@ -200,6 +200,14 @@ class Adapter:
             raise self._cannot("dropout", "it ends in no linear layer, and has no dropout of its own")
         self._exchange(last, Preceded(nn.Dropout(rate), self._current(last)))
         self._changed("dropout", f"{rate:g}", [last])
+
+    def head_scale(self, factor: float | None) -> None:
+        """A factor after the layer that makes the logits."""
+        if factor is None:
+            return
+        last = sites.weighted(self.probe)[-1]
+        self._exchange(last, Followed(self._current(last), Multiplied(factor)))
+        self._changed("head_scale", f"{factor:g}", [last])
 
     def _is_activation(self, name: str) -> bool:
         return sites.is_activation(self.probe.modules[name])
