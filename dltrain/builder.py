@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.compiling import callable_of
 from dltrain.config import ConfigError
 from dltrain.data.augmentation_base import AugmentationContext
 from dltrain.data.base import WHOLE, FileSource, ImageShape, Share, Splits, mix
@@ -124,11 +125,10 @@ def build(
     if dtype == torch.float16:
         scaler = FixedScale(training.batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(target.type)
     together = group.wrapped(model, target, unused=idle)
-    compiled = partial(torch.compile, dynamic=False) if decisions["compile"].value else _as_it_is
     parts = Parts(
         model=model,
-        forward=compiled(together),
-        forward_alone=compiled(model) if together is not model else None,
+        forward=callable_of(together, decisions),
+        forward_alone=callable_of(model, decisions) if together is not model else None,
         apart=getattr(together, "no_sync", nullcontext),
         group=group,
         optimizer=optimizer,
@@ -175,10 +175,6 @@ def build(
     return trainer
 
 
-def _as_it_is(model: nn.Module) -> nn.Module:
-    return model
-
-
 def _shared(decisions: Decisions, group: Group, batch_size: int, device: torch.device) -> Decisions:
     """The first process's decisions for all, each with its own device."""
     decisions = group.told(decisions)
@@ -186,6 +182,8 @@ def _shared(decisions: Decisions, group: Group, batch_size: int, device: torch.d
         return {name: decision for name, decision in decisions.items() if name != "devices"}
     decisions["device"] = Decision(str(device), decisions["device"].reason)
     decisions["devices"] = Decision(group.size, f"each takes {batch_size // group.size} images of a batch")
+    if "graph" in decisions:
+        decisions["graph"] = Decision(False, "gradients are averaged between the kernels of a step")
     if device.type == "cpu":
         threads = max(usable_cores() // group.local_size, 1)
         decisions["threads"] = Decision(threads, "this process's share of the cores")
@@ -332,6 +330,8 @@ def downgrades(experiment: Experiment, decisions: Decisions) -> list[str]:
     notes = []
     if experiment.training.compile is True and not decisions["compile"].value:
         notes.append(f"warning: not compiled: {decisions['compile'].reason}")
+    if experiment.training.graph is True and not decisions["graph"].value:
+        notes.append(f"warning: no CUDA graph: {decisions['graph'].reason}")
     if not experiment.training.deterministic and str(decisions["device"].value).startswith("cuda"):
         notes.append("warning: deterministic is off: cuDNN picks kernels by time, and the run is not exact")
     return notes

@@ -27,6 +27,7 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
     if "optimizer" not in wrong and "training" not in wrong:
         yield from _sharpness_with_scaled_gradients(experiment)
         yield from _closure_with_changed_gradients(experiment)
+        yield from _graph_of_more_than_one_pass(experiment)
         yield from _what_needs_float32_weights(experiment, wrong)
         yield from _what_needs_no_schedule(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
@@ -101,6 +102,17 @@ def _what_needs_float32_weights(experiment: Experiment, wrong: Container[str]) -
     if "penalties" not in wrong and experiment.penalties:
         message = f"penalties need weights in float32, and {precision} keeps them in 16 bits"
         yield Diagnostic(message, experiment.span("penalties", key=True), notes=notes)
+
+
+def _graph_of_more_than_one_pass(experiment: Experiment) -> Iterator[Diagnostic]:
+    """The gradients of a pass lie where the next one writes its own."""
+    training, optimizer = experiment.training, experiment.optimizer
+    several = {"training.accumulate": training.accumulate > 1, "optimizer.sam": optimizer.sam is not None,
+               f"optimizer `{optimizer.name}`": optimizer.reevaluates}  # fmt: skip
+    for what, wants in several.items() if training.graph is True else ():
+        if wants:
+            message = f"a CUDA graph holds the gradients of one pass, and {what} adds up those of several"
+            yield Diagnostic(message, experiment.span("training", "graph"), notes=("leave `graph` out",))
 
 
 def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:

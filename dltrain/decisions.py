@@ -86,11 +86,13 @@ def decide(training: Training, device: torch.device, multiply_adds: int, images:
     import torch
 
     work = 3.0 * multiply_adds * images  # the backward pass costs about twice the forward pass
+    compiled = _compile(training, device, multiply_adds, work)
     return {
         "device": Decision(str(device), device_name(device)),
         "precision": _precision(training, device),
         "channels_last": _channels_last(training, device, multiply_adds),
-        "compile": _compile(training, device, multiply_adds, work),
+        "compile": compiled,
+        **({"graph": _graph(training, device, compiled)} if training.graph is True or device.type == "cuda" else {}),
         "threads": Decision(torch.get_num_threads(), "torch's choice for this machine"),
     }
 
@@ -154,6 +156,16 @@ def _compile(training: Training, device: torch.device, multiply_adds: int, work:
     if missing is not None:
         return Decision(False, f"there is no {missing} on this machine")
     return Decision(True, f"repaid by {work:.1e} multiply-adds")
+
+
+def _graph(training: Training, device: torch.device, compiled: Decision) -> Decision:
+    if device.type != "cuda":
+        return Decision(False, f"{device.type} has none")
+    if training.graph == "auto":
+        return Decision(False, "only when it is asked for, as long as its gain has not been measured")
+    if training.graph and not compiled.value:
+        return Decision(False, "it is recorded from the compiled network, and the network is not compiled")
+    return Decision(training.graph, "set in the experiment")
 
 
 def _missing_to_compile(device: torch.device) -> str | None:

@@ -80,6 +80,9 @@ class Training(Section):
     linear layers keep their weights in it too: less memory, no casts, and updates far below a weight are lost."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile the network; auto: where it pays and a compiler is found."""
+    graph: bool | Literal["auto"] = "auto"
+    """Record the kernels of the compiled network as a CUDA graph, which starts them all at once: for small networks,
+    whose kernels are shorter than their start. auto: not yet, its gain has not been measured."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format NHWC for convolutions; auto: where it pays."""
     progressive_size: ProgressiveSize | None = None
