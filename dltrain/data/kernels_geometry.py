@@ -255,9 +255,14 @@ def _cut_out(images: Tensor, boxes: list[list[int]], size: tuple[int, int]) -> T
         cut = images.new_empty(count, *size, channels).permute(0, 3, 1, 2)
     else:
         cut = images.new_empty(count, channels, *size)
-    for number, (top, left, height, width) in enumerate(boxes):
-        box = images[number : number + 1, :, top : top + height, left : left + width]
-        cut[number] = F.interpolate(box, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on pieces this small, several wait for each other longer than they work
+    try:
+        for number, (top, left, height, width) in enumerate(boxes):
+            box = images[number : number + 1, :, top : top + height, left : left + width]
+            cut[number] = F.interpolate(box, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    finally:
+        torch.set_num_threads(threads)
     return cut
 
 
