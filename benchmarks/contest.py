@@ -25,12 +25,12 @@ def installed(names: Iterable[str], needs: Mapping[str, str]) -> list[str]:
     return found
 
 
-def in_turn(names: Sequence[str], rounds: int) -> dict[str, list[Any]]:
-    """What `<this command> --only NAME` prints as its last line, by name, a value for each round."""
+def in_turn(names: Sequence[str], rounds: int, options: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """What `<this command> OPTIONS --only NAME` prints as its last line, by name, a value for each round."""
     results: dict[str, list[Any]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
-            command = [sys.executable, *sys.argv, "--only", name, "--round", str(number)]
+            command = [sys.executable, *sys.argv, *options, "--only", name, "--round", str(number)]
             environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if done.returncode:

@@ -15,6 +15,20 @@ from typing import Annotated, Literal, ParamSpec
 
 import typer
 
+from dltrain.options import (
+    AsJson,
+    Device,
+    Devices,
+    ExperimentFile,
+    MaxRestarts,
+    Overrides,
+    Plugins,
+    RunPath,
+    RunsFolder,
+    ViewsName,
+    ViewsShare,
+)  # fmt: skip
+
 P = ParamSpec("P")
 
 app = typer.Typer(
@@ -22,36 +36,6 @@ app = typer.Typer(
     rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
     help="One YAML file in, a trained and trusted image model out.",
 )  # fmt: skip
-
-ExperimentFile = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
-]
-RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that adds parts by subclassing.")
-]
-Devices = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Train on N devices of this machine, a process each: GPUs, or "
-                             "CPU processes with --device cpu. Each takes an equal part of every batch.")
-]  # fmt: skip
-MaxRestarts = Annotated[
-    int, typer.Option(min=0, metavar="N", help="With --devices: when a process is lost, go on from the last "
-                      "checkpoint, up to N times.")
-]  # fmt: skip
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ViewsName = Annotated[
-    Literal["center_crop", "flip", "flip_shift", "five_crop", "ten_crop"] | None,
-    typer.Option(help="Views of each image whose probabilities are averaged. Default: the run's own."),
-]
-ViewsShare = Annotated[
-    float | None,
-    typer.Option(
-        "--views-share", min=0, max=1, help="Share of each batch, the least confident part, that is seen in them."
-    ),
-]
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or a checkpoint file.")]
 
 
 def request(command: Callable[P, int | None]) -> Callable[P, None]:
@@ -304,6 +288,22 @@ def plan(
 
     found = plan_training(loaded, target, depth)
     typer.echo(json.dumps(found, indent=2) if as_json else render(found, shutil.get_terminal_size().columns))
+    return 0
+
+
+@app.command(epilog="Example: dltrain pack experiments/photos.yaml data.cache=true")
+@request
+def pack(experiment: ExperimentFile, overrides: Overrides = None, plugin: Plugins = None) -> int:
+    """Decode and resize a folder's images ahead of training, into the cache that `data.cache` names."""
+    load_plugins(plugin)
+    from dltrain.experiment import Experiment
+
+    loaded = Experiment.load(experiment, overrides or ())
+    from dltrain.console import Display, stdout
+    from dltrain.pack import pack as make_packs
+
+    for made in make_packs(loaded, Display()):
+        stdout(str(made.path))
     return 0
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dltrain.data.resources import usable_cores
+from dltrain.data.datasets import ImageFolder
 from dltrain.experiment import Experiment
 from dltrain.reports import Row
 
@@ -109,12 +109,8 @@ def _of_data(seconds: float, experiment: Experiment, decisions: Mapping[str, Any
     """Resident images are only gathered: there is nothing to set."""
     if decisions["loader"]["value"] == "resident":
         return []
-    workers, cores = decisions["workers"]["value"], usable_cores()
-    decodes = experiment.data.name == "image_folder"
-    if decodes and getattr(experiment.data, "cache", True) is False:
+    if isinstance(experiment.data, ImageFolder) and not experiment.data.cache:
         setting = "data.cache=true decodes them once"
-    elif decodes and workers < cores - 1:
-        setting = f"data.workers={cores - 1} reads them with more processes"
     else:
         setting = "data.loader=resident keeps them on the device, if its memory has room"
     return [Saving(seconds, "waiting for images", setting)]

@@ -24,6 +24,11 @@ def test_throughput_runs() -> None:
     assert "dltrain / compute = " in run("throughput", "--tiny", "--contestants", "compute", "dltrain")
 
 
+def test_folder_runs() -> None:
+    text = run("folder", "--tiny", "--size", "32", "--contestants", "cached", "loop", "decode")
+    assert "cached / loop = " in text and "32 pixels" in text
+
+
 def test_startup_runs() -> None:
     text = run("startup", "--tiny", "--cold", "--contestants", "help", "fit")
     assert text.startswith("cold; ") and [line.split()[0] for line in text.splitlines()[1:]] == ["help", "fit"]

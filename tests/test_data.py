@@ -137,6 +137,17 @@ def test_digits() -> None:
     assert splits.classes == list("0123456789")
 
 
+def test_digits_are_read_as_scikit_learn_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.datasets import load_digits
+
+    from dltrain.data import readers
+
+    bundle, found = load_digits(), readers._digits()
+    assert np.array_equal(found[:, :64], bundle.data) and np.array_equal(found[:, 64], bundle.target)
+    monkeypatch.setattr(readers.Path, "is_file", lambda _: False)
+    assert np.array_equal(readers._digits(), found)
+
+
 def test_synthetic_is_a_function_of_its_options_and_learnable() -> None:
     entry = dataset("synthetic", examples=300, classes=3, shape=[2, 6, 9])
     one, two = entry.load(), entry.load()

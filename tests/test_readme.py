@@ -56,6 +56,7 @@ def run(arguments: list[str]) -> tuple[int, str]:
 
 def test_every_command_works_in_the_order_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(REPOSITORY / "experiments", "experiments")
     make_photos(Path("photos"))
     make_photos(Path("folder"))

@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
+
+    from dltrain.data.canvas import Canvas
+    from dltrain.data.packs import Pack
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -155,10 +159,17 @@ class ArraySource:
 
 
 class FileSource:
-    """Examples that are image files. paths are relative to root; labels: (N,) int64."""
+    """Examples that are image files. paths are relative to root; labels: (N,) int64.
 
-    def __init__(self, root: str, paths: Sequence[str], labels: np.ndarray, channels: int = 3) -> None:
-        self.root, self.paths, self.labels, self.channels = root, list(paths), labels, channels
+    cache: the folder for packs of decoded images, or None to decode files whenever they are wanted.
+    """
+
+    def __init__(
+        self, root: str, paths: Sequence[str], labels: np.ndarray, channels: int = 3, cache: Path | None = None
+    ) -> None:
+        self.root, self.paths, self.labels, self.channels, self.cache = root, list(paths), labels, channels, cache
+        self.packs: dict[Canvas, Pack] = {}
+        """Those that are open."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -169,7 +180,8 @@ class FileSource:
 
     def subset(self, indices: np.ndarray) -> FileSource:
         """The examples at `indices`, in that order."""
-        return FileSource(self.root, [self.paths[i] for i in indices], self.labels[indices], self.channels)
+        paths = [self.paths[i] for i in indices]
+        return FileSource(self.root, paths, self.labels[indices], self.channels, self.cache)
 
 
 Source = ArraySource | FileSource

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import ArraySource, FileSource, Interpolation
+from dltrain.data.base import ArraySource, Interpolation
 from dltrain.data.folders import IMAGE_SUFFIXES
 
 __all__ = ["IMAGE_SUFFIXES", "Canvas", "decode", "load_files", "place", "place_all"]
@@ -209,8 +209,3 @@ def load_files(
     if failures:
         raise ConfigError(sorted(failures, key=lambda d: d.message))
     return images, extents
-
-
-def load_source(source: FileSource, indices: np.ndarray, canvas: Canvas, threads: int = 1) -> tuple[Tensor, Tensor]:
-    """`load_files` for the examples of a source at `indices`."""
-    return load_files(source.root, [source.paths[i] for i in indices], source.channels, canvas, threads)

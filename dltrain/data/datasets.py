@@ -187,6 +187,9 @@ class ImageFolder(Dataset):
     """Share of the images, of every class, that is the test split when there are class folders alone."""
     channels: Literal[1, 3] = 3
     """3: all images as RGB; 1: all as grey."""
+    cache: bool | str = False
+    """Decode and resize the files once, into a file that later epochs and trainings read: true puts it into
+    $XDG_CACHE_HOME/dltrain (~/.cache/dltrain), a text names another folder. It is made anew when a file changes."""
 
     @property
     def known_channels(self) -> int:
@@ -205,9 +208,9 @@ class ImageFolder(Dataset):
             return True
 
     def read(self) -> Parts:
-        from dltrain.data.folders import read_folder
+        from dltrain.data.folders import cache_folder, read_folder
 
-        return read_folder(self.root, self.test, self.channels)
+        return read_folder(self.root, self.test, self.channels, cache_folder(self.cache))
 
 
 class Arrays(Dataset):

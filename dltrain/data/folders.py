@@ -22,24 +22,32 @@ LAYOUT = (
 )
 
 
-def read_folder(root: str, test: float, channels: Literal[1, 3]) -> Parts:
+def cache_folder(cache: bool | str) -> Path | None:
+    """Where `cache` puts packs of decoded images."""
+    if isinstance(cache, str):
+        return Path(cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dltrain") if cache else None
+
+
+def read_folder(root: str, test: float, channels: Literal[1, 3], cache: Path | None = None) -> Parts:
     """The splits below `root`, or one set of class folders with `test` of it held out.
 
+    cache: the folder for packs of decoded images, if they are to be made.
     Raises ConfigError when there are no images, a class is empty, or the splits' classes differ.
     """
     base = Path(root)
     if not base.is_dir():
         raise _error(base, f"there is no folder {base.absolute()}")
     if not _has_splits(base):
-        everything, classes = _read_split(base, base, channels)
+        everything, classes = _read_split(base, base, channels, cache)
         train, held_out = hold_out(everything, test, classes)
         return Parts(train, None, held_out, classes)
-    files, classes = _read_split(base, base / "train", channels)
+    files, classes = _read_split(base, base / "train", channels, cache)
     validation, tested = validation_folder(base), base / "test"
     return Parts(
         files,
-        _read_other(base, validation, channels, classes) if validation is not None else None,
-        _read_other(base, tested, channels, classes) if tested.is_dir() else None,
+        _read_other(base, validation, channels, classes, cache) if validation is not None else None,
+        _read_other(base, tested, channels, classes, cache) if tested.is_dir() else None,
         classes,
     )
 
@@ -62,7 +70,7 @@ def _class_names(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__MACOSX")))
 
 
-def _read_split(base: Path, folder: Path, channels: int) -> tuple[FileSource, list[str]]:
+def _read_split(base: Path, folder: Path, channels: int, cache: Path | None) -> tuple[FileSource, list[str]]:
     classes = _class_names(folder)
     paths: list[str] = []
     labels: list[int] = []
@@ -79,11 +87,11 @@ def _read_split(base: Path, folder: Path, channels: int) -> tuple[FileSource, li
         raise ConfigError(
             Diagnostic(f"class `{name}` is empty: no image in {folder / name}", notes=(_suffixes(),)) for name in empty
         )
-    return FileSource(str(folder), paths, np.array(labels, dtype=np.int64), channels), classes
+    return FileSource(str(folder), paths, np.array(labels, dtype=np.int64), channels, cache), classes
 
 
-def _read_other(base: Path, folder: Path, channels: int, classes: list[str]) -> FileSource:
-    source, found = _read_split(base, folder, channels)
+def _read_other(base: Path, folder: Path, channels: int, classes: list[str], cache: Path | None) -> FileSource:
+    source, found = _read_split(base, folder, channels, cache)
     if found != classes:
         unknown, absent = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
         notes = [f"only in {folder.name}: {', '.join(unknown)}"] if unknown else []

@@ -10,7 +10,7 @@ from dltrain.data.base import WHOLE, Share, Source
 from dltrain.data.canvas import Canvas
 from dltrain.data.loader import Loader
 from dltrain.data.pipeline import Moves
-from dltrain.data.resident import Progress, ResidentLoader
+from dltrain.data.resident import ResidentLoader
 from dltrain.data.resources import choose_loader, choose_workers
 from dltrain.data.streaming import StreamingLoader
 
@@ -20,17 +20,13 @@ __all__ = ["Loader", "ResidentLoader", "StreamingLoader", "choose_loader", "choo
 def make_loader(
     kind: Literal["resident", "streaming"], source: Source, canvas: Canvas, *, batch_size: int, seed: int,
     device: torch.device, workers: int = 0, share: Share = WHOLE, moves: Moves | None = None,
-    on_progress: Progress | None = None,
 ) -> Loader:  # fmt: skip
     """The loader of the chosen kind; `Loader.does_moves` says whether it takes `moves` over.
 
     Raises ConfigError naming the files that the resident one cannot read.
     """
     if kind == "resident":
-        return ResidentLoader(
-            source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, moves=moves,
-            on_progress=on_progress,
-        )  # fmt: skip
+        return ResidentLoader(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, moves=moves)
     return StreamingLoader(
         source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, workers=workers
     )

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dltrain.data.base import WHOLE, ArraySource, Batch, Share, Source
-from dltrain.data.canvas import Canvas, load_source, place_all
+from dltrain.data.canvas import Canvas, place_all
 from dltrain.data.kernels_geometry import join
 from dltrain.data.loader import Loader
+from dltrain.data.packs import load_source, packed
 from dltrain.data.pipeline import Moves
-from dltrain.data.resources import usable_cores
 from dltrain.data.windows import Windows, windows_for
 
-Progress = Callable[[int, int], None]
-"""Called with how many images are decoded, and of how many."""
 CHUNK = 1024
 TOGETHER = 16
 """Steps whose moves are drawn and worked out at once."""
@@ -28,14 +25,14 @@ class ResidentLoader(Loader):
 
     def __init__(
         self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
-        share: Share = WHOLE, moves: Moves | None = None, on_progress: Progress | None = None,
+        share: Share = WHOLE, moves: Moves | None = None,
     ) -> None:  # fmt: skip
         """moves: those that training images undergo first; `does_moves` says whether this loader takes them over.
 
         Raises ConfigError naming the files that cannot be read.
         """
         super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
-        self.images, self.extents = _resident(source, canvas, self.device, on_progress)
+        self.images, self.extents = _resident(source, canvas, self.device)
         self._moves = moves
         self._windows = windows_for(self.images, moves) if moves is not None else None
 
@@ -92,21 +89,19 @@ class ResidentLoader(Loader):
         self.images, self._windows = self.images.new_empty(0), None
 
 
-def _resident(
-    source: Source, canvas: Canvas, device: torch.device, on_progress: Progress | None
-) -> tuple[Tensor, Tensor | None]:
+def _resident(source: Source, canvas: Canvas, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """(N, C, H, W) uint8 and, on a fit canvas, (N, 2) int64 extents."""
     if isinstance(source, ArraySource):
         placed, extent = place_all(source, canvas)
         extents = torch.tensor([extent]).repeat(len(source), 1)
         return placed.to(device), extents.to(device) if canvas.rule == "fit" else None
     count = len(source)
+    if source.cache is not None and device.type == "cpu":  # the operating system reads what is wanted, and keeps it
+        pack = packed(source, canvas)
+        return pack.images, pack.extents if canvas.rule == "fit" else None
     images = torch.empty(count, source.channels, canvas.height, canvas.width, dtype=torch.uint8, device=device)
     extents = torch.empty(count, 2, dtype=torch.int64, device=device)
     for start in range(0, count, CHUNK):
-        part = np.arange(start, min(start + CHUNK, count))
-        loaded, sizes = load_source(source, part, canvas, usable_cores())
-        images[start : start + len(part)], extents[start : start + len(part)] = loaded, sizes
-        if on_progress is not None:
-            on_progress(start + len(part), count)
+        part = torch.arange(start, min(start + CHUNK, count))
+        images[part], extents[part] = (t.to(device) for t in load_source(source, part, canvas))
     return images, extents if canvas.rule == "fit" else None

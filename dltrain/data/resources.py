@@ -40,11 +40,12 @@ def choose_workers(source: Source, requested: int | Literal["auto"]) -> tuple[in
     """How many processes decode for the streaming loader, and the reason."""
     if isinstance(source, ArraySource):
         return 0, "the images are in memory; there is nothing to decode"
+    if source.cache is not None:
+        return 0, "the images are decoded once, into the cache"
     if requested != "auto":
         return requested, "set in the experiment"
     cores = usable_cores()
-    workers = min(max(cores - 1, 1), MOST_WORKERS)
-    return workers, f"{cores} cores to use, one of them for training"
+    return min(cores, MOST_WORKERS), f"{cores} cores to use"
 
 
 def usable_cores() -> int:

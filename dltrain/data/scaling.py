@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dltrain.data.base import ArraySource, Source
-from dltrain.data.canvas import Canvas, load_source, place_all
-from dltrain.data.resources import usable_cores
+from dltrain.data.canvas import Canvas, place_all
+from dltrain.data.packs import load_source
 from dltrain.data.whitening import Whitener, Whitening
 
 ScalingKind = Literal["none", "min_max", "standardize", "pca_whiten", "zca_whiten"]
@@ -138,7 +138,7 @@ def _images(source: Source, canvas: Canvas, limit: int | None = None) -> Iterato
             placed, (height, width) = place_all(source, canvas, part)
             yield placed[:, :, :height, :width]
             continue
-        images, extents = load_source(source, part, canvas, usable_cores())
+        images, extents = load_source(source, torch.from_numpy(part), canvas)
         if canvas.rule != "fit":
             yield images
             continue

@@ -1,4 +1,4 @@
-"""The streaming loader: images come from files (decoded by worker processes) or from main memory, batch by batch.
+"""The streaming loader: images come batch by batch, from files (decoded by worker processes), a pack or main memory.
 
 order -> paths -> workers decode and place -> pinned memory -> copied ahead on a side stream -> batch
 """
@@ -21,6 +21,7 @@ from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import WHOLE, ArraySource, Batch, FileSource, Share, Source
 from dltrain.data.canvas import Canvas, load_files, place_all
 from dltrain.data.loader import Loader
+from dltrain.data.packs import packed
 
 Images = tuple[Tensor, Tensor | None]
 """(B, C, H, W) uint8, and (B, 2) int64 extents on a fit canvas."""
@@ -70,6 +71,8 @@ class StreamingLoader(Loader):
         source = self.source
         if isinstance(source, ArraySource):
             return on_device(self._gathered(source, indices), self.device)
+        if source.cache is not None:
+            return on_device(self._mapped(source, indices), self.device)
         if purpose not in self._pools:
             self._pools[purpose] = Pool(source, self.canvas, self.workers, pin=self.device.type == "cuda")
         return on_device(self._pools[purpose].run(indices), self.device)
@@ -81,6 +84,15 @@ class StreamingLoader(Loader):
             if self.device.type == "cuda":
                 images = images.pin_memory()
             yield images, torch.tensor([extent]).repeat(len(images), 1) if self.canvas.rule == "fit" else None
+
+    def _mapped(self, source: FileSource, indices: Iterable[Tensor]) -> Iterator[Images]:
+        """From the pack of the source."""
+        pack = packed(source, self.canvas)
+        for chosen in indices:
+            images, extents = pack.read(chosen)
+            if self.device.type == "cuda":
+                images = images.pin_memory()
+            yield images, extents if self.canvas.rule == "fit" else None
 
     def close(self) -> None:
         for stream in list(self._open):

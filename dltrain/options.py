@@ -1,0 +1,38 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that adds parts by subclassing.")
+]
+Devices = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Train on N devices of this machine, a process each: GPUs, or "
+                             "CPU processes with --device cpu. Each takes an equal part of every batch.")
+]  # fmt: skip
+MaxRestarts = Annotated[
+    int, typer.Option(min=0, metavar="N", help="With --devices: when a process is lost, go on from the last "
+                      "checkpoint, up to N times.")
+]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ViewsName = Annotated[
+    Literal["center_crop", "flip", "flip_shift", "five_crop", "ten_crop"] | None,
+    typer.Option(help="Views of each image whose probabilities are averaged. Default: the run's own."),
+]
+ViewsShare = Annotated[
+    float | None,
+    typer.Option(
+        "--views-share", min=0, max=1, help="Share of each batch, the least confident part, that is seen in them."
+    ),
+]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or a checkpoint file.")]
