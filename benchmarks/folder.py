@@ -68,16 +68,26 @@ def measure_streaming(args: argparse.Namespace) -> list[float]:
 
 
 def epochs_of(args: argparse.Namespace, loader: Any) -> list[float]:
-    """Images per second of each epoch."""
-    speeds = []
+    """Images per second of each epoch; of the first one with the start of the workers."""
+    speeds, steps = [], len(loader) // args.epochs
+    started = time.perf_counter()
+    batches = iter(loader)
     for _ in range(args.epochs):
-        started, count = time.perf_counter(), 0
-        for images, _ in loader:
+        count = 0
+        for images, _ in islice(batches, steps):
             images = images.to(args.device, non_blocking=True)
             count += len(images)
         wait_for(args.device)
         speeds.append(count / (time.perf_counter() - started))
+        started = time.perf_counter()
     return speeds
+
+
+def all_epochs(args: argparse.Namespace, transform: Any = None) -> Any:
+    """All epochs in one data set: between two, a DataLoader would pause, which matters where there are few images."""
+    from torch.utils.data import ConcatDataset
+
+    return ConcatDataset([image_folder(args, transform)] * args.epochs)
 
 
 def image_folder(args: argparse.Namespace, transform: Any = None) -> Any:
@@ -97,8 +107,8 @@ def measure_loop(args: argparse.Namespace) -> list[float]:
         v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ])  # fmt: skip
     loader = DataLoader(
-        image_folder(args, transform), args.batch, shuffle=True, num_workers=2, persistent_workers=True,
-        pin_memory=args.device.startswith("cuda"), drop_last=True,
+        all_epochs(args, transform), args.batch, shuffle=True, num_workers=2, drop_last=True,
+        pin_memory=args.device.startswith("cuda"),
     )  # fmt: skip
     return epochs_of(args, loader)
 
@@ -108,9 +118,11 @@ def measure_timm(args: argparse.Namespace) -> list[float]:
 
     size = args.size[0]
     loader = create_loader(
-        image_folder(args), (3, size, size), args.batch, is_training=True, use_prefetcher=False, num_workers=2,
-        persistent_workers=True, color_jitter=None,
+        all_epochs(args), (3, size, size), args.batch, is_training=True, use_prefetcher=False, num_workers=2,
+        persistent_workers=False, color_jitter=None,
     )  # fmt: skip
+    for part in loader.dataset.datasets:  # it gives its transform to the outer data set
+        part.transform = loader.dataset.transform
     return epochs_of(args, loader)
 
 

@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ArraySource, Interpolation
 from dltrain.data.folders import IMAGE_SUFFIXES
+from dltrain.data.resources import one_thread
 
 __all__ = ["IMAGE_SUFFIXES", "Canvas", "decode", "load_files", "place", "place_all"]
 
@@ -200,12 +201,13 @@ def load_files(
         images[number, :, :height, :width] = image
         extents[number, 0], extents[number, 1] = height, width
 
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(load, range(len(paths))))
-    else:
-        for number in range(len(paths)):
-            load(number)
+    with one_thread():
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(load, range(len(paths))))
+        else:
+            for number in range(len(paths)):
+                load(number)
     if failures:
         raise ConfigError(sorted(failures, key=lambda d: d.message))
     return images, extents

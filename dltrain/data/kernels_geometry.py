@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dltrain.data.base import Batch, Draws, mix
+from dltrain.data.resources import one_thread
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,16 @@ def rearrange(batch: Batch, motions: Sequence[Motion]) -> Batch:
 
 def _mirrored(images: Tensor, motions: Sequence[Motion]) -> Tensor:
     """`rearrange` where images are mirrored at most: on a CPU, only those that change are touched."""
-    moved = images.clone()
-    for axis in (1, 2):
-        chosen = torch.zeros(len(images), dtype=torch.bool)
-        for motion in motions:
-            if isinstance(mirror := motion[axis - 1], Mirror):
-                chosen = chosen ^ mirror.chosen
-        for number, yes in enumerate(chosen.tolist()):
-            if yes:
-                moved[number] = moved[number].flip(axis)
+    with one_thread():
+        moved = images.clone()
+        for axis in (1, 2):
+            chosen = torch.zeros(len(images), dtype=torch.bool)
+            for motion in motions:
+                if isinstance(mirror := motion[axis - 1], Mirror):
+                    chosen = chosen ^ mirror.chosen
+            for number, yes in enumerate(chosen.tolist()):
+                if yes:
+                    moved[number] = moved[number].flip(axis)
     return moved
 
 
@@ -255,9 +257,10 @@ def _cut_out(images: Tensor, boxes: list[list[int]], size: tuple[int, int]) -> T
         cut = images.new_empty(count, *size, channels).permute(0, 3, 1, 2)
     else:
         cut = images.new_empty(count, channels, *size)
-    for number, (top, left, height, width) in enumerate(boxes):
-        box = images[number : number + 1, :, top : top + height, left : left + width]
-        cut[number] = F.interpolate(box, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    with one_thread():
+        for number, (top, left, height, width) in enumerate(boxes):
+            box = images[number : number + 1, :, top : top + height, left : left + width]
+            cut[number] = F.interpolate(box, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
     return cut
 
 

@@ -42,8 +42,8 @@ class Pack:
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images and extents at indices (B,) int64, copied: (B, C, H, W) uint8 and (B, 2) int64."""
         if self.images.stride(1) == 1:  # the channels of a pixel lie side by side
-            return self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2), self.extents[indices]
-        return self.images[indices], self.extents[indices]
+            return self.images.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2), self.extents[indices]
+        return self.images.index_select(0, indices), self.extents[indices]
 
 
 def pack_path(source: FileSource, canvas: Canvas) -> Path:
