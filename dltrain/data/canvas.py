@@ -70,7 +70,8 @@ def decode(path: str | os.PathLike[str], channels: int) -> Tensor:
     try:
         with Image.open(path) as image, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd metadata; the pixels are read, or an error is raised
-            pixels = _to_uint8(ImageOps.exif_transpose(image), {1: "L", 3: "RGB"}[channels])
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = _to_uint8(image, {1: "L", 3: "RGB"}[channels])
     except Exception as error:  # decoders of damaged files raise whatever comes to their mind
         what = "is not an image" if isinstance(error, UnidentifiedImageError) else f"cannot be read: {error}"
         missing = isinstance(error, FileNotFoundError)
@@ -91,7 +92,7 @@ def _to_uint8(image: Image.Image, mode: str) -> np.ndarray:
         raise ValueError("its pixels are floating-point numbers, whose range is unknown")
     elif "transparency" in image.info:
         image = image.convert("RGBA")
-    pixels = np.array(image.convert(mode))
+    pixels = np.array(image if image.mode == mode else image.convert(mode))  # converting to the same mode copies
     return pixels.reshape(*pixels.shape[:2], -1)
 
 

@@ -5,6 +5,8 @@ order -> paths -> workers decode and place -> pinned memory -> copied ahead on a
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -214,3 +216,5 @@ def _signals_held_back() -> Iterator[None]:
 def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where signals cannot be held back
     torch.set_num_threads(1)
+    # The thread that sends batches would be taken down with the interpreter, which torch answers with an abort.
+    atexit.register(os._exit, 0)
