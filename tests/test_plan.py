@@ -267,7 +267,7 @@ def test_auxiliary_heads_are_in_the_table_and_not_in_the_decisions() -> None:
     network = tiny.model.build(ImageShape(3, 64, 64), 10)
     once = count_multiply_adds(network, ImageShape(3, 64, 64))
     assert found["multiply_adds"] == sum(layer["multiply_adds"] for layer in found["layers"]) > once
-    work = 3 * once * found["total_steps"] * found["batch_size"]
+    work = 3 * once * found["steps"] * found["batch_size"]
     assert f"training is too short to repay it: {work:.1e} of" in found["decisions"]["compile"]["reason"]
 
 
