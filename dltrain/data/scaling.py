@@ -90,6 +90,8 @@ class Scaler:
         mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (scaling.mean, scaling.std))
         self.mean, self.std, self.factor = (t.float().to(device) for t in (mean, std, 1 / std))
         self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self._rows: dict[int, tuple[Tensor, Tensor]] = {}
+        """By the width of an image: mean and factor of each value in a row of pixels."""
 
     def apply(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or float, values 0..255, to float32; the input is left as it is."""
@@ -108,9 +110,13 @@ class Scaler:
             scaled = scaled - self.mean if scaled is images else scaled.sub_(self.mean)
             return scaled.mul_(self.factor)
         batch, channels, height, width = images.shape
-        rows = images.permute(0, 2, 3, 1).reshape(batch * height, width * channels).to(torch.float32)
-        mean, factor = (values.flatten().repeat(width) for values in (self.mean, self.factor))
-        return rows.sub(mean).mul_(factor).view(batch, height, width, channels).permute(0, 3, 1, 2)
+        pixels = images.permute(0, 2, 3, 1)
+        scaled = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        rows = (scaled.clone() if scaled is pixels else scaled).view(batch * height, width * channels)
+        if width not in self._rows:
+            self._rows[width] = self.mean.flatten().repeat(width), self.factor.flatten().repeat(width)
+        mean, factor = self._rows[width]
+        return rows.sub_(mean).mul_(factor).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def invert(self, inputs: Tensor) -> Tensor:
         """Scaled images back to values 0..255, float32."""

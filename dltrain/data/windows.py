@@ -2,7 +2,7 @@
 
 Element by element, a gather of 128 images of 3x32x32 takes as long as a twelfth of a LeNet's training step; whole
 rows take a third of that. For this the images are stored with `reach` black columns on either side, and once
-more mirrored; a row of the result is then a window of consecutive bytes.
+more mirrored; a row of the result is then a window of consecutive bytes. The channels of a pixel lie side by side.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ class Windows:
     def __init__(self, images: Tensor, reach: int) -> None:
         self.shape, self.reach = images.shape, reach
         count, channels, height, width = images.shape
-        rows = count * channels * height
-        self.wide = width + 2 * reach
-        # Behind the images and their mirrored copies one black image: what lies above and below an image.
-        stored = torch.zeros(2 * rows + channels * height, self.wide, dtype=torch.uint8)
-        inner = slice(reach, reach + width)
-        stored[:rows, inner] = images.reshape(rows, width)
-        stored[rows : 2 * rows, inner] = images.flip(3).reshape(rows, width)
-        self.windows = stored.view(-1).as_strided((stored.numel() - width + 1, width), (1, 1))
-        self.size = channels * height * self.wide
-        self.planes = torch.arange(0, self.size, height * self.wide)[:, None]
+        self.wide = (width + 2 * reach) * channels
+        # Behind the images and their mirrored copies a black row: what lies above and below an image.
+        stored = torch.zeros(2 * count * height + 1, self.wide, dtype=torch.uint8)
+        inside = stored[:-1].view(2, count, height, width + 2 * reach, channels)[:, :, :, reach : reach + width]
+        inside[0] = images.permute(0, 2, 3, 1)
+        inside[1] = images.permute(0, 2, 3, 1).flip(2)
+        row = width * channels
+        self.windows = stored.view(-1).as_strided((stored.numel() - row + 1, row), (1, 1))
 
     def starts(self, indices: Tensor, motions: Sequence[Motion]) -> Tensor:
-        """Where the rows of the images at indices (B,) begin after all motions in turn: (B, C, H) int64."""
-        count, _, height, _ = self.shape
+        """Where the rows of the images at indices (B,) begin after all motions in turn: (B, H) int64."""
+        count, channels, height, _ = self.shape
         row = sources([rows for rows, _ in motions], height, indices.device)
         offset, mirrored = _columns([columns for _, columns in motions], len(indices))
-        first = (indices + mirrored * count) * self.size + (offset + self.reach)
-        starts = torch.where(row == height, 2 * count * self.size, first[:, None] + row * self.wide)
-        return starts[:, None, :] + self.planes
+        size = height * self.wide
+        first = (indices + mirrored * count) * size + (offset + self.reach) * channels
+        return torch.where(row == height, 2 * count * size, first[:, None] + row * self.wide)
 
     def cut(self, starts: Tensor) -> Tensor:
-        """The images whose rows begin at starts (B, C, H): (B, C, H, W) uint8, as `rearrange` gives them."""
-        return self.windows.index_select(0, starts.view(-1)).view(*starts.shape, -1)
+        """The images whose rows begin at starts (B, H): (B, C, H, W) uint8, the values that `rearrange` gives."""
+        _, channels, _, width = self.shape
+        rows = self.windows.index_select(0, starts.view(-1))
+        return rows.view(*starts.shape, width, channels).permute(0, 3, 1, 2)
 
 
 def _columns(motions: Sequence[Shift | Mirror | None], count: int) -> tuple[Tensor, Tensor]:
