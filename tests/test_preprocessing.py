@@ -13,6 +13,7 @@ from test_experiments import make_photos
 from dltrain import Experiment, build
 from dltrain.data.base import ArraySource, FileSource, ImageShape, Source
 from dltrain.data.datasets import Dataset
+from dltrain.data.scaling import Scaling
 from dltrain.models.base import Preprocessing as Pretrained
 from dltrain.predictor import restore_predictor
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
@@ -121,3 +122,23 @@ def test_prediction_from_a_checkpoint_sees_what_validation_saw(loader: str, tmp_
             seen = trainer.parts.average.model(trainer.parts.pipeline.evaluate(batch.images)).softmax(1)
         assert torch.equal(predictor.probabilities(batch.images), seen)
     trainer.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "window", "mirrored"])
+def test_images_are_scaled_alike_wherever_they_lie(layout: str, channels_last: bool, dtype: torch.dtype) -> None:
+    scaling = Scaling([120.0, 110.0, 100.0], [60.0, 61.0, 62.0])
+    whole = torch.randint(0, 256, (4, 3, 9, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    images = {
+        "NCHW": whole,
+        "NHWC": whole.contiguous(memory_format=torch.channels_last),
+        "window": whole[:, :, 1:7, 2:],
+        "mirrored": whole.contiguous(memory_format=torch.channels_last)[:, :, :, 1:].flip(3),
+    }[layout]
+    before = images.clone()
+    found = scaling.apply(images, channels_last=channels_last)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (scaling.mean, scaling.std))
+    torch.testing.assert_close(found, (images.float() - mean) / std)
+    assert torch.equal(images, before)
+    assert found.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

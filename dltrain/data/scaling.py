@@ -110,13 +110,13 @@ class Scaler:
             scaled = scaled - self.mean if scaled is images else scaled.sub_(self.mean)
             return scaled.mul_(self.factor)
         batch, channels, height, width = images.shape
-        pixels = images.permute(0, 2, 3, 1)
-        scaled = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        rows = (scaled.clone() if scaled is pixels else scaled).view(batch * height, width * channels)
+        rows = images.permute(0, 2, 3, 1).reshape(batch * height, width * channels)
         if width not in self._rows:
             self._rows[width] = self.mean.flatten().repeat(width), self.factor.flatten().repeat(width)
         mean, factor = self._rows[width]
-        return rows.sub_(mean).mul_(factor).view(batch, height, width, channels).permute(0, 3, 1, 2)
+        # Floating-point images may be the very ones that came in.
+        scaled = rows - mean if rows.is_floating_point() else rows.to(torch.float32).sub_(mean)
+        return scaled.mul_(factor).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def invert(self, inputs: Tensor) -> Tensor:
         """Scaled images back to values 0..255, float32."""
