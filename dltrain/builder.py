@@ -102,9 +102,10 @@ def build(
         with at(experiment, "augmentation"):
             pipeline = _pipeline(experiment, preprocessing, splits, target, decisions, share)
         with at(experiment, "data"):
-            train = loader(splits.train, preprocessing.train, moves=pipeline.first_moves, share=share)
-        if train.does_moves:
-            pipeline.leave_out_first_moves()
+            train = loader(splits.train, preprocessing.train, first=pipeline.first, share=share)
+        if train.does_first:
+            pipeline.leave_out_first()
+        pipeline.beside_workers = train.decodes_aside
         return train, pipeline
 
     train, pipeline = training_data(group.share)

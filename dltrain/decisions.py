@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dltrain.data.resources import keep_freed_memory
 from dltrain.training import Training
 
 if TYPE_CHECKING:
@@ -196,6 +197,8 @@ def configure_torch(decisions: Decisions, *, deterministic: bool) -> None:
     import torch
 
     torch.set_num_threads(decisions["threads"].value)
+    if decisions["device"].value == "cpu":
+        keep_freed_memory()
     if decisions["compile"].value:  # once for each size of images and batches, in training and in evaluation
         import torch._dynamo
 

@@ -152,4 +152,4 @@ class RandomResizedCrop(Augmentation):
 
         size = (context.shape.height, context.shape.width)
         area, ratio = (self.scale[0], self.scale[1]), (self.ratio[0], self.ratio[1])
-        return partial(kernels.random_resized_crop, size=size, area=area, ratio=ratio)
+        return kernels.ResizedCrop(size, area, ratio)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +190,31 @@ def load_files(
     """
     images = blank(len(paths), channels, canvas)
     extents = torch.empty(len(paths), 2, dtype=torch.int64)
+
+    def keep(number: int, image: Tensor) -> None:
+        height, width = image.shape[1:]
+        images[number, :, :height, :width] = image
+        extents[number, 0], extents[number, 1] = height, width
+
+    _read(root, paths, channels, canvas, keep, threads)
+    return images, extents
+
+
+def read_files(root: str, paths: Sequence[str], channels: int, canvas: Canvas) -> list[Tensor]:
+    """Files below `root` in the size that they have on the canvas, each as (channels, h, w) uint8.
+
+    Raises ConfigError like `load_files`.
+    """
+    images: dict[int, Tensor] = {}
+    _read(root, paths, channels, canvas, images.__setitem__)
+    return list(images.values())
+
+
+def _read(
+    root: str, paths: Sequence[str], channels: int, canvas: Canvas, keep: Callable[[int, Tensor], None],
+    threads: int = 1,
+) -> None:  # fmt: skip
+    """Give each file's place in `paths`, and its image as `_sized`, to `keep`."""
     failures: list[Diagnostic] = []
 
     def load(number: int) -> None:
@@ -197,10 +222,8 @@ def load_files(
             image = _sized(decode(Path(root, paths[number]), channels), canvas)
         except ConfigError as error:
             failures.extend(error.diagnostics)
-            return
-        height, width = image.shape[1:]
-        images[number, :, :height, :width] = image
-        extents[number, 0], extents[number, 1] = height, width
+        else:
+            keep(number, image)
 
     with one_thread():
         if threads > 1:
@@ -211,4 +234,3 @@ def load_files(
                 load(number)
     if failures:
         raise ConfigError(sorted(failures, key=lambda d: d.message))
-    return images, extents

@@ -54,8 +54,13 @@ class Loader(ABC):
         return [(self.share.of(indices), self.share.valid(valid, self.batch_size)) for indices, valid in whole]
 
     @property
-    def does_moves(self) -> bool:
-        """Whether training batches come with the pipeline's first moves done."""
+    def does_first(self) -> bool:
+        """Whether training batches come with the first part of the pipeline done."""
+        return False
+
+    @property
+    def decodes_aside(self) -> bool:
+        """Whether other processes decode images, on the same cores, while the batches are used."""
         return False
 
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 from dltrain.data.base import WHOLE, Share, Source
 from dltrain.data.canvas import Canvas
 from dltrain.data.loader import Loader
-from dltrain.data.pipeline import Moves
+from dltrain.data.pipeline import First
 from dltrain.data.resident import ResidentLoader
 from dltrain.data.resources import choose_loader, choose_workers
 from dltrain.data.streaming import StreamingLoader
@@ -19,14 +19,14 @@ __all__ = ["Loader", "ResidentLoader", "StreamingLoader", "choose_loader", "choo
 
 def make_loader(
     kind: Literal["resident", "streaming"], source: Source, canvas: Canvas, *, batch_size: int, seed: int,
-    device: torch.device, workers: int = 0, share: Share = WHOLE, moves: Moves | None = None,
+    device: torch.device, workers: int = 0, share: Share = WHOLE, first: First | None = None,
 ) -> Loader:  # fmt: skip
-    """The loader of the chosen kind; `Loader.does_moves` says whether it takes `moves` over.
+    """The loader of the chosen kind; `Loader.does_first` says whether it takes `first` over.
 
     Raises ConfigError naming the files that the resident one cannot read.
     """
     if kind == "resident":
-        return ResidentLoader(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, moves=moves)
+        return ResidentLoader(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first)
     return StreamingLoader(
-        source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, workers=workers
+        source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first, workers=workers
     )

@@ -8,6 +8,7 @@ Evaluation takes the scaling alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from dltrain.data.augmentation_base import STAGES, Augmentation, AugmentationContext, Transform
 from dltrain.data.base import WHOLE, Batch, Draws, Share, mix
-from dltrain.data.kernels_geometry import Motion, Rearrange, rearrange
+from dltrain.data.kernels_geometry import Motion, Rearrange, ResizedCrop, rearrange
+from dltrain.data.resources import one_thread
 
 
 class Scaling(Protocol):
@@ -56,32 +58,55 @@ class Moves:
         return rearrange(batch, self.motions(batch, step))
 
 
+@dataclass(frozen=True)
+class Crops:
+    """A resized crop of each image, which for this need not lie on a canvas."""
+
+    crop: ResizedCrop
+    seed: int
+    share: Share
+
+    def of(self, images: Sequence[Tensor], step: int) -> Tensor:
+        """Of images (C, h, w) on the CPU, each of a size of its own: (B, C, H, W)."""
+        return self.crop.of(images, Draws(self.seed, step, images[0].device, len(images), self.share))
+
+    def __call__(self, batch: Batch, step: int) -> Batch:
+        return self.crop(batch, _draws(self.seed, step, batch, self.share))
+
+
+First = Moves | Crops
+
+
 class Pipeline:
     """What happens to images on the device; a function of (seed, step) and the batch."""
 
     def __init__(
         self, pixels: list[Drawn], scaled: list[Drawn], mixing: list[Drawn], scaling: Scaling, seed: int
     ) -> None:
-        self.pixels: list[Drawn | Moves] = []
+        self.pixels: list[Drawn | Moves | Crops] = []
         for drawn in pixels:
-            last = self.pixels[-1] if self.pixels else None
-            if not isinstance(drawn.transform, Rearrange):
+            last, transform = self.pixels[-1] if self.pixels else None, drawn.transform
+            if isinstance(transform, ResizedCrop):
+                self.pixels.append(Crops(transform, drawn.seed, drawn.share))
+            elif not isinstance(transform, Rearrange):
                 self.pixels.append(drawn)
             elif isinstance(last, Moves):
-                last.parts.append((drawn.transform, drawn.seed))
+                last.parts.append((transform, drawn.seed))
             else:
-                self.pixels.append(Moves([(drawn.transform, drawn.seed)], drawn.share))
+                self.pixels.append(Moves([(transform, drawn.seed)], drawn.share))
         self.scaled, self.mixing, self.scaling, self.seed = scaled, mixing, scaling, seed
         self.resize: Callable[[Tensor, int], Tensor] | None = None
         """What gives the inputs of a step its size."""
+        self.beside_workers = False
+        """Whether other processes use the same cores meanwhile: threads would wait for each other in turns."""
 
     @property
-    def first_moves(self) -> Moves | None:
-        """The moves that come before everything else: a loader may do them while it gathers the batch."""
-        return self.pixels[0] if self.pixels and isinstance(self.pixels[0], Moves) else None
+    def first(self) -> First | None:
+        """What comes before everything else, if a loader may do it while it gets the batch together."""
+        return self.pixels[0] if self.pixels and isinstance(self.pixels[0], First) else None
 
-    def leave_out_first_moves(self) -> None:
-        """The loader does them."""
+    def leave_out_first(self) -> None:
+        """The loader does it."""
         del self.pixels[0]
 
     def train(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +118,8 @@ class Pipeline:
         """The same before the inputs get their size: (B, C, H, W)."""
         for change in self.pixels:
             batch = change(batch, step)
-        batch = batch.with_(images=self.scaling.apply(batch.images))
+        with one_thread() if self.beside_workers else nullcontext():
+            batch = batch.with_(images=self.scaling.apply(batch.images))
         for change in self.scaled:
             batch = change(batch, step)
         if self.mixing:

@@ -12,7 +12,7 @@ from dltrain.data.canvas import Canvas, place_all
 from dltrain.data.kernels_geometry import join
 from dltrain.data.loader import Loader
 from dltrain.data.packs import load_source, packed
-from dltrain.data.pipeline import Moves
+from dltrain.data.pipeline import First, Moves
 from dltrain.data.windows import Windows, windows_for
 
 CHUNK = 1024
@@ -25,20 +25,19 @@ class ResidentLoader(Loader):
 
     def __init__(
         self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
-        share: Share = WHOLE, moves: Moves | None = None,
+        share: Share = WHOLE, first: First | None = None,
     ) -> None:  # fmt: skip
-        """moves: those that training images undergo first; `does_moves` says whether this loader takes them over.
+        """first: what training images undergo first; `does_first` says whether this loader takes it over.
 
         Raises ConfigError naming the files that cannot be read.
         """
         super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
         self.images, self.extents = _resident(source, canvas, self.device)
-        self._moves = moves
-        self._windows = windows_for(self.images, moves) if moves is not None else None
+        self._moves = first if isinstance(first, Moves) else None
+        self._windows = windows_for(self.images, self._moves) if self._moves is not None else None
 
     @property
-    def does_moves(self) -> bool:
-        """Whether the batches of training come out moved."""
+    def does_first(self) -> bool:
         return self._windows is not None
 
     def batch(self, step: int) -> Batch:

@@ -6,12 +6,14 @@ order -> paths -> workers decode and place -> pinned memory -> copied ahead on a
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import signal
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
 from typing import Any
 from weakref import WeakSet
 
@@ -21,9 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import WHOLE, ArraySource, Batch, FileSource, Share, Source
-from dltrain.data.canvas import Canvas, load_files, place_all
+from dltrain.data.canvas import Canvas, load_files, place_all, read_files
 from dltrain.data.loader import Loader
 from dltrain.data.packs import packed
+from dltrain.data.pipeline import Crops, First
+from dltrain.data.resources import keep_freed_memory
 
 Images = tuple[Tensor, Tensor | None]
 """(B, C, H, W) uint8, and (B, 2) int64 extents on a fit canvas."""
@@ -37,12 +41,26 @@ class StreamingLoader(Loader):
 
     def __init__(
         self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, workers: int = 0,
-        share: Share = WHOLE,
+        share: Share = WHOLE, first: First | None = None,
     ) -> None:  # fmt: skip
+        """first: what training images undergo first; `does_first` says whether the workers do it. Only on a CPU:
+        a GPU draws other numbers."""
         super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
-        self.workers = workers
+        decodes = isinstance(source, FileSource) and source.cache is None
+        self.workers = workers if decodes else 0
+        if self.decodes_aside:
+            _start_server()
+        self._crops = first if decodes and self.device.type == "cpu" and isinstance(first, Crops) else None
         self._pools: dict[str, Pool] = {}
         self._open: WeakSet[Generator[Any, None, None]] = WeakSet()
+
+    @property
+    def does_first(self) -> bool:
+        return self._crops is not None
+
+    @property
+    def decodes_aside(self) -> bool:
+        return self.workers > 0
 
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         return self._opened(self._train(start_step))
@@ -51,7 +69,7 @@ class StreamingLoader(Loader):
         return self._opened(self._evaluate())
 
     def _train(self, start_step: int) -> Generator[Batch, None, None]:
-        images = self._images("train", map(self.share.of, self.order.batches(start_step)))
+        images = self._images("train", map(self.share.of, self.order.batches(start_step)), start_step)
         for step, (pixels, extents) in zip(count(start_step), images, strict=False):
             indices, epochs = self.examples_of(step)
             yield Batch(pixels, self.labels.index_select(0, indices), indices, epochs, extents)
@@ -68,16 +86,17 @@ class StreamingLoader(Loader):
         self._open.add(stream)
         return stream
 
-    def _images(self, purpose: str, indices: Iterable[Tensor]) -> Iterator[Images]:
-        """The images of each batch of indices, on the device."""
+    def _images(self, purpose: str, indices: Iterable[Tensor], start: int = 0) -> Iterator[Images]:
+        """The images of each batch of indices, the first of which is that of step `start`, on the device."""
         source = self.source
         if isinstance(source, ArraySource):
             return on_device(self._gathered(source, indices), self.device)
         if source.cache is not None:
             return on_device(self._mapped(source, indices), self.device)
         if purpose not in self._pools:
-            self._pools[purpose] = Pool(source, self.canvas, self.workers, pin=self.device.type == "cuda")
-        return on_device(self._pools[purpose].run(indices), self.device)
+            decoder = Decoder(source, self.canvas, self._crops if purpose == "train" else None)
+            self._pools[purpose] = Pool(source, decoder, self.workers, pin=self.device.type == "cuda")
+        return on_device(self._pools[purpose].run(zip(count(start), indices, strict=False)), self.device)
 
     def _gathered(self, source: ArraySource, indices: Iterable[Tensor]) -> Iterator[Images]:
         """From main memory; the device works on the last batch meanwhile."""
@@ -136,14 +155,17 @@ def _awaited(images: Images, done: Any, device: torch.device) -> Images:
 
 
 class Decoder(Dataset[Any]):
-    """What a worker process holds: it gets paths and returns their images."""
+    """What a worker process holds: it gets the step and the paths of a batch and returns its images."""
 
-    def __init__(self, root: str, channels: int, canvas: Canvas) -> None:
-        self.root, self.channels, self.canvas = root, channels, canvas
+    def __init__(self, source: FileSource, canvas: Canvas, crops: Crops | None) -> None:
+        self.root, self.channels, self.canvas, self.crops = source.root, source.channels, canvas, crops
 
-    def __getitems__(self, paths: list[str]) -> tuple[Tensor, Tensor | None] | list[Diagnostic]:
+    def __getitems__(self, batch: list[Any]) -> Images | list[Diagnostic]:
         """The batch, or what is wrong with its files: an error with fields does not travel between processes."""
+        step, paths = batch
         try:
+            if self.crops is not None:
+                return self.crops.of(read_files(self.root, paths, self.channels, self.canvas), step), None
             images, extents = load_files(self.root, paths, self.channels, self.canvas)
         except ConfigError as error:
             return list(error.diagnostics)
@@ -151,36 +173,36 @@ class Decoder(Dataset[Any]):
 
 
 class Batches:
-    """The batch sampler: lists of paths, from whatever indices it was given last."""
+    """The batch sampler: steps and lists of paths, from whatever steps and indices it was given last."""
 
     def __init__(self, paths: list[str]) -> None:
         self.paths = paths
-        self.indices: Iterable[Tensor] = ()
+        self.indices: Iterable[tuple[int, Tensor]] = ()
 
-    def __iter__(self) -> Iterator[list[str]]:
-        for chosen in self.indices:
-            yield [self.paths[i] for i in chosen.tolist()]
+    def __iter__(self) -> Iterator[list[Any]]:
+        for step, chosen in self.indices:
+            yield [step, [self.paths[i] for i in chosen.tolist()]]
 
 
 class Pool:
     """Worker processes that decode the files of a source; they live until the pool is dropped."""
 
-    def __init__(self, source: FileSource, canvas: Canvas, workers: int, *, pin: bool) -> None:
+    def __init__(self, source: FileSource, decoder: Decoder, workers: int, *, pin: bool) -> None:
         self.sampler = Batches(source.paths)
         self.loader: DataLoader[Any] = DataLoader(
-            Decoder(source.root, source.channels, canvas),
-            batch_sampler=self.sampler,  # its "indices" are paths
+            decoder,
+            batch_sampler=self.sampler,  # its "indices" are a step and paths
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH if workers else None,
-            multiprocessing_context="spawn" if workers else None,  # a forked CUDA or threaded process may hang
+            multiprocessing_context=_context() if workers else None,
             worker_init_fn=_start_worker,
             pin_memory=pin,
             generator=torch.Generator(),  # else it draws from the one that dropout draws from
         )
 
-    def run(self, indices: Iterable[Tensor]) -> Iterator[Images]:
+    def run(self, indices: Iterable[tuple[int, Tensor]]) -> Iterator[Images]:
         """The images of each batch. Raises ConfigError naming the files that cannot be read."""
         self.sampler.indices = indices
         with _signals_held_back():  # processes that start meanwhile never see them
@@ -213,8 +235,27 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _context() -> BaseContext:
+    """Workers are forked from a server: a process that has imported what they need and does nothing else. (A fork of
+    this one, with its threads and perhaps CUDA, might hang; started from nothing, each would import torch for itself.)
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_server() -> None:
+    """Let the server import while this process gets ready to train."""
+    if _context().get_start_method() == "forkserver":
+        with _signals_held_back():
+            forkserver.ensure_running()
+
+
 def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where signals cannot be held back
     torch.set_num_threads(1)
+    keep_freed_memory()
     # The thread that sends batches would be taken down with the interpreter, which torch answers with an abort.
     atexit.register(os._exit, 0)
