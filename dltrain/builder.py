@@ -25,6 +25,7 @@ from dltrain.decisions import (
     PURE,
     Decision,
     Decisions,
+    autocast_of,
     configure_torch,
     count_multiply_adds,
     decide,
@@ -149,7 +150,7 @@ def build(
         average=training.average.build(model, total_steps, steps_per_epoch)
         if training.average is not None
         else experiment.optimizer.average(model, optimizer),
-        autocast=partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32),
+        autocast=autocast_of(dtype, target),
         scaler=scaler,
     )
     plan = Plan(

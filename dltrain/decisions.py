@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sysconfig
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +118,13 @@ def dtype_of(precision: str) -> torch.dtype:
 
     dtype: torch.dtype = getattr(torch, precision.removeprefix(PURE))
     return dtype
+
+
+def autocast_of(dtype: torch.dtype, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """What a forward pass runs in to compute in `dtype`; nothing for float32."""
+    import torch
+
+    return nullcontext if dtype == torch.float32 else partial(torch.autocast, device.type, dtype=dtype)
 
 
 def _precision(training: Training, device: torch.device) -> Decision:

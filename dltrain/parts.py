@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ class Parts:
     """Of the images that the model takes."""
     evaluation: Evaluation
     average: Any = None
-    autocast: Callable[[], AbstractContextManager[Any]] = field(default=lambda: torch.autocast("cpu", enabled=False))
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     scaler: Any = None
     """A GradScaler, or what has its methods."""
     penalties: Any = None

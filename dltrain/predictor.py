@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from dltrain.data.canvas import Canvas
 from dltrain.data.evaluation import Evaluation, Views
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.views import answer, views_canvas
-from dltrain.decisions import PURE, dtype_of, pick_device
+from dltrain.decisions import PURE, autocast_of, dtype_of, pick_device
 from dltrain.experiment import Experiment
 from dltrain.half import halve
 from dltrain.preprocessing import Preprocessing
@@ -88,6 +87,6 @@ def restore_predictor(state: dict[str, Any], device: str = "auto") -> Predictor:
         mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
     )  # fmt: skip
     pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
-    autocast = partial(torch.autocast, target.type, dtype=dtype, enabled=dtype != torch.float32)
+    autocast = autocast_of(dtype, target)
     classes, evaluation = about["classes"], experiment.evaluation
     return Predictor(model, pipeline, preprocessing, classes, experiment, target, autocast, evaluation)

@@ -45,6 +45,7 @@ class Trainer:
         self.history: list[Row] = []
         self.metrics = parts.task.training_metrics()
         self.gradient_norm = torch.zeros((), device=parts.device)
+        self._mean_of = torch.zeros(0, device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._epoch_seconds = self._data_seconds = 0.0
         self.first_step = 0.0
@@ -126,7 +127,7 @@ class Trainer:
             nonlocal first
             self.parts.optimizer.zero_grad(set_to_none=True)
             self._seed_layers(step)
-            loss = torch.stack(self._backward(inputs, targets, measure=first)).sum()
+            loss = self._backward(inputs, targets, measure=first).mean()
             first = False
             group.add([loss])
             return float(loss / group.size + self._penalize())
@@ -145,24 +146,33 @@ class Trainer:
         torch.autograd.backward(parts.scaler.scale(penalty) if parts.scaler is not None else penalty)
         return penalty.detach()
 
-    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> list[Tensor]:
-        """Add the gradients of a batch, in as many parts as are accumulated, to the parameters'. Returns each part's
-        share of the loss."""
+    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> Tensor:
+        """Add the gradients of the mean loss of a batch, computed in as many parts as are accumulated, to the
+        parameters'. Returns what each example contributes to the loss (B,)."""
         parts, accumulate = self.parts, self.plan.accumulate
-        shares = []
-        one = slice(None, None, parts.task.views)  # of several views of an example, the example itself
-        chunks = zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
+        summands = []
+        whole = [(inputs, targets)]
+        chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
         for number, (x, y) in enumerate(chunks, 1):
             with nullcontext() if number == accumulate else parts.apart():
                 with parts.autocast():
                     outputs = parts.forward(x)
                 logits, losses, total = parts.task.losses(outputs, y)
-                loss = total.mean() / accumulate
-                torch.autograd.backward(parts.scaler.scale(loss) if parts.scaler is not None else loss)
-            shares.append(loss.detach())
+                weights = self._weights(total)
+                torch.autograd.backward(total, parts.scaler.scale(weights) if parts.scaler is not None else weights)
+            summands.append(total.detach())
+            if measure and parts.task.views > 1:  # of several views of an example, the example itself
+                losses, logits, y = (values[:: parts.task.views] for values in (losses, logits, y))
             if measure:
-                self.metrics.update(losses[one], logits[one], y[one])
-        return shares
+                self.metrics.update(losses, logits, y)
+        return summands[0] if accumulate == 1 else torch.cat(summands)
+
+    def _weights(self, summands: Tensor) -> Tensor:
+        """The derivatives (b,) of a batch's mean by these summands (b,), a part of it as large as the others. Handed to
+        `backward`, they spare a step of a small network the mean, the division and their derivatives (35 us)."""
+        if self._mean_of.shape != summands.shape:
+            self._mean_of = torch.full_like(summands, 1 / (len(summands) * self.plan.accumulate))
+        return self._mean_of
 
     def _update_weights(self, step: int) -> None:
         optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm

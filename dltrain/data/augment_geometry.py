@@ -86,7 +86,8 @@ class Translate(Augmentation):
     def build(self, context: AugmentationContext) -> Transform:
         from dltrain.data import kernels_geometry as kernels
 
-        return kernels.Rearrange(partial(kernels.translate, share=self.share), round(self.share * context.shape.width))
+        reach = round(self.share * max(context.shape.height, context.shape.width))
+        return kernels.Rearrange(partial(kernels.translate, share=self.share), reach)
 
 
 class Rotation(Augmentation):

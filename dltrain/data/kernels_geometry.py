@@ -42,7 +42,7 @@ Motion = tuple[Shift | Mirror | None, Shift | Mirror | None]
 class Rearrange:
     """A transform that only moves whole pixels.
 
-    reach: the farthest that it shifts columns, in pixels; None when they are also reflected at the border.
+    reach: the farthest that it shifts, in pixels; None when it also reflects at the border.
     """
 
     motion: Callable[[Batch, Draws], Motion]
@@ -120,7 +120,7 @@ def _shifted(line: Tensor, shift: Shift) -> Tensor:
 
 def random_crop(batch: Batch, draws: Draws, padding: int, fill: Literal["zero", "reflect"]) -> Motion:
     """A window of the image's own size, at one of (2 padding + 1)^2 equally likely places of the padded image."""
-    top, left = draws.integers(2 * padding + 1, 2, len(batch.labels)) - padding
+    top, left = (draws.integers(2 * padding + 1, 2, len(batch.labels)) - padding).unbind()
     return Shift(top, fill), Shift(left, fill)
 
 

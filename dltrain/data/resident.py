@@ -49,10 +49,11 @@ class ResidentLoader(Loader):
     def _cut(self, start: int, count: int, windows: Windows, moves: Moves) -> Generator[Batch, None, None]:
         """The moved batches of `count` steps. What can be computed for all of them at once is: in a training step
         every small operation costs several times what it would cost alone."""
+        shape_alone = self.images[:1].expand(self.batch_size // self.share.count, -1, -1, -1)
         batches = []
         for step in range(start, start + count):
             indices, epochs = self.examples_of(step)
-            batches.append(Batch(self.images[:1].expand(len(indices), -1, -1, -1), indices, indices, epochs))
+            batches.append(Batch(shape_alone, indices, indices, epochs))
         motions = zip(*(moves.motions(batch, start + i) for i, batch in enumerate(batches)), strict=True)
         indices = torch.cat([batch.indices for batch in batches])
         starts = windows.starts(indices, [join(motion) for motion in motions])

@@ -1,7 +1,7 @@
 """Crops, shifts and flips on a CPU as copies of whole rows out of the stored images.
 
 Element by element, a gather of 128 images of 3x32x32 takes as long as a twelfth of a LeNet's training step; whole
-rows take a third of that. For this the images are stored with `reach` black columns on either side, and once
+rows take a third of that. For this the images are stored with `reach` black pixels on every side, and once
 more mirrored; a row of the result is then a window of consecutive bytes. The channels of a pixel lie side by side.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dltrain.data.kernels_geometry import Mirror, Motion, Shift, sources
+from dltrain.data.kernels_geometry import Mirror, Motion, Shift
 from dltrain.data.pipeline import Moves
 from dltrain.data.resources import free_memory
 
@@ -26,10 +26,14 @@ class Windows:
     def __init__(self, images: Tensor, reach: int) -> None:
         self.shape, self.reach = images.shape, reach
         count, channels, height, width = images.shape
-        self.wide = (width + 2 * reach) * channels
-        # Behind the images and their mirrored copies a black row: what lies above and below an image.
-        stored = torch.zeros(2 * count * height + 1, self.wide, dtype=torch.uint8)
-        inside = stored[:-1].view(2, count, height, width + 2 * reach, channels)[:, :, :, reach : reach + width]
+        # An image has black rows below it only: those above it are the ones below its neighbour.
+        self.wide, self.tall = (
+            (width + 2 * reach) * channels,
+            height + reach,
+        )
+        stored = torch.zeros(reach + 2 * count * self.tall, self.wide, dtype=torch.uint8)
+        whole = stored[reach:].view(2, count, self.tall, width + 2 * reach, channels)
+        inside = whole[:, :, :height, reach : reach + width]
         inside[0] = images.permute(0, 2, 3, 1)
         inside[1] = images.permute(0, 2, 3, 1).flip(2)
         row = width * channels
@@ -38,11 +42,12 @@ class Windows:
     def starts(self, indices: Tensor, motions: Sequence[Motion]) -> Tensor:
         """Where the rows of the images at indices (B,) begin after all motions in turn: (B, H) int64."""
         count, channels, height, _ = self.shape
-        row = sources([rows for rows, _ in motions], height, indices.device)
-        offset, mirrored = _columns([columns for _, columns in motions], len(indices))
-        size = height * self.wide
-        first = (indices + mirrored * count) * size + (offset + self.reach) * channels
-        return torch.where(row == height, 2 * count * size, first[:, None] + row * self.wide)
+        top, upended = _joined([rows for rows, _ in motions], len(indices))
+        left, mirrored = _joined([columns for _, columns in motions], len(indices))
+        first = (indices + mirrored * count) * self.tall + torch.where(upended, height - 1 - top, top)
+        origin = (first + self.reach) * self.wide + (left + self.reach) * channels
+        down = torch.where(upended, -self.wide, self.wide)
+        return torch.addcmul(origin[:, None], down[:, None], torch.arange(height))
 
     def cut(self, starts: Tensor) -> Tensor:
         """The images whose rows begin at starts (B, H): (B, C, H, W) uint8, the values that `rearrange` gives."""
@@ -51,8 +56,8 @@ class Windows:
         return rows.view(*starts.shape, width, channels).permute(0, 3, 1, 2)
 
 
-def _columns(motions: Sequence[Shift | Mirror | None], count: int) -> tuple[Tensor, Tensor]:
-    """All motions of the columns as one: position j shows j + offset of the image, or of its mirrored copy."""
+def _joined(motions: Sequence[Shift | Mirror | None], count: int) -> tuple[Tensor, Tensor]:
+    """All motions of a line as one: position j shows j + offset of the line, or of the reversed one. (B,) each."""
     offset = torch.zeros(count, dtype=torch.int64)
     mirrored = torch.zeros(count, dtype=torch.bool)
     for motion in motions:
@@ -73,5 +78,6 @@ def windows_for(images: Tensor, moves: Moves) -> Windows | None:
         return None
     reach = shifts[0] if shifts else 0
     assert reach is not None
-    size = 2 * images.numel() // images.shape[3] * (images.shape[3] + 2 * reach)
+    count, channels, height, width = images.shape
+    size = 2 * count * channels * (height + reach) * (width + 2 * reach)
     return Windows(images, reach) if size <= SHARE * free_memory(images.device) else None
