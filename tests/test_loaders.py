@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import platform
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -223,3 +227,31 @@ def test_workers(array: ArraySource, files: FileSource) -> None:
 
 def test_free_memory_is_measured() -> None:
     assert 10**6 < free_memory(CPU) < 10**14
+
+
+FAULTS = """
+import resource, sys, torch
+from dltrain.data.resources import keep_freed_memory
+keep_freed_memory()
+def use():
+    torch.empty(40 * 2**20, dtype=torch.uint8).fill_(1)
+for _ in range(3):
+    use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is of the GNU C library")
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
+    def faults(**environment: str) -> int:
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        child = subprocess.run(
+            [sys.executable, "-c", FAULTS], env={**mine, **environment}, text=True, capture_output=True, check=True
+        )
+        return int(child.stdout)
+
+    assert faults() < 50, "5 times 10,240 pages (or 20 huge ones) are not asked for again"
+    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 50
