@@ -235,10 +235,9 @@ from dltrain.data.resources import keep_freed_memory
 keep_freed_memory()
 def use():
     torch.empty(40 * 2**20, dtype=torch.uint8).fill_(1)
-for _ in range(3):
-    use()
+use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(20):
     use()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -253,5 +252,4 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
         )
         return int(child.stdout)
 
-    assert faults() < 50, "5 times 10,240 pages (or 20 huge ones) are not asked for again"
-    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 50
+    assert 4 * faults() < faults(MALLOC_TRIM_THRESHOLD_="131072")  # the heap grows once or twice; else 20 times
