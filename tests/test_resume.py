@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from forking import Child, Zygote, until
+from forking import Child, Zygote, processes_of_group, until
 from training import (
     arrays_experiment,
     assert_same_run,
@@ -98,6 +98,7 @@ def test_killed_while_worker_processes_decode(zygote: Zygote, tmp_path: Path) ->
                          "    s(self, batch, number)\n"
                          "t.Trainer._train_step = step")  # fmt: skip
     assert child.wait() == -9
+    until(lambda: not processes_of_group(child.pid), 10, lambda: "workers, or the server that forked them, are left")
     killer.finish()
     assert_same_run(reference, killer.run)
 

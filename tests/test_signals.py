@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forking import Child, Zygote, until
+from forking import Child, Zygote, processes_of_group, until
 from training import SLOW, result, write_experiment, write_folder
 
 from dltrain import checkpoints
@@ -68,16 +67,6 @@ def test_an_interrupt_while_the_data_is_read_leaves_nothing(zygote: Zygote, arra
     child.kill(signal.SIGINT)
     assert child.wait(5) == 130
     assert child.text == "reading\ninterrupted\n" and not (tmp_path / "runs").exists()
-
-
-def processes_of_group(group: int) -> list[int]:
-    """The processes that a command left behind."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if path.read_text().rpartition(")")[2].split()[2] == str(group):
-                found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.parametrize("moment", ["while workers start", "while workers decode"])

@@ -9,11 +9,13 @@ import atexit
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 from weakref import WeakSet
 
@@ -257,5 +259,15 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where signals cannot be held back
     torch.set_num_threads(1)
     keep_freed_memory()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_after, args=(parent,), daemon=True).start()
     # The thread that sends batches would be taken down with the interpreter, which torch answers with an abort.
     atexit.register(os._exit, 0)
+
+
+def _leave_after(parent: BaseProcess) -> None:
+    """End this worker when the training process has ended, however it did: torch's workers watch for the process that
+    forked them, but that is the server, which lives as long as they do."""
+    parent.join()
+    os._exit(0)
