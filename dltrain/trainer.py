@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from types import MethodType
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class Trainer:
         self.gradient_norm = torch.zeros((), device=parts.device)
         self._mean_of = torch.zeros(0, device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
+        self._step = own_step(parts.optimizer)
         self._epoch_seconds = self._data_seconds = 0.0
         self.first_step = 0.0
         """Seconds that the host spent in the first step of this process: it compiles, and kernels are chosen."""
@@ -125,7 +127,7 @@ class Trainer:
 
         def loss() -> float:
             nonlocal first
-            self.parts.optimizer.zero_grad(set_to_none=True)
+            self._forget_gradients()
             self._seed_layers(step)
             loss = self._backward(inputs, targets, measure=first).mean()
             first = False
@@ -135,7 +137,7 @@ class Trainer:
         self.parts.optimizer.step(loss)
         if self._is_epoch_end(step + 1):
             self.gradient_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        self.parts.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
 
     def _penalize(self) -> Tensor | float:
         """Add the gradients of the penalties, and return their sum."""
@@ -189,8 +191,13 @@ class Trainer:
             scaler.step(optimizer)
             scaler.update()
         else:
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            self._step()
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        """`optimizer.zero_grad()`, without the names for profiles in which torch wraps it (1 % of a LeNet's step)."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def _finish_epoch(self) -> EpochReport:
         self._require_finite()
@@ -356,6 +363,13 @@ def seed_layers(seed: int, device: torch.device) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def own_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """The optimizer's `step` as its class defines it. torch wraps it to name it in profiles and to call hooks, of which
+    there are none; for a small network that takes longer than the update (1.3 % of a LeNet's step)."""
+    step: Any = type(optimizer).step
+    return MethodType(step.__wrapped__ if getattr(step, "hooked", False) else step, optimizer)
 
 
 def _set_momentum(group: dict[str, Any], value: float) -> None:

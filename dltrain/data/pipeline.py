@@ -119,7 +119,10 @@ class Pipeline:
         for change in self.pixels:
             batch = change(batch, step)
         with one_thread() if self.beside_workers else nullcontext():
-            batch = batch.with_(images=self.scaling.apply(batch.images))
+            scaled = self.scaling.apply(batch.images)
+        if not self.scaled and not self.mixing:
+            return scaled, batch.labels
+        batch = batch.with_(images=scaled)
         for change in self.scaled:
             batch = change(batch, step)
         if self.mixing:
