@@ -34,8 +34,7 @@ class RandomCrop(Augmentation):
             message = f"`random_crop` cannot reflect {self.padding} pixels of images of {context.shape}"
             note = "with `fill: reflect`, `padding` must be smaller than the height and the width"
             raise ConfigError([Diagnostic(message, notes=(note,))])
-        reach = self.padding if self.fill == "zero" else None
-        return kernels.Rearrange(partial(kernels.random_crop, padding=self.padding, fill=self.fill), reach)
+        return kernels.random_crop(self.padding, self.fill)
 
 
 class HorizontalFlip(Augmentation):
@@ -48,7 +47,7 @@ class HorizontalFlip(Augmentation):
     def build(self, context: AugmentationContext) -> Transform:
         from dltrain.data import kernels_geometry as kernels
 
-        return kernels.Rearrange(partial(kernels.flip, probability=self.probability, axis=3))
+        return kernels.flip(self.probability, axis=3)
 
 
 class VerticalFlip(Augmentation):
@@ -61,7 +60,7 @@ class VerticalFlip(Augmentation):
     def build(self, context: AugmentationContext) -> Transform:
         from dltrain.data import kernels_geometry as kernels
 
-        return kernels.Rearrange(partial(kernels.flip, probability=self.probability, axis=2))
+        return kernels.flip(self.probability, axis=2)
 
 
 class AlternatingFlip(Augmentation):
@@ -73,7 +72,7 @@ class AlternatingFlip(Augmentation):
     def build(self, context: AugmentationContext) -> Transform:
         from dltrain.data import kernels_geometry as kernels
 
-        return kernels.Rearrange(partial(kernels.alternating_flip, seed=context.seed))
+        return kernels.alternating_flip(context.seed)
 
 
 class Translate(Augmentation):
@@ -87,7 +86,7 @@ class Translate(Augmentation):
         from dltrain.data import kernels_geometry as kernels
 
         reach = round(self.share * max(context.shape.height, context.shape.width))
-        return kernels.Rearrange(partial(kernels.translate, share=self.share), reach)
+        return kernels.translate(self.share, reach)
 
 
 class Rotation(Augmentation):

@@ -42,28 +42,16 @@ Motion = tuple[Shift | Mirror | None, Shift | Mirror | None]
 class Rearrange:
     """A transform that only moves whole pixels.
 
+    draw: what it draws for so many examples, which are the last dimension. motion: what that means.
     reach: the farthest that it shifts, in pixels; None when it also reflects at the border.
     """
 
-    motion: Callable[[Batch, Draws], Motion]
+    draw: Callable[[Draws, int], Tensor]
+    motion: Callable[[Batch, Tensor], Motion]
     reach: int | None = 0
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        return rearrange(batch, [self.motion(batch, draws)])
-
-
-def join(motions: Sequence[Motion]) -> Motion:
-    """The same motion of several batches, as that of all their examples."""
-    rows, columns = (_joined(line) for line in zip(*motions, strict=True))
-    return rows, columns
-
-
-def _joined(parts: Sequence[Shift | Mirror | None]) -> Shift | Mirror | None:
-    if isinstance(parts[0], Shift):
-        return Shift(torch.cat([part.offset for part in parts if isinstance(part, Shift)]), parts[0].fill)
-    if isinstance(parts[0], Mirror):
-        return Mirror(torch.cat([part.chosen for part in parts if isinstance(part, Mirror)]))
-    return None
+        return rearrange(batch, [self.motion(batch, self.draw(draws, len(batch.labels)))])
 
 
 def rearrange(batch: Batch, motions: Sequence[Motion]) -> Batch:
@@ -118,31 +106,48 @@ def _shifted(line: Tensor, shift: Shift) -> Tensor:
     return moved.masked_fill_((moved < 0) | (moved > last), last + 1)
 
 
-def random_crop(batch: Batch, draws: Draws, padding: int, fill: Literal["zero", "reflect"]) -> Motion:
+def random_crop(padding: int, fill: Literal["zero", "reflect"]) -> Rearrange:
     """A window of the image's own size, at one of (2 padding + 1)^2 equally likely places of the padded image."""
-    top, left = (draws.integers(2 * padding + 1, 2, len(batch.labels)) - padding).unbind()
-    return Shift(top, fill), Shift(left, fill)
+
+    def motion(_: Batch, drawn: Tensor) -> Motion:
+        top, left = (drawn - padding).unbind()
+        return Shift(top, fill), Shift(left, fill)
+
+    reach = padding if fill == "zero" else None
+    return Rearrange(lambda draws, count: draws.integers(2 * padding + 1, 2, count), motion, reach)
 
 
-def translate(batch: Batch, draws: Draws, share: float) -> Motion:
+def translate(share: float, reach: int) -> Rearrange:
     """A shift by whole pixels, uniform within +-share of the height and of the width."""
-    down, right = draws.uniform(2, len(batch.labels), low=-1.0)
-    height, width = batch.images.shape[2:]
-    return Shift(-(down * share * height).round().long()), Shift(-(right * share * width).round().long())
+
+    def motion(batch: Batch, drawn: Tensor) -> Motion:
+        down, right = drawn
+        height, width = batch.images.shape[2:]
+        return Shift(-(down * share * height).round().long()), Shift(-(right * share * width).round().long())
+
+    return Rearrange(lambda draws, count: draws.uniform(2, count, low=-1.0), motion, reach)
 
 
-def flip(batch: Batch, draws: Draws, probability: float, axis: int) -> Motion:
+def flip(probability: float, axis: int) -> Rearrange:
     """Mirrored along `axis` (2: rows, 3: columns) with the given probability."""
-    mirror = Mirror(draws.chance(probability, len(batch.labels)))
-    return (mirror, None) if axis == 2 else (None, mirror)
+
+    def motion(_: Batch, drawn: Tensor) -> Motion:
+        mirror = Mirror(drawn < probability)
+        return (mirror, None) if axis == 2 else (None, mirror)
+
+    return Rearrange(lambda draws, count: draws.uniform(count), motion)
 
 
-def alternating_flip(batch: Batch, draws: Draws, seed: int) -> Motion:
+def alternating_flip(seed: int) -> Rearrange:
     """Mirrored in every other epoch of an example; which ones come first is a hash of (seed, example)."""
-    # One round of multiply and shift over wrapping int64, so that it runs alike on every device.
-    hashed = (batch.indices + mix(seed, "alternating_flip")) * 0x5851F42D4C957F2D
-    hashed = (hashed ^ ((hashed >> 31) & 0xFFFFFFFF)) * 0x27BB2EE687B0B0FD
-    return None, Mirror((((hashed >> 41) + batch.epochs) & 1).bool())
+
+    def motion(batch: Batch, _: Tensor) -> Motion:
+        # One round of multiply and shift over wrapping int64, so that it runs alike on every device.
+        hashed = (batch.indices + mix(seed, "alternating_flip")) * 0x5851F42D4C957F2D
+        hashed = (hashed ^ ((hashed >> 31) & 0xFFFFFFFF)) * 0x27BB2EE687B0B0FD
+        return None, Mirror((((hashed >> 41) + batch.epochs) & 1).bool())
+
+    return Rearrange(lambda draws, count: torch.empty(0, count, device=draws.device), motion)
 
 
 def affine(images: Tensor, matrix: Tensor, mode: Literal["nearest", "bilinear"]) -> Tensor:

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dltrain.data.augmentation_base import STAGES, Augmentation, AugmentationContext, Transform
@@ -50,12 +51,16 @@ class Moves:
     """Each with the seed of its draws."""
     share: Share
 
-    def motions(self, batch: Batch, step: int) -> list[Motion]:
-        """What each of them does to the rows and columns of this batch."""
-        return [move.motion(batch, _draws(seed, step, batch, self.share)) for move, seed in self.parts]
+    def drawn(self, step: int, device: torch.device, count: int) -> list[Tensor]:
+        """What each of them draws for the `count` examples of a step, the last dimension."""
+        return [move.draw(Draws(seed, step, device, count, self.share), count) for move, seed in self.parts]
+
+    def motions(self, batch: Batch, drawn: Sequence[Tensor]) -> list[Motion]:
+        """What each of them does to the rows and columns of a batch, which may be those of several steps."""
+        return [move.motion(batch, own) for (move, _), own in zip(self.parts, drawn, strict=True)]
 
     def __call__(self, batch: Batch, step: int) -> Batch:
-        return rearrange(batch, self.motions(batch, step))
+        return rearrange(batch, self.motions(batch, self.drawn(step, batch.images.device, len(batch.labels))))
 
 
 @dataclass(frozen=True)

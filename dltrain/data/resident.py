@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dltrain.data.base import WHOLE, ArraySource, Batch, Share, Source
 from dltrain.data.canvas import Canvas, place_all
-from dltrain.data.kernels_geometry import join
 from dltrain.data.loader import Loader
 from dltrain.data.packs import load_source, packed
 from dltrain.data.pipeline import First, Moves
@@ -49,18 +48,17 @@ class ResidentLoader(Loader):
     def _cut(self, start: int, count: int, windows: Windows, moves: Moves) -> Generator[Batch, None, None]:
         """The moved batches of `count` steps. What can be computed for all of them at once is: in a training step
         every small operation costs several times what it would cost alone."""
-        shape_alone = self.images[:1].expand(self.batch_size // self.share.count, -1, -1, -1)
-        batches = []
-        for step in range(start, start + count):
-            indices, epochs = self.examples_of(step)
-            batches.append(Batch(shape_alone, indices, indices, epochs))
-        motions = zip(*(moves.motions(batch, start + i) for i, batch in enumerate(batches)), strict=True)
-        indices = torch.cat([batch.indices for batch in batches])
-        starts = windows.starts(indices, [join(motion) for motion in motions])
-        labels = self.labels.index_select(0, indices)
-        parts = (torch.chunk(starts, count), torch.chunk(labels, count))
-        for batch, rows, label in zip(batches, *parts, strict=True):
-            yield Batch(windows.cut(rows), label, batch.indices, batch.epochs)
+        examples = [self.examples_of(step) for step in range(start, start + count)]
+        size = self.batch_size // self.share.count
+        drawn = [moves.drawn(step, self.device, size) for step in range(start, start + count)]
+        indices, epochs = (torch.cat(parts) for parts in zip(*examples, strict=True))
+        shape_alone = self.images[:1].expand(len(indices), -1, -1, -1)
+        whole = Batch(shape_alone, self.labels.index_select(0, indices), indices, epochs)
+        motions = moves.motions(whole, [torch.cat(parts, -1) for parts in zip(*drawn, strict=True)])
+        starts = windows.starts(indices, motions)
+        each = zip(starts.chunk(count), whole.labels.chunk(count), examples, strict=True)
+        for rows, labels, (own_indices, own_epochs) in each:
+            yield Batch(windows.cut(rows), labels, own_indices, own_epochs)
 
     def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
         return Batch(
