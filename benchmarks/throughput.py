@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --root data                 # ratios with their spread
     python benchmarks/throughput.py --root data --model resnet20 --steps 40
+    python benchmarks/throughput.py --root data --alternate 100 # dltrain and compute only, in one process
     python benchmarks/throughput.py --tiny                      # a few steps of synthetic images, to try it out
 
 Contestants, each in a process of its own, in turn, several rounds:
@@ -13,6 +14,9 @@ Contestants, each in a process of its own, in turn, several rounds:
     fastai     fastai's Learner.fit around DataLoaders of the same data set and transforms
     timm       timm's create_loader and create_optimizer_v2 in the loop of its train.py, with the same transforms
 A rival that is not installed is left out. The first epoch of each is left out: it holds start-up costs.
+
+On a machine whose speed changes from one minute to the next, processes in turn cannot tell 2 % apart. With
+`--alternate N`, dltrain trains 16 steps and the network alone computes 16, N times, inside one process.
 """
 
 from __future__ import annotations
@@ -24,8 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 from contest import in_turn, installed, machine, ratio, spread
@@ -42,7 +48,13 @@ schedule: constant
 training: {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, average: null}}
 """
 MODELS = {"lenet": "lenet5_modern", "resnet20": "resnet20", "resnet18": "{name: resnet18, stem: small}"}
+BLOCK = 16
+"""Steps that alternate."""
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class Enough(Exception):
+    """All rounds are done."""
 
 
 def experiment_text(args: argparse.Namespace) -> str:
@@ -69,12 +81,10 @@ def network_and_optimizer(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     return network, optimizer, torch.nn.functional.cross_entropy
 
 
-def measure_compute(args: argparse.Namespace) -> list[float]:
+def only_computing(args: argparse.Namespace, parts: Any) -> Callable[[], None]:
+    """A step on one random batch, of what dltrain trains."""
     import torch
 
-    from dltrain import Experiment, build
-
-    parts = build(Experiment.parse(experiment_text(args)), args.device).parts
     channels_last = next(p for p in parts.model.parameters() if p.ndim == 4).is_contiguous(
         memory_format=torch.channels_last
     )
@@ -82,6 +92,22 @@ def measure_compute(args: argparse.Namespace) -> list[float]:
     if channels_last:
         inputs = inputs.to(memory_format=torch.channels_last)
     targets = torch.randint(10, (args.batch,), device=parts.device)
+
+    def step() -> None:
+        with parts.autocast():
+            outputs = parts.forward(inputs)
+        torch.nn.functional.cross_entropy(outputs, targets).backward()
+        parts.optimizer.step()
+        parts.optimizer.zero_grad()
+
+    return step
+
+
+def measure_compute(args: argparse.Namespace) -> list[float]:
+    from dltrain import Experiment, build
+
+    parts = build(Experiment.parse(experiment_text(args)), args.device).parts
+    compute = only_computing(args, parts)
     steps = args.steps or -(-50_000 // args.batch)
     speeds = []
     parts.model.train()
@@ -89,14 +115,41 @@ def measure_compute(args: argparse.Namespace) -> list[float]:
         wait_for(args.device)
         started = time.perf_counter()
         for _ in range(steps):
-            with parts.autocast():
-                outputs = parts.forward(inputs)
-            torch.nn.functional.cross_entropy(outputs, targets).backward()
-            parts.optimizer.step()
-            parts.optimizer.zero_grad()
+            compute()
         wait_for(args.device)
         speeds.append(steps * args.batch / (time.perf_counter() - started))
     return speeds
+
+
+def alternate(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Images per second of BLOCK steps each, of a training and of its network alone, in turn."""
+    from dltrain import Experiment, build
+
+    trainer = build(Experiment.parse(experiment_text(args)), args.device)
+    compute = only_computing(args, trainer.parts)
+    seconds: dict[str, list[float]] = {"compute": [], "dltrain": []}
+
+    def watch(batches: Iterator[Any]) -> Iterator[Any]:
+        """Between two blocks of the training's steps, the network computes."""
+        for number in range(args.alternate + 1):
+            for name in seconds:
+                wait_for(args.device)
+                started = time.perf_counter()
+                if name == "compute":
+                    for _ in range(BLOCK):
+                        compute()
+                else:
+                    for _ in range(BLOCK):
+                        yield next(batches)
+                wait_for(args.device)
+                if number:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - started)
+        raise Enough
+
+    with suppress(Enough):
+        for _ in trainer.run(watch):
+            pass
+    return {name: [BLOCK * args.batch / value for value in values] for name, values in seconds.items()}
 
 
 def wait_for(device: str) -> None:
@@ -271,6 +324,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="steps an epoch; default: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--alternate", type=int, metavar="N", help="compute and dltrain in one process, N times")
     parser.add_argument("--tiny", action="store_true", help="synthetic images and a few steps")
     parser.add_argument("--only", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     parser.add_argument("--round", help=argparse.SUPPRESS)
@@ -280,6 +334,15 @@ def main() -> None:
         args.data, args.examples, args.batch, args.steps, args.rounds = "synthetic", 400, 32, 4, 1
     if args.only:
         print(json.dumps(CONTESTANTS[args.only](args)))
+        return
+    if args.alternate:
+        args.epochs, args.steps = 10_000, None  # it does not get there
+        speeds = alternate(args)
+        quarters = quantiles([a / b for a, b in zip(speeds["dltrain"], speeds["compute"], strict=True)], n=4)
+        print(f"{args.model}, batch {args.batch}, {args.data}, {args.device}; {machine()}, {args.alternate} rounds")
+        for name, values in speeds.items():
+            print(f"{name:<10} {spread(values, ',.0f')} images/s")
+        print("dltrain / compute = {1:.3f} (half of them {0:.3f} to {2:.3f})".format(*quarters))
         return
     names = installed(args.contestants, {"lightning": "lightning", "fastai": "fastai", "timm": "timm"})
     speeds = {name: [speed for run in runs for speed in run[1:]] for name, runs in in_turn(names, args.rounds).items()}

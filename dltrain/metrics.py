@@ -43,7 +43,7 @@ class TrainingMetrics:
         if self._pending and (self._pending[0][1].shape != logits_bk.shape or len(self._pending) == TOGETHER):
             self._sum()
         self._pending.append((losses.detach(), logits_bk.detach(), targets))
-        self._examples += len(losses)
+        self._examples += losses.shape[0]
 
     @torch.no_grad()
     def _sum(self) -> None:

@@ -24,6 +24,10 @@ def test_throughput_runs() -> None:
     assert "dltrain / compute = " in run("throughput", "--tiny", "--contestants", "compute", "dltrain")
 
 
+def test_throughput_alternates() -> None:
+    assert "dltrain / compute = " in run("throughput", "--tiny", "--alternate", "3")
+
+
 def test_folder_runs() -> None:
     text = run("folder", "--tiny", "--size", "32", "--contestants", "cached", "loop", "decode")
     assert "cached / loop = " in text and "32 pixels" in text

@@ -91,20 +91,18 @@ class Scaler:
         constants = mean, std, 1 / std, -mean / std
         self.mean, self.std, self.factor, self.offset = (t.float().to(device) for t in constants)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
+        on_cpu = device.type == "cpu"  # where it is faster to compute in the format in which images come
+        self._computes_in = torch.preserve_format if on_cpu else self.format
         self._rows: dict[int, tuple[Tensor, Tensor]] = {}
         """By the width of an image: factor and offset of each value in a row of pixels, (1, C, 1, W)."""
 
     def apply(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or float, values 0..255, to float32; the input is left as it is."""
-        if images.device.type == "cpu":  # where converting to another format is dear, and done once all is computed
-            return self._scaled(images.to(torch.float32), images).contiguous(memory_format=self.format)
-        return self._scaled(images.to(torch.float32, memory_format=self.format), images)
-
-    def _scaled(self, values: Tensor, images: Tensor) -> Tensor:
-        """Of values (B, C, H, W) float32, in their place unless they are `images`."""
-        by_row = values.device.type == "cpu" and not values.is_contiguous()
+        values = images.to(torch.float32, memory_format=self._computes_in)
+        by_row = self._computes_in is torch.preserve_format and not values.is_contiguous()
         factor, offset = self._row(values.shape[3]) if by_row else (self.factor, self.offset)
-        return torch.addcmul(offset, values, factor, out=None if values is images else values)
+        scaled = torch.addcmul(offset, values, factor, out=None if values is images else values)
+        return scaled.contiguous(memory_format=self.format)
 
     def _row(self, width: int) -> tuple[Tensor, Tensor]:
         """Where the channels of a pixel lie side by side, constants that do too let whole rows be computed, instead of
