@@ -84,8 +84,9 @@ def keep_freed_memory() -> None:
         return
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
-        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: bytes from which a block is not of the heap
+        # M_MMAP_THRESHOLD, the bytes from which a block is not of the heap; before glibc 2.35, 32 MB at most.
+        if mallopt(-3, 2**30) or mallopt(-3, 2**25):
+            mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
 
 
 def free_memory(device: torch.device) -> int:
