@@ -286,3 +286,22 @@ def test_weights_that_cannot_be_had_are_refused(damage: str, arrays: Path, tmp_p
     with pytest.raises(ConfigError) as caught:
         build(arrays_experiment(arrays, initialize_from=str(path)), "cpu")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["a hook before", "a hook after", "a step of its own"])
+def test_what_is_put_around_the_step_of_an_optimizer_is_called(way: str, arrays: Path) -> None:
+    made = build(arrays_experiment(arrays), "cpu")
+    optimizer, calls = made.parts.optimizer, []
+    if way == "a hook before":
+        optimizer.register_step_pre_hook(lambda *_: calls.append(way))
+    elif way == "a hook after":
+        optimizer.register_step_post_hook(lambda *_: calls.append(way))
+    else:
+        own = optimizer.step
+        optimizer.step = lambda: (calls.append(way), own())  # type: ignore[method-assign, assignment, misc]
+    trainer = Trainer(made.parts, made.plan)
+    for _ in trainer.run():
+        pass
+    assert len(calls) == trainer.step > 0
+    expected = trained(arrays_experiment(arrays)).state_dict()
+    assert_same_state(trainer.state_dict()["model"], expected["model"])
