@@ -20,6 +20,7 @@ from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loa
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.resources import usable_cores
 from dltrain.data.scaling import pixel_covariance
+from dltrain.data.streaming import start_worker_server
 from dltrain.data.views import views_canvas
 from dltrain.decisions import (
     PURE,
@@ -69,13 +70,15 @@ def build(
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
     batch_size = training.batch_size
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train), group.size)
+    kept = {name: Decision(**each) for name, each in ((about["decisions"] if about else decided) or {}).items()}
+    for_data = kept or data_decisions(experiment, splits, preprocessing, target)
+    if for_data["loader"].value == "streaming" and for_data["workers"].value:
+        start_worker_server()  # it imports torch while the network is built
     model, multiply_adds = build_network(experiment, shape, classes, fresh=state is None)
-    if decided := about["decisions"] if about is not None else decided:
-        decisions = {name: Decision(**decision) for name, decision in decided.items()}
-        decisions["device"] = Decision(str(target), decisions["device"].reason)
+    if kept:
+        decisions = kept | {"device": Decision(str(target), kept["device"].reason)}
     else:
-        decisions = decide(training, target, multiply_adds, total_steps * batch_size)
-        decisions |= data_decisions(experiment, splits, preprocessing, target)
+        decisions = decide(training, target, multiply_adds, total_steps * batch_size) | for_data
     decisions = _shared(decisions, group, batch_size, target)
     configure_torch(decisions, deterministic=training.deterministic)
 

@@ -51,7 +51,7 @@ class StreamingLoader(Loader):
         decodes = isinstance(source, FileSource) and source.cache is None
         self.workers = workers if decodes else 0
         if self.decodes_aside:
-            _start_server()
+            start_worker_server()
         self._crops = first if decodes and self.device.type == "cpu" and isinstance(first, Crops) else None
         self._pools: dict[str, Pool] = {}
         self._open: WeakSet[Generator[Any, None, None]] = WeakSet()
@@ -248,8 +248,8 @@ def _context() -> BaseContext:
     return context
 
 
-def _start_server() -> None:
-    """Let the server import while this process gets ready to train."""
+def start_worker_server() -> None:
+    """Let the server import while this process gets ready to train; again does nothing."""
     if _context().get_start_method() == "forkserver":
         with _signals_held_back():
             forkserver.ensure_running()
