@@ -117,8 +117,8 @@ def decoded(
     """Batches of files, each as (C, H, W) uint8 on every canvas with its channels; the next is decoded meanwhile."""
 
     def load(path: Path) -> list[Tensor]:
-        pixels = {channels: decode(path, channels) for channels in dict.fromkeys(c for _, c in targets)}
-        return [place(pixels[channels], canvas)[0] for canvas, channels in targets]
+        placed = {target: place(decode(path, target[1], target[0]), target[0])[0] for target in dict.fromkeys(targets)}
+        return [placed[target] for target in targets]
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         try:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from dltrain.config import ConfigError
 from dltrain.config.section import field_docs
 from dltrain.data.base import ArraySource, FileSource, Splits
-from dltrain.data.canvas import Canvas, decode, place, place_all
+from dltrain.data.canvas import Canvas, decode, load_files, place, place_all
 from dltrain.data.datasets import Dataset
 from dltrain.data.scaling import Scaling, pixel_covariance
 from dltrain.data.splitting import class_quotas, hold_out
@@ -440,6 +440,35 @@ def test_every_kind_of_file_becomes_upright_bytes(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise
     image.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(decode(tmp_path / "turned.png", 3).permute(1, 2, 0), np.rot90(rgb, -1))
+
+
+@pytest.mark.parametrize(
+    ("canvas", "decoded"),
+    [
+        (Canvas(64, 64, "fit"), (225, 300)),  # 48x64 there: a quarter is enough, an eighth would not be
+        (Canvas(64, 64, "crop", crop=0.875), (225, 300)),  # 73x97 there
+        (Canvas(128, 128, "fit"), (450, 600)),
+        (Canvas(300, 300, "fit"), (900, 1200)),  # 3 times 225x300 is 675x900
+        (Canvas(64, 64, "fit", interpolation="nearest"), (900, 1200)),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
+    tmp_path: Path, canvas: Canvas, decoded: tuple[int, int], turned: bool
+) -> None:
+    rough = Image.fromarray(random_images(45, 60, 3)).resize((1200, 900), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    for name in ("large.jpg", "large.png"):
+        rough.save(tmp_path / name, exif=exif)
+    large = decode(tmp_path / "large.jpg", 3, canvas)
+    assert tuple(large.shape[1:]) == (decoded[::-1] if turned else decoded)
+    assert decode(tmp_path / "large.png", 3, canvas).shape[1:].numel() == 900 * 1200  # other files offer no such thing
+    whole, size = place(decode(tmp_path / "large.jpg", 3), canvas)
+    fraction, its_size = place(large, canvas)
+    assert size == its_size and int((whole.int() - fraction.int()).abs().max()) <= 4
+    (read,), _ = load_files(str(tmp_path), ["large.jpg"], 3, canvas)  # as training, evaluation and packs read it
+    assert torch.equal(read, fraction)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
