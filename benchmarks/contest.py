@@ -63,3 +63,10 @@ def spread(values: Sequence[float], form: str = ",.2f") -> str:
 def ratio(above: Sequence[float], below: Sequence[float]) -> str:
     """The median of the ratios of the same round, the smallest and the largest."""
     return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def quarters(above: Sequence[float], below: Sequence[float]) -> str:
+    """The median of the ratios of the same round, and what half of them lie between."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.3f} (half of them {low:.3f} to {high:.3f})"

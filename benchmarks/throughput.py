@@ -31,10 +31,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
-from contest import in_turn, installed, machine, ratio, spread
+from contest import in_turn, installed, machine, quarters, ratio, spread
 
 EXPERIMENT = """
 name: throughput
@@ -338,11 +337,10 @@ def main() -> None:
     if args.alternate:
         args.epochs, args.steps = 10_000, None  # it does not get there
         speeds = alternate(args)
-        quarters = quantiles([a / b for a, b in zip(speeds["dltrain"], speeds["compute"], strict=True)], n=4)
         print(f"{args.model}, batch {args.batch}, {args.data}, {args.device}; {machine()}, {args.alternate} rounds")
         for name, values in speeds.items():
             print(f"{name:<10} {spread(values, ',.0f')} images/s")
-        print("dltrain / compute = {1:.3f} (half of them {0:.3f} to {2:.3f})".format(*quarters))
+        print(f"dltrain / compute = {quarters(speeds['dltrain'], speeds['compute'])}")
         return
     names = installed(args.contestants, {"lightning": "lightning", "fastai": "fastai", "timm": "timm"})
     speeds = {name: [speed for run in runs for speed in run[1:]] for name, runs in in_turn(names, args.rounds).items()}
