@@ -33,6 +33,10 @@ def test_folder_runs() -> None:
     assert "cached / loop = " in text and "32 pixels" in text
 
 
+def test_folder_alternates() -> None:
+    assert "streaming / loop = " in run("folder", "--tiny", "--size", "32", "--alternate", "2")
+
+
 def test_startup_runs() -> None:
     text = run("startup", "--tiny", "--cold", "--contestants", "help", "fit")
     assert text.startswith("cold; ") and [line.split()[0] for line in text.splitlines()[1:]] == ["help", "fit"]
