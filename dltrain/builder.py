@@ -78,7 +78,7 @@ def build(
     if kept:
         decisions = kept | {"device": Decision(str(target), kept["device"].reason)}
     else:
-        decisions = decide(training, target, multiply_adds, total_steps * batch_size) | for_data
+        decisions = decide(training, target, model, multiply_adds, total_steps * batch_size) | for_data
     decisions = _shared(decisions, group, batch_size, target)
     configure_torch(decisions, deterministic=training.deterministic)
 

@@ -42,8 +42,10 @@ GPU_COMPILE_WORK = 1e15
 LARGE_NETWORK = 2e7
 """Multiply-adds an image above which compiling pays on a CPU: a LeNet-size network (1e6) takes 1.7 times as long
 compiled, ResNet-20 (4e7) 0.84 times. In NHWC both are faster (1.1 and 1.2 times; of eleven networks one is not)."""
-
-
+BFLOAT16_WORK = 5e6
+"""Multiply-adds an image above which a CPU with units for bfloat16 matrices (Intel's AMX) is faster with them: on 2
+cores 1.2 to 2.4 times for convnet, ResNets, ResNeXts, DenseNet, SqueezeNet, NiN and VGG, 1.0 to 1.1 times for
+GoogLeNet, AlexNet and LeNet (4e5); with depthwise convolutions 0.25 to 0.8 times."""
 COMPILED_SHAPES = 32
 """How many forms of a network torch may compile before it runs it uncompiled; its own limit is 8."""
 PURE = "pure_"
@@ -82,8 +84,10 @@ def count_devices(requested: str) -> int | None:
     return None if device.type == "cpu" else torch.cuda.device_count() if device.type == "cuda" else 1
 
 
-def decide(training: Training, device: torch.device, multiply_adds: int, images: float) -> Decisions:
-    """Precision, memory format, compile and threads for a training over `images` images in all.
+def decide(
+    training: Training, device: torch.device, network: nn.Module, multiply_adds: int, images: float
+) -> Decisions:
+    """Precision, memory format, compile and threads for a training of `network` over `images` images in all.
 
     multiply_adds: of one image's forward pass.
     """
@@ -93,7 +97,7 @@ def decide(training: Training, device: torch.device, multiply_adds: int, images:
     compiled = _compile(training, device, multiply_adds, work)
     return {
         "device": Decision(str(device), device_name(device)),
-        "precision": _precision(training, device),
+        "precision": _precision(training, device, network, multiply_adds),
         "channels_last": _channels_last(training, device),
         "compile": compiled,
         **({"graph": _graph(training, device, compiled)} if training.graph is True or device.type == "cuda" else {}),
@@ -127,7 +131,7 @@ def autocast_of(dtype: torch.dtype, device: torch.device) -> Callable[[], Abstra
     return nullcontext if dtype == torch.float32 else partial(torch.autocast, device.type, dtype=dtype)
 
 
-def _precision(training: Training, device: torch.device) -> Decision:
+def _precision(training: Training, device: torch.device, network: nn.Module, multiply_adds: int) -> Decision:
     import torch
 
     if training.precision.startswith(PURE):
@@ -135,10 +139,27 @@ def _precision(training: Training, device: torch.device) -> Decision:
         return Decision(training.precision, why)
     if training.precision != "auto":
         return Decision(training.precision, "set in the experiment")
+    if device.type == "cpu":
+        return _cpu_precision(network, multiply_adds)
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return Decision("bfloat16", "the GPU has bfloat16 units")
     reason = "the GPU has no bfloat16 units" if device.type == "cuda" else "reduced precision is slower on this device"
     return Decision("float32", reason)
+
+
+def _cpu_precision(network: nn.Module, multiply_adds: int) -> Decision:
+    import torch
+
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions do not say
+    if not capabilities.get("amx_bf16"):
+        return Decision("float32", "the CPU has no bfloat16 units")
+    if multiply_adds < BFLOAT16_WORK:
+        return Decision("float32", f"the network is too small to gain from the CPU's bfloat16 units: {multiply_adds:,} "
+                                   f"of {BFLOAT16_WORK:,.0f} multiply-adds")  # fmt: skip
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.conv._ConvNd) and module.groups == module.in_channels > 1:
+            return Decision("float32", "depthwise convolutions are slower in bfloat16 on CPUs")
+    return Decision("bfloat16", "the CPU has bfloat16 units")
 
 
 def _channels_last(training: Training, device: torch.device) -> Decision:

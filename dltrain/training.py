@@ -76,8 +76,9 @@ class Training(Section):
     accumulate: PositiveInt = 1
     """Parts into which a batch is cut to save memory; gradients are averaged over them."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "pure_bfloat16", "pure_float16"] = "auto"
-    """Arithmetic of the network; auto: bfloat16 on GPUs that have it, else float32. With `pure_`, convolutions and
-    linear layers keep their weights in it too: less memory, no casts, and updates far below a weight are lost."""
+    """Arithmetic of the network; auto: bfloat16 where the GPU or the CPU (AMX) has units for it and the network gains
+    from them, else float32. With `pure_`, convolutions and linear layers keep their weights in it too: less memory, no
+    casts, and updates far below a weight are lost."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile the network; auto: where it pays and a compiler is found."""
     graph: bool | Literal["auto"] = "auto"

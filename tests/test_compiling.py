@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from training import write_experiment
 
 from dltrain import Experiment, build
 from dltrain.compiling import Replayed, callable_of
 from dltrain.config import ConfigError
 from dltrain.decisions import Decision, decide
+from dltrain.plan import plan
 from dltrain.training import Training
 
 COMPILED, GRAPH = {"compile": Decision(True, "")}, {"compile": Decision(True, ""), "graph": Decision(True, "")}
@@ -55,9 +57,29 @@ def test_when_there_is_a_graph(
     monkeypatch.setattr("dltrain.decisions.device_name", str)
     monkeypatch.setattr("dltrain.decisions._missing_to_compile", lambda _: None)
     training = Training(graph=graph, compile=compiled, precision="float32")
-    decided = decide(training, torch.device(device), 10**6, 10**4)
+    decided = decide(training, torch.device(device), nn.Linear(1, 1), 10**6, 10**4)
     assert ("graph" in decided) == (expected is not None)
     assert expected is None or decided["graph"].value is expected
+
+
+@pytest.mark.parametrize(
+    ("model", "units", "expected", "reason"),
+    [
+        ("resnet20", True, "bfloat16", "the CPU has bfloat16 units"),
+        ("resnext29_8x64d", True, "bfloat16", "the CPU has bfloat16 units"),  # grouped, but not one map a group
+        ("resnet20", False, "float32", "the CPU has no bfloat16 units"),
+        ("mobilenet_v2", True, "float32", "depthwise convolutions are slower in bfloat16 on CPUs"),
+        ("lenet5", True, "float32", "the network is too small to gain from the CPU's bfloat16 units: 651,720 of 5,000"),
+        ("{name: resnet20, activation: frelu}", True, "float32", "depthwise"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_that_is_faster(
+    model: str, units: bool, expected: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units}, raising=False)
+    experiment = Experiment.parse(f"data: {{name: synthetic, shape: [3, 32, 32]}}\nmodel: {model}")
+    precision = plan(experiment, "cpu")["decisions"]["precision"]
+    assert precision["value"] == expected and precision["reason"].startswith(reason)
 
 
 @pytest.mark.parametrize(

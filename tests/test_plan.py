@@ -200,7 +200,8 @@ def test_memory_of_what_stands_beside_the_optimizer() -> None:
 
 
 def test_accumulating_keeps_less_for_the_backward() -> None:
-    whole, parts = (plan(experiment(training={"accumulate": n}), "cpu")["memory_bytes"] for n in (1, 4))
+    options: Any = ({"accumulate": n, "precision": "float32"} for n in (1, 4))
+    whole, parts = (plan(experiment(training=o), "cpu")["memory_bytes"] for o in options)
     assert parts["activations"] == pytest.approx(whole["activations"] / 4, rel=0.01)
     assert parts["data"] == whole["data"]
 
