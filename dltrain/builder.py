@@ -148,7 +148,7 @@ def build(
         device=target,
         shape=shape,
         evaluation=experiment.evaluation,
-        lookahead=experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model),
+        lookahead=experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model, total_steps),
         sam=experiment.optimizer.sam and experiment.optimizer.sam.build(model),
         average=training.average.build(model, total_steps, steps_per_epoch)
         if training.average is not None

@@ -94,7 +94,7 @@ class Trainer:
         self._seed_layers(step)
         lr = self.lr(step)
         for group in parts.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+            group["lr"] = lr * group.get("lr_scale", 1.0) if _learns(group, step / plan.steps_per_epoch) else 0.0
             if parts.momentum is not None:
                 _set_momentum(group, parts.momentum(step))
         inputs, targets = parts.pipeline.train(batch, step)
@@ -373,6 +373,11 @@ def own_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     if hooks or "step" in vars(optimizer) or not getattr(step, "hooked", False):
         return optimizer.step
     return MethodType(step.__wrapped__, optimizer)
+
+
+def _learns(group: dict[str, Any], epoch: float) -> bool:
+    after, until = group.get("epochs", (0.0, math.inf))
+    return bool(after <= epoch < until)
 
 
 def _set_momentum(group: dict[str, Any], value: float) -> None:

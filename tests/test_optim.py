@@ -429,6 +429,8 @@ def test_mistakes_in_groups() -> None:
         parse("sgd", groups=[{"match": "a", "lr": 0.1, "lr_scale": 2.0}])
     with pytest.raises(ValidationError, match="changes nothing"):
         parse("sgd", groups=[{"match": "a"}])
+    with pytest.raises(ValidationError, match="would never learn"):
+        parse("sgd", groups=[{"match": "a", "after": 2, "until": 2}])
     with pytest.raises(ConfigError, match=r"`haed\.\*` in `optimizer.groups` matches no"):
         parameter_groups(nn.Linear(2, 2), parse("sgd", groups=[{"match": "haed.*", "lr": 0.1}]))
 

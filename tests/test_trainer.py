@@ -47,6 +47,30 @@ def test_the_learning_rate_and_momentum_of_each_step_are_the_schedules(arrays: P
     assert seen == expected and len({lr for _, lr, _ in seen}) == 10
 
 
+def test_groups_learn_between_their_epochs(arrays: Path, tmp_path: Path) -> None:
+    groups = [{"match": "*.bias", "until": 1}, {"match": "0.weight", "after": 0.5, "lr_scale": 2.0}]
+    optimizer = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "groups": groups}
+    changes: dict[str, Any] = {"optimizer": optimizer, "training__early_stopping": None, "training__epochs": 2}
+    trainer = built(arrays_experiment(arrays, **changes))
+    names = [name for name, _ in trainer.parts.model.named_parameters()]
+    learn: dict[str, list[int]] = {name: [] for name in names}
+
+    def watch(batches: Any) -> Any:
+        for step, batch in enumerate(batches):
+            before = [p.detach().clone() for p in trainer.parts.model.parameters()]
+            yield batch
+            after = trainer.parts.model.parameters()
+            for name, old, new in zip(names, before, after, strict=True):
+                learn[name] += [] if torch.equal(old, new) else [step]
+
+    for _ in trainer.run(watch):
+        pass
+    steps, epoch = range(trainer.plan.total_steps - 1), trainer.plan.steps_per_epoch
+    for name in names:
+        first, end = epoch / 2 if name == "0.weight" else 0, epoch if name.endswith("bias") else len(steps)
+        assert learn[name] == [step for step in steps if first <= step < end], name
+
+
 @pytest.mark.parametrize("parts", [2, 5, 20])
 def test_accumulated_gradients_are_those_of_the_whole_batch(parts: int, arrays: Path) -> None:
     whole = trained(arrays_experiment(arrays, **PLAIN))

@@ -53,7 +53,7 @@ def test_a_wrapped_optimizer_resumes_exactly(wrapper: dict[str, Any], arrays: Pa
 
 def test_slow_weights_follow_the_fast_ones() -> None:
     model = nn.Linear(1, 1, bias=False).double()
-    slow = SlowWeights(model, steps=2, alpha=0.5)
+    slow = SlowWeights(model, steps=2, alpha=lambda done: 0.5)
     expected = start = model.weight.item()
     for step in range(6):
         with torch.no_grad():
@@ -64,6 +64,19 @@ def test_slow_weights_follow_the_fast_ones() -> None:
             start += 0.5 * (expected - start)
             expected = start
         assert model.weight.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_alpha_falls_by_a_power_of_the_steps_done(arrays: Path) -> None:
+    wrapper = {"lookahead": {"steps": 3, "alpha": 0.2, "power": 3.0}}
+    trainer = built(arrays_experiment(arrays, **options(**wrapper)))
+    slow, total = trainer.parts.lookahead, trainer.plan.total_steps
+    (name, weight), *_ = slow.fast.items()
+    for done in range(3, total + 1, 3):
+        weight += 1.0
+        expected = slow.slow[name] + (1 - 0.8 * (done / total) ** 3)
+        slow.update(done - 1)
+        torch.testing.assert_close(weight, expected)
+    assert done > total - 3
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

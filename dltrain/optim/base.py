@@ -50,13 +50,21 @@ class Group(Section):
     """Their learning rate as a share of the optimizer's, instead of `lr`."""
     weight_decay: NonNegative | None = None
     """Their weight decay, whatever `no_decay` says; null: the optimizer's, and `no_decay` holds."""
+    after: NonNegative = 0.0
+    """Epochs before they begin to learn; until then their learning rate is 0."""
+    until: Positive | None = None
+    """Epochs after which they stop learning; null: they learn to the end."""
 
     @model_validator(mode="after")
     def _agree(self) -> Group:
         if self.lr is not None and self.lr_scale is not None:
             raise reject("lr_scale", "`lr` and `lr_scale` both say how fast the group learns; keep one")
-        if (self.lr, self.lr_scale, self.weight_decay) == (None, None, None):
-            raise reject("match", "a group changes nothing without `lr`, `lr_scale` or `weight_decay`")
+        if self.until is not None and self.until <= self.after:
+            raise reject("until", f"the group would never learn: `after` is {self.after:g}, `until` {self.until:g}")
+        if (self.lr, self.lr_scale, self.weight_decay, self.after, self.until) == (None, None, None, 0, None):
+            raise reject(
+                "match", "a group changes nothing without `lr`, `lr_scale`, `weight_decay`, `after` or `until`"
+            )
         return self
 
 

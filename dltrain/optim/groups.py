@@ -21,7 +21,8 @@ _SIZES = ("num_features", "num_channels", "normalized_shape")
 
 def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
     """The trainable parameters of `model` in groups that share their `weight_decay`, `lr_scale` (a factor of the
-    learning rate, only where it is not 1) and what else the optimizer asks for; the groups with decay first.
+    learning rate, only where it is not 1), `epochs` (between which they learn, only where that is not always) and what
+    else the optimizer asks for; the groups with decay first.
 
     Within a group they keep the model's order; a shared parameter counts once, with the layer that has it
     first; frozen ones are left out. Raises ConfigError when a pattern of `no_decay` or `groups` matches no
@@ -44,6 +45,8 @@ def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, A
         scale *= decay[name]
         if scale != 1:
             options["lr_scale"] = scale
+        if own is not None and (own.after or own.until is not None):
+            options["epochs"] = own.after, float("inf") if own.until is None else own.until
         found.setdefault(repr(options), {"params": [], **options})["params"].append(parameter)
     if not found:
         raise ConfigError([Diagnostic("the model has nothing to train: all its parameters are frozen or it has none")])

@@ -23,12 +23,15 @@ class Lookahead(Section):
     """Optimizer steps between two moves of the slow weights."""
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.5
     """How far they move; 1 is the optimizer alone."""
+    power: NonNegative = 0.0
+    """How `alpha` is reached: after step t of T it is 1 - (1 - alpha) (t / T)^power. 0: from the start; 3, as in
+    airbench (https://arxiv.org/abs/2404.00498): at first the optimizer is alone."""
 
-    def build(self, model: nn.Module) -> SlowWeights:
-        """What follows the weights of `model`."""
+    def build(self, model: nn.Module, total_steps: int) -> SlowWeights:
+        """What follows the weights of `model` through a training of `total_steps`."""
         from dltrain.optim.wrapping import SlowWeights
 
-        return SlowWeights(model, self.steps, self.alpha)
+        return SlowWeights(model, self.steps, lambda done: 1 - (1 - self.alpha) * (done / total_steps) ** self.power)
 
 
 class SAM(Section):

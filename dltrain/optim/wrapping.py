@@ -6,6 +6,7 @@ dict stay what they are, and the trainer's step shows the two passes of SAM.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 class SlowWeights:
     """slow += alpha (fast - slow), fast = slow after every `steps` optimizer steps; they start as the weights are at
-    the first step."""
+    the first step. alpha is a function of the steps done."""
 
-    def __init__(self, model: nn.Module, steps: int, alpha: float) -> None:
+    def __init__(self, model: nn.Module, steps: int, alpha: Callable[[int], float]) -> None:
         self.steps, self.alpha = steps, alpha
         self.fast = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         self.slow = {name: p.clone() for name, p in self.fast.items()}
@@ -27,7 +28,7 @@ class SlowWeights:
         if (step + 1) % self.steps:
             return
         slow, fast = list(self.slow.values()), list(self.fast.values())
-        torch._foreach_lerp_(slow, fast, self.alpha)
+        torch._foreach_lerp_(slow, fast, self.alpha(step + 1))
         torch._foreach_copy_(fast, slow)
 
     def state_dict(self) -> dict[str, Tensor]:
