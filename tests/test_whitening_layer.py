@@ -79,7 +79,7 @@ def test_the_published_network_for_94_percent() -> None:
     identity[range(24), range(24), 1, 1] = 1
     assert torch.equal(first.weight[:24], identity) and first.weight[24:].abs().max() < 0.1
     head = network.network[-1]
-    assert head.weight.std().item() == pytest.approx(1) and head.bias is None
+    assert head.weight.abs().max().item() == pytest.approx(1 / 16, rel=0.01) and head.bias is None  # 256 inputs
     features = torch.randn(2, 256)
     torch.testing.assert_close(head(features), features @ head.weight.T / 9)
     gains = [p for key, p in network.named_parameters() if p.ndim == 1 and key.endswith("weight")]

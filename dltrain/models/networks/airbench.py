@@ -48,9 +48,7 @@ def airbench(widths: Sequence[int], depth: int, channels: int, classes: int, par
     for width in widths:
         groups.append(Group(channels, width, depth, parts))
         channels = width
-    last = Scaled(channels, classes, bias=False)
-    last.weight.div_(last.weight.std())
-    network = nn.Sequential(*groups, nn.AdaptiveMaxPool2d(1), nn.Flatten(), last)
+    network = nn.Sequential(*groups, nn.AdaptiveMaxPool2d(1), nn.Flatten(), Scaled(channels, classes, bias=False))
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.dirac_(module.weight[: module.in_channels])
