@@ -308,6 +308,44 @@ def test_muon_is_torchs_where_torch_has_it() -> None:
         assert (ours.weight - theirs.weight).norm() < 0.02 * (step + 1) * (theirs.weight - before).norm()  # bfloat16
 
 
+def test_muon_orthogonalizes_matrices_of_one_shape_together_as_it_would_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 6), nn.Conv2d(6, 4, 1), nn.Linear(6, 4)).double()
+    alone = copy.deepcopy(model)
+    section = parse("muon", weight_decay=0.1)
+    together = build(section, model)
+    optimizers = [build(section, layer) for layer in alone]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        for ours, other in zip(model.parameters(), alone.parameters(), strict=True):
+            ours.grad = torch.randn_like(ours)
+            other.grad = ours.grad.clone()
+        together.step()
+        for optimizer in optimizers:
+            optimizer.step()
+    for ours, other in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, other)
+
+
+def test_muon_with_sgd_and_normalized_matrices() -> None:
+    """The form of airbench94_muon: before a step the norm of a matrix of n outputs is sqrt(n); SGD has the rest."""
+    torch.manual_seed(0)
+    model, reference = (nn.Linear(6, 4).double() for _ in range(2))
+    reference.load_state_dict(model.state_dict())
+    section = parse("muon", lr=0.25, weight_decay=0.0, normalize=True, sgd={"scale": 2.0, "momentum": 0.8})
+    optimizer = build(section, model)
+    sgd = torch.optim.SGD([reference.bias], lr=0.5, momentum=0.8, nesterov=True)
+    for _ in range(3):
+        before = model.weight.detach() / model.weight.detach().norm() * 2
+        for ours, other in zip(model.parameters(), reference.parameters(), strict=True):
+            ours.grad = torch.randn_like(ours)
+            other.grad = ours.grad.clone()
+        optimizer.step(), sgd.step()
+        torch.testing.assert_close(model.bias, reference.bias)
+        moved = torch.linalg.svdvals((before - model.weight) / 0.25)
+        assert moved.min() > 0.6 and moved.max() < 1.2
+
+
 def test_muon_makes_matrices_orthogonal() -> None:
     from dltrain.optim.muon import orthogonalize
 

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
 
-from dltrain.config import Fraction, Positive, PositiveInt
+from dltrain.config import Fraction, Positive, PositiveInt, Section
 from dltrain.optim.base import Optimizer
 from dltrain.optim.optimizers import check_betas, ready
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+class Rest(Section):
+    """SGD with Nesterov's momentum for what is no matrix; its weight decay joins the gradient."""
+
+    scale: Positive = 1.0
+    """Its learning rate, as a share of `lr`."""
+    momentum: Fraction = 0.85
+    """Share of the last update that is kept."""
 
 
 class Muon(Optimizer):
@@ -34,6 +43,9 @@ class Muon(Optimizer):
     """Use the gradient at the look-ahead point."""
     ns_steps: PositiveInt = 5
     """Steps of the iteration that makes a matrix orthogonal."""
+    normalize: bool = False
+    """Before each step, bring every matrix of n outputs to the norm sqrt(n): for weights whose size does not matter, as
+    before a norm (https://github.com/KellerJordan/cifar10-airbench)."""
     adamw: list[str] = ["fc.*", "head.*", "classifier.*"]
     """Patterns of parameters that AdamW trains besides vectors: the last layer, by its usual names."""
     adamw_scale: Positive = 0.05
@@ -42,6 +54,8 @@ class Muon(Optimizer):
     """AdamW's share kept of the running mean of the gradient, and of its square: two numbers."""
     eps: Positive = 1e-8
     """AdamW's addition to the root, against division by 0."""
+    sgd: Rest | None = None
+    """Train what AdamW would train by SGD instead."""
 
     @field_validator("adamw_betas")
     @classmethod
@@ -53,12 +67,13 @@ class Muon(Optimizer):
         return {"matrix": matrix}
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        from dltrain.optim.muon import MuonWithAdamW
+        from dltrain.optim.muon import MuonWithRest
 
-        return ready(MuonWithAdamW(
+        return ready(MuonWithRest(
             groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, ns_steps=self.ns_steps,
-            adamw_scale=self.adamw_scale, adamw_betas=(self.adamw_betas[0], self.adamw_betas[1]), eps=self.eps,
-            weight_decay=self.weight_decay,
+            normalize=self.normalize, adamw_scale=self.adamw_scale,
+            adamw_betas=(self.adamw_betas[0], self.adamw_betas[1]), eps=self.eps, weight_decay=self.weight_decay,
+            sgd=(self.sgd.scale, self.sgd.momentum) if self.sgd is not None else None,
         ))  # fmt: skip
 
     def first_step(self, w: float, g: float) -> float | None:
