@@ -44,7 +44,8 @@ augmentation:
 model: {model}
 optimizer: {{name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 5.0e-4}}
 schedule: constant
-training: {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, average: null}}
+training:
+  {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, average: null, precision: {precision}}}
 """
 MODELS = {"lenet": "lenet5_modern", "resnet20": "resnet20", "resnet18": "{name: resnet18, stem: small}"}
 BLOCK = 16
@@ -61,8 +62,9 @@ def experiment_text(args: argparse.Namespace) -> str:
     source = f"root: {args.root}" if args.data == "cifar10" else f"examples: {args.examples}"
     limit = args.steps or "null"
     return EXPERIMENT.format(
-        data=args.data, source=source, model=MODELS[args.model], epochs=args.epochs, batch=args.batch, limit=limit
-    )
+        data=args.data, source=source, model=MODELS[args.model], epochs=args.epochs, batch=args.batch, limit=limit,
+        precision=args.precision,
+    )  # fmt: skip
 
 
 def network_and_optimizer(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -323,6 +325,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="steps an epoch; default: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--precision", default="auto", help="dltrain's and compute's; auto, float32, ...")
     parser.add_argument("--alternate", type=int, metavar="N", help="compute and dltrain in one process, N times")
     parser.add_argument("--tiny", action="store_true", help="synthetic images and a few steps")
     parser.add_argument("--only", choices=list(CONTESTANTS), help=argparse.SUPPRESS)

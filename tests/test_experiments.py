@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,22 +73,41 @@ def test_notes_recipe_has_the_learning_rates_of_the_notes() -> None:
     assert {epoch: round(lr(epoch), 6) for epoch in expected} == expected
 
 
-@pytest.mark.parametrize(("goal", "lr", "decay", "norms"), [(94, 11.5, 0.0153, 6), (96, 9.0, 0.012, 9)])
-def test_the_record_recipes_step_and_decay_as_published(goal: int, lr: float, decay: float, norms: int) -> None:
-    """The published numbers are of a step of Nesterov's momentum, for a loss that is a sum over 1,024 examples."""
+def recipe(goal: int) -> tuple[Experiment, list[dict[str, Any]]]:
     path = REPOSITORY / f"experiments/cifar10_{goal}.yaml"
-    experiment = Experiment.load(path, ["data={name: synthetic, examples: 2000, shape: [3, 32, 32]}"])
+    experiment = Experiment.load(path, ["data={name: synthetic, examples: 5000, shape: [3, 32, 32]}"])
     trainer = build(experiment, "cpu")
     trainer.close()
+    return experiment, trainer.parts.optimizer.param_groups
+
+
+def test_the_recipe_for_96_percent_steps_and_decays_as_published() -> None:
+    """The published numbers are of a step of Nesterov's momentum, for a loss that is a sum over 1,024 examples."""
+    experiment, groups = recipe(96)
     optimizer = experiment.optimizer
     assert isinstance(optimizer, SGD) and experiment.training.batch_size == 1024
     step = 1 + 1 / (1 - optimizer.momentum)
-    assert optimizer.lr * step == pytest.approx(lr, rel=1e-3)
-    groups = trainer.parts.optimizer.param_groups
+    assert optimizer.lr * step == pytest.approx(9.0, rel=1e-3)
     for group in groups:
         scale = group.get("lr_scale", 1.0)
-        assert optimizer.lr * scale * group["weight_decay"] * step == pytest.approx(decay, rel=1e-3)
-    assert [len(group["params"]) for group in groups if group.get("lr_scale") == 64.0] == [norms]
+        assert optimizer.lr * scale * group["weight_decay"] * step == pytest.approx(0.012, rel=1e-3)
+    assert [len(group["params"]) for group in groups if group.get("lr_scale") == 64.0] == [9]
+
+
+def test_the_recipe_for_94_percent_steps_and_decays_as_published() -> None:
+    """The published loss is a sum over 2,000 examples; its logits are divided by 256 instead of 9."""
+    experiment, groups = recipe(94)
+    assert experiment.optimizer.lr == 0.24 and experiment.training.batch_size == 2000
+    found = {len(group["params"]): group for group in groups if not group["matrix"] and "epochs" not in group}
+    matrices = [group for group in groups if group["matrix"]]
+    assert [len(group["params"]) for group in matrices] == [6] and matrices[0]["weight_decay"] == 0
+    for count, lr in {6: 0.053 * 2000, 1: 0.67 * 2000 * (9 / 256) ** 2}.items():
+        rate = 0.24 * found[count]["lr_scale"]
+        assert rate == pytest.approx(lr, rel=1e-3) and rate * found[count]["weight_decay"] == pytest.approx(
+            2e-6 * 2000, rel=1e-3
+        )
+    (offsets,) = (group for group in groups if "epochs" in group)
+    assert offsets["epochs"] == (0, 3) and len(offsets["params"]) == 1
 
 
 def test_the_erased_square_has_12_pixels_a_side() -> None:
