@@ -15,6 +15,7 @@ from dltrain.data.augmentation_base import AugmentationContext
 from dltrain.data.canvas import Canvas
 from dltrain.data.evaluation import Evaluation, Views
 from dltrain.data.pipeline import Pipeline, build_pipeline
+from dltrain.data.resources import keep_freed_memory
 from dltrain.data.views import answer, views_canvas
 from dltrain.decisions import PURE, autocast_of, dtype_of, pick_device
 from dltrain.experiment import Experiment
@@ -73,6 +74,8 @@ def restore_predictor(state: dict[str, Any], device: str = "auto") -> Predictor:
     model, _ = build_network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
     model.load_state_dict(state["model"] if state["average"] is None else state["average"])
     model.to(target).eval()
+    if target.type == "cpu":
+        keep_freed_memory()
     decided = {name: decision["value"] for name, decision in about["decisions"].items()}
     dtype = torch.float32
     if channels_last := bool(decided["channels_last"]):
