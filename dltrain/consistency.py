@@ -28,6 +28,7 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
         yield from _sharpness_with_scaled_gradients(experiment)
         yield from _closure_with_changed_gradients(experiment)
         yield from _graph_of_more_than_one_pass(experiment)
+        yield from _groups_that_never_learn(experiment)
         yield from _what_needs_float32_weights(experiment, wrong)
         yield from _what_needs_no_schedule(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
@@ -85,6 +86,13 @@ def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnost
     if training.precision == "float16":
         message = f"`{name}` takes the gradient as it is, and float16 scales it"
         yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32",))
+
+
+def _groups_that_never_learn(experiment: Experiment) -> Iterator[Diagnostic]:
+    for index, group in enumerate(experiment.optimizer.groups):
+        if experiment.training.epochs is not None and group.after >= experiment.training.epochs:
+            message = f"the group would never learn: the training has {experiment.training.epochs:g} epochs"
+            yield Diagnostic(message, experiment.span("optimizer", "groups", index, "after"))
 
 
 def _what_needs_float32_weights(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
