@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from typing import Any
@@ -119,6 +120,26 @@ def test_lenet5_is_sigmoid_and_average_pooling() -> None:
     assert kinds == {"Conv2d": 2, "AvgPool2d": 2, "Sigmoid": 4, "Linear": 3, "Flatten": 1}
     kinds = Counter(type(layer).__name__ for layer in build("lenet5_modern", "1x28x28"))  # type: ignore[arg-type]
     assert kinds == {"Conv2d": 2, "MaxPool2d": 2, "ReLU": 4, "Linear": 3, "Flatten": 1}
+
+
+@pytest.mark.parametrize(("name", "pools"), [("lenet5_modern", 2), ("convnet", 3)])
+def test_a_max_pool_in_front_of_its_relu_changes_no_bit(name: str, pools: int) -> None:
+    ours = build(name)
+    assert isinstance(ours, nn.Sequential)
+    pairs = [place for place in range(len(ours)) if isinstance(ours[place], nn.MaxPool2d)]
+    assert len(pairs) == pools and all(isinstance(ours[place + 1], nn.ReLU) for place in pairs)
+    written = copy.deepcopy(ours)
+    for place in pairs:
+        written[place], written[place + 1] = written[place + 1], written[place]
+    images = torch.randn(16, 3, 32, 32)
+    images[0] = 0  # maps of equal values, and of none above 0
+    for network in (ours, written):
+        nn.functional.cross_entropy(network(images), torch.arange(16) % 10).backward()
+    assert torch.equal(ours(images), written(images))
+    for one, other in zip(ours.parameters(), written.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None and torch.equal(one.grad, other.grad)
+    kept = build({"name": name, "activation": "gelu"})
+    assert isinstance(kept, nn.Sequential) and isinstance(kept[pairs[0]], nn.GELU)
 
 
 def test_activation_and_norm_of_our_networks_can_be_set() -> None:

@@ -28,7 +28,7 @@ class NativeModel(Adaptable):
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         from dltrain.models.networks.fitting import fit
-        from dltrain.models.networks.parts import Parts
+        from dltrain.models.networks.parts import Parts, pool_first
 
         activation, norm = self.activation or self.published_activation, self.norm or self.published_norm
         shifts = norm is not None and norm.shifts
@@ -37,7 +37,7 @@ class NativeModel(Adaptable):
         network = fit(
             self.name, shape, lambda shape: self.with_stem(self.network(shape, classes, parts), shape), fixed=False
         )
-        return self.adapted(network, shape)
+        return pool_first(self.adapted(network, shape))
 
     def with_stem(self, network: nn.Module, shape: ImageShape) -> nn.Module:
         """`network`, new, with the stem that images of `shape` get; as it is, where there is no choice of stems."""

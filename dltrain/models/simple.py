@@ -101,9 +101,10 @@ class ConvNet(Adaptable):
         return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        from dltrain.models.networks.parts import pool_first
         from dltrain.models.networks.simple import convnet
 
-        return self.adapted(convnet(shape, classes, self), shape)
+        return pool_first(self.adapted(convnet(shape, classes, self), shape))
 
     def exchange(self, adapter: Adapter) -> None:
         adapter.built_with(self.activation, self.norm)
