@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from dltrain.config import ConfigError
 from dltrain.config.section import field_docs
-from dltrain.data.base import ArraySource, FileSource, Splits
+from dltrain.data.base import ArraySource, FileSource, Interpolation, Splits
 from dltrain.data.canvas import Canvas, decode, load_files, place, place_all
 from dltrain.data.datasets import Dataset
 from dltrain.data.scaling import Scaling, pixel_covariance
@@ -505,6 +505,14 @@ def test_crop_is_torchvisions_evaluation_rule(interpolation: str) -> None:
 def test_crop_covers_a_canvas_that_is_not_square() -> None:
     for height, width in ((30, 80), (80, 30), (10, 20), (7, 7)):
         assert place(torch.zeros(1, height, width, dtype=torch.uint8), Canvas(10, 20, "crop"))[0].shape == (1, 10, 20)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+def test_shrunk_images_keep_the_channels_of_a_pixel_side_by_side(interpolation: Interpolation) -> None:
+    decoded = torch.randint(0, 256, (30, 40, 3), dtype=torch.uint8).permute(2, 0, 1)  # as decoders give them
+    shrunk, extent = place(decoded, Canvas(20, 20, "crop", interpolation))
+    assert extent == (20, 20) and shrunk.stride(0) == 1  # else crops and scaling take twice the time
+    assert torch.equal(shrunk, place(decoded.contiguous(), Canvas(20, 20, "crop", interpolation))[0])
 
 
 def test_fit_keeps_the_whole_image_and_never_enlarges() -> None:

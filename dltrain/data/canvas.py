@@ -174,7 +174,8 @@ def _resize(images: Tensor, size: Extent, interpolation: Interpolation) -> Tenso
         return images
     if interpolation == "lanczos":
         return _resize_lanczos(images, size)
-    batch = images if images.ndim == 4 else images[None]
+    # made a batch as (N, H, W, C), torch sees that the channels of a pixel lie side by side, and keeps them so
+    batch = images if images.ndim == 4 else images.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     if interpolation == "nearest":
         resized = interpolate(batch, size=size, mode="nearest-exact")
     else:
