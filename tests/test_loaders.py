@@ -185,6 +185,30 @@ def test_a_damaged_file_stops_streaming_by_name(tmp_path: Path, workers: int) ->
     assert_gone()
 
 
+SCRIPT = """
+from dltrain import Experiment, build
+trainer = build(Experiment.parse(
+    "data: {name: image_folder, root: ROOT, size: 8, validation: 0, test: 0.0, loader: streaming, workers: 2}\\n"
+    "model: softmax_regression\\ntraining: {steps: 3, batch_size: 4}\\n"
+), "cpu")
+for epoch in trainer.run():
+    pass
+trainer.close()
+print("trained")
+"""
+
+
+def test_a_script_without_a_guard_trains_on_streamed_images(tmp_path: Path) -> None:
+    for number in range(8):
+        path = tmp_path / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("ROOT", str(tmp_path)))
+    child = subprocess.run([sys.executable, script], text=True, capture_output=True, timeout=120)
+    assert (child.returncode, child.stdout, child.stderr) == (0, "trained\n", "")
+
+
 def test_resident_files_are_decoded_once_and_all_damaged_ones_named(tmp_path: Path, files: FileSource) -> None:
     loader = make_loader("resident", files, Canvas(7, 7, "crop"), batch_size=5, seed=0, device=CPU)
     assert isinstance(loader, ResidentLoader)

@@ -9,6 +9,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from itertools import count
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
@@ -207,7 +209,7 @@ class Pool:
     def run(self, indices: Iterable[tuple[int, Tensor]]) -> Iterator[Images]:
         """The images of each batch. Raises ConfigError naming the files that cannot be read."""
         self.sampler.indices = indices
-        with _signals_held_back():  # processes that start meanwhile never see them
+        with _signals_held_back(), _main_hidden():  # processes that start meanwhile see neither
             results = iter(self.loader)
         for result in results:
             if isinstance(result, list):
@@ -235,6 +237,21 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """The main module is an empty one until the end of the block.
+
+    Processes that start meanwhile would else run the program's file again, of which a worker needs nothing: a script
+    that trains without `if __name__ == "__main__"` would begin to train in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _context() -> BaseContext:
