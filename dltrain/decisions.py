@@ -40,8 +40,9 @@ GPU_COMPILE_WORK = 1e15
 """Multiply-adds of a whole training above which compiling is repaid. On 2 cores, CIFAR ResNet-20 compiles in
 32 s and then takes 0.84 of the time (288 -> 343 images/s), so it pays from about 200 s of training."""
 LARGE_NETWORK = 2e7
-"""Multiply-adds an image above which compiling pays on a CPU: a LeNet-size network (1e6) takes 1.7 times as long
-compiled, ResNet-20 (4e7) 0.84 times. In NHWC both are faster (1.1 and 1.2 times; of eleven networks one is not)."""
+"""Multiply-adds an image above which compiling pays on a CPU: LeNet (7e5) and convnet (1e7) take 1.04 and 1.01
+times as long compiled (in bfloat16 convnet 1.25), ResNet-20 (4e7) 0.84 times. In NHWC LeNet and ResNet-20 are faster
+(1.1 and 1.2 times; of eleven networks one is not)."""
 BFLOAT16_WORK = 5e6
 """Multiply-adds an image above which a CPU with units for bfloat16 matrices (Intel's AMX) is faster with them: on 2
 cores 1.2 to 2.4 times for convnet, ResNets, ResNeXts, DenseNet, SqueezeNet, NiN and VGG, 1.0 to 1.1 times for
