@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py                     # CPU
     python benchmarks/memory.py --device cuda
+    python benchmarks/memory.py --alternate 100     # a step with 1x and with 16x the data, in one process
     python benchmarks/memory.py --tiny
 
 Every case is a `dltrain fit` in a process of its own, on images of 3x32x32 that are made for it:
@@ -10,6 +11,8 @@ Every case is a `dltrain fit` in a process of its own, on images of 3x32x32 that
     model    LeNet, ResNet-20 and ResNet-18
 Host memory is the largest resident set of the process, worker processes not included; device memory what torch's
 allocator reached. The time of a step is the median epoch's, the first epoch left out; it must not grow with the data.
+On a machine whose speed changes from one minute to the next, processes in turn cannot tell a tenth apart: with
+`--alternate N`, two trainings on resident images take turns inside one process, N epochs each.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from contest import in_turn, machine, spread
+from contest import in_turn, machine, quarters, spread
 
 TIMES = (1, 4, 16)
 MODELS = {"lenet": "lenet5_modern", "resnet20": "resnet20", "resnet18": "{name: resnet18, stem: small}"}
@@ -34,7 +37,7 @@ augmentation: [{{name: random_crop, padding: 4}}, horizontal_flip]
 model: {model}
 optimizer: {{name: sgd, lr: 1.0e-4}}
 schedule: constant
-training: {{epochs: 4, batch_size: {batch}, limit_batches: {steps}}}
+training: {{epochs: {epochs}, batch_size: {batch}, limit_batches: {steps}}}
 """
 
 
@@ -75,7 +78,7 @@ def measure(args: argparse.Namespace, examples: int, batch: int, model: str, str
             data = f"{{name: image_folder, root: {folder}/images, test: 0, size: 32, loader: streaming, validation: 0, "
             data += f"workers: {args.workers}}}"
         path = Path(folder, "memory.yaml")
-        path.write_text(EXPERIMENT.format(data=data, model=MODELS[model], batch=batch, steps=args.steps))
+        path.write_text(EXPERIMENT.format(data=data, model=MODELS[model], batch=batch, steps=args.steps, epochs=4))
         return fitted(path, args.device)
 
 
@@ -110,6 +113,29 @@ def fitted(path: Path, device: str) -> dict[str, float]:
     }
 
 
+def alternate(args: argparse.Namespace) -> list[list[float]]:
+    """Milliseconds of a step in each epoch of trainings on resident images, 1x and 16x as many."""
+    from dltrain import Experiment, build
+
+    trainings, found = [], []
+    for times in (TIMES[0], TIMES[-1]):
+        data = f"{{name: synthetic, examples: {args.examples * times}, validation: 0, loader: resident}}"
+        text = EXPERIMENT.format(
+            data=data, model=MODELS["lenet"], batch=args.batch, steps=args.steps, epochs=args.alternate + 1
+        )
+        trainer = build(Experiment.parse(text), args.device)
+        trainings.append((trainer, trainer.run()))
+        found.append([0.0] * args.alternate)
+    for number in range(args.alternate + 1):
+        for (trainer, epochs), milliseconds in zip(trainings, found, strict=True):
+            next(epochs)
+            if number:  # the first epoch warms up
+                report = trainer.history[-1]
+                seconds = report["seconds/data"] + report["seconds/compute"]
+                milliseconds[number - 1] = seconds / trainer.plan.steps_per_epoch * 1000
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -119,12 +145,19 @@ def main() -> None:
     parser.add_argument("--workers", default="auto", help="processes that decode streamed images")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cases", nargs="+", help="only cases whose name has one of these words")
+    parser.add_argument("--alternate", type=int, metavar="N", help="1x and 16x the data in one process, N epochs each")
     parser.add_argument("--tiny", action="store_true", help="a few steps of a few images")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--round", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.tiny:
         args.examples, args.batch, args.steps, args.workers = 60, 4, 2, 0
+    if args.alternate:
+        small, large = alternate(args)
+        print(f"{args.device}; {machine()}; {args.examples:,} and {args.examples * TIMES[-1]:,} examples, resident")
+        print(f"ms a step: {spread(small)} and {spread(large)}")
+        print(f"{TIMES[-1]}x / {TIMES[0]}x = {quarters(large, small)}")
+        return
     known = cases(args)
     if args.only:
         print(json.dumps(measure(args, **known[args.only])))

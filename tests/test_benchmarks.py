@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -45,6 +46,8 @@ def test_startup_runs() -> None:
 def test_memory_runs() -> None:
     text = run("memory", "--tiny", "--cases", "data 1x streaming", "data 16x streaming")
     assert "streaming: time of a step, 16x / 1x = " in text
+    text = run("memory", "--tiny", "--alternate", "2")
+    assert re.search(r"16x / 1x = \d+\.\d+ \(half of them", text)
 
 
 def test_time_to_accuracy_runs() -> None:
