@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py --root data                 # ratios with their spread
     python benchmarks/throughput.py --root data --model resnet20 --steps 40
-    python benchmarks/throughput.py --root data --alternate 100 # dltrain and compute only, in one process
+    python benchmarks/throughput.py --root data --alternate 100 # compute, dltrain and the loop in one process
     python benchmarks/throughput.py --tiny                      # a few steps of synthetic images, to try it out
 
 Contestants, each in a process of its own, in turn, several rounds:
@@ -16,7 +16,8 @@ Contestants, each in a process of its own, in turn, several rounds:
 A rival that is not installed is left out. The first epoch of each is left out: it holds start-up costs.
 
 On a machine whose speed changes from one minute to the next, processes in turn cannot tell 2 % apart. With
-`--alternate N`, dltrain trains 16 steps and the network alone computes 16, N times, inside one process.
+`--alternate N`, the network alone computes 16 steps, dltrain trains 16 and the loop trains 16, N times, inside one
+process.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ training:
 MODELS = {"lenet": "lenet5_modern", "resnet20": "resnet20", "resnet18": "{name: resnet18, stem: small}"}
 BLOCK = 16
 """Steps that alternate."""
+AHEAD = 6
+"""Batches of the loop that are not timed: its two workers got them ready, two each, while another contestant ran."""
+FILLING = 0.5
+"""Seconds that the loop's workers get to fill their queues, so that they rest while another contestant runs."""
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -123,28 +128,34 @@ def measure_compute(args: argparse.Namespace) -> list[float]:
 
 
 def alternate(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Images per second of BLOCK steps each, of a training and of its network alone, in turn."""
+    """Images per second of BLOCK steps each, of a training, of its network alone and of the loop, in turn."""
     from dltrain import Experiment, build
 
     trainer = build(Experiment.parse(experiment_text(args)), args.device)
     compute = only_computing(args, trainer.parts)
-    seconds: dict[str, list[float]] = {"compute": [], "dltrain": []}
+    loop = endless_loop(args)
+    seconds: dict[str, list[float]] = {"compute": [], "dltrain": [], "loop": []}
 
     def watch(batches: Iterator[Any]) -> Iterator[Any]:
-        """Between two blocks of the training's steps, the network computes."""
+        """Between two blocks of the training's steps, the others run."""
         for number in range(args.alternate + 1):
             for name in seconds:
+                if name == "loop":
+                    for _ in range(AHEAD):
+                        next(loop)
                 wait_for(args.device)
                 started = time.perf_counter()
-                if name == "compute":
-                    for _ in range(BLOCK):
+                for _ in range(BLOCK):
+                    if name == "compute":
                         compute()
-                else:
-                    for _ in range(BLOCK):
+                    elif name == "loop":
+                        next(loop)
+                    else:
                         yield next(batches)
                 wait_for(args.device)
                 if number:  # the first round warms up
                     seconds[name].append(time.perf_counter() - started)
+            time.sleep(FILLING)
         raise Enough
 
     with suppress(Enough):
@@ -210,19 +221,34 @@ def looped(args: argparse.Namespace, loader: Any, network: Any, optimizer: Any, 
     network.train()
     for _ in range(args.epochs):
         started, steps = time.perf_counter(), 0
-        for inputs, targets in loader:
-            inputs, targets = inputs.to(args.device, non_blocking=True), targets.to(args.device, non_blocking=True)
-            with half(args.device):
-                outputs = network(inputs)
-            loss(outputs, targets).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        for batch in loader:
+            loop_step(args, batch, network, optimizer, loss)
             steps += 1
             if steps == args.steps:
                 break
         wait_for(args.device)
         speeds.append(steps * args.batch / (time.perf_counter() - started))
     return speeds
+
+
+def loop_step(args: argparse.Namespace, batch: Any, network: Any, optimizer: Any, loss: Any) -> None:
+    inputs, targets = (part.to(args.device, non_blocking=True) for part in batch)
+    with half(args.device):
+        outputs = network(inputs)
+    loss(outputs, targets).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def endless_loop(args: argparse.Namespace) -> Iterator[None]:
+    """A step of the loop each time."""
+    network, optimizer, loss = network_and_optimizer(args)
+    loader = data_loader(args)
+    network.train()
+    while True:
+        for batch in loader:
+            loop_step(args, batch, network, optimizer, loss)
+            yield
 
 
 def measure_timm(args: argparse.Namespace) -> list[float]:
@@ -326,7 +352,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--precision", default="auto", help="dltrain's and compute's; auto, float32, ...")
-    parser.add_argument("--alternate", type=int, metavar="N", help="compute and dltrain in one process, N times")
+    parser.add_argument("--alternate", type=int, metavar="N", help="compute, dltrain and loop in one process, N times")
     parser.add_argument("--tiny", action="store_true", help="synthetic images and a few steps")
     parser.add_argument("--only", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     parser.add_argument("--round", help=argparse.SUPPRESS)
@@ -343,7 +369,8 @@ def main() -> None:
         print(f"{args.model}, batch {args.batch}, {args.data}, {args.device}; {machine()}, {args.alternate} rounds")
         for name, values in speeds.items():
             print(f"{name:<10} {spread(values, ',.0f')} images/s")
-        print(f"dltrain / compute = {quarters(speeds['dltrain'], speeds['compute'])}")
+        for name in ("compute", "loop"):
+            print(f"dltrain / {name} = {quarters(speeds['dltrain'], speeds[name])}")
         return
     names = installed(args.contestants, {"lightning": "lightning", "fastai": "fastai", "timm": "timm"})
     speeds = {name: [speed for run in runs for speed in run[1:]] for name, runs in in_turn(names, args.rounds).items()}

@@ -26,7 +26,8 @@ def test_throughput_runs() -> None:
 
 
 def test_throughput_alternates() -> None:
-    assert "dltrain / compute = " in run("throughput", "--tiny", "--alternate", "3")
+    text = run("throughput", "--tiny", "--alternate", "3")
+    assert "dltrain / compute = " in text and "dltrain / loop = " in text
 
 
 def test_folder_runs() -> None:
