@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -138,8 +139,9 @@ def alternate(args: argparse.Namespace) -> dict[str, list[float]]:
 
     def watch(batches: Iterator[Any]) -> Iterator[Any]:
         """Between two blocks of the training's steps, the others run."""
-        for number in range(args.alternate + 1):
-            for name in seconds:
+        orders = itertools.cycle([("compute", "dltrain", "loop"), ("dltrain", "compute", "loop")])
+        for number, order in enumerate(itertools.islice(orders, args.alternate + 1)):
+            for name in order:
                 if name == "loop":
                     for _ in range(AHEAD):
                         next(loop)

@@ -43,10 +43,12 @@ LARGE_NETWORK = 2e7
 """Multiply-adds an image above which compiling pays on a CPU: LeNet (7e5) and convnet (1e7) take 1.04 and 1.01
 times as long compiled (in bfloat16 convnet 1.25), ResNet-20 (4e7) 0.84 times. In NHWC LeNet and ResNet-20 are faster
 (1.1 and 1.2 times; of eleven networks one is not)."""
-BFLOAT16_WORK = 5e6
-"""Multiply-adds an image above which a CPU with units for bfloat16 matrices (Intel's AMX) is faster with them: on 2
-cores 1.2 to 2.4 times for convnet, ResNets, ResNeXts, DenseNet, SqueezeNet, NiN and VGG, 1.0 to 1.1 times for
-GoogLeNet, AlexNet and LeNet (4e5); with depthwise convolutions 0.25 to 0.8 times."""
+BFLOAT16_WORK = 6e7
+"""Multiply-adds of a batch's forward pass above which a CPU with units for bfloat16 matrices (Intel's AMX) is faster
+with them: on 2 cores 1.2 to 2.4 times for convnet, ResNets, ResNeXts, DenseNet, SqueezeNet, NiN and VGG, 1.0 to 1.2
+times for GoogLeNet and AlexNet. In batches of 128 LeNet takes 1.19 times as many images of 32x32x3 (8e7) and 1.04 times
+as many of 28x28 (5e7), and MLPs gain 1.1 to 1.35 times (9e7 to 5e8); in batches of 32 they lose, as each step converts
+the weights: 0.94, 0.88 and 0.8 times. With depthwise convolutions 0.25 to 0.8 times."""
 COMPILED_SHAPES = 32
 """How many forms of a network torch may compile before it runs it uncompiled; its own limit is 8."""
 PURE = "pure_"
@@ -141,22 +143,22 @@ def _precision(training: Training, device: torch.device, network: nn.Module, mul
     if training.precision != "auto":
         return Decision(training.precision, "set in the experiment")
     if device.type == "cpu":
-        return _cpu_precision(network, multiply_adds)
+        return _cpu_precision(network, multiply_adds * (training.batch_size // training.accumulate))
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return Decision("bfloat16", "the GPU has bfloat16 units")
     reason = "the GPU has no bfloat16 units" if device.type == "cuda" else "reduced precision is slower on this device"
     return Decision("float32", reason)
 
 
-def _cpu_precision(network: nn.Module, multiply_adds: int) -> Decision:
+def _cpu_precision(network: nn.Module, work: int) -> Decision:
     import torch
 
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions do not say
     if not capabilities.get("amx_bf16"):
         return Decision("float32", "the CPU has no bfloat16 units")
-    if multiply_adds < BFLOAT16_WORK:
-        return Decision("float32", f"the network is too small to gain from the CPU's bfloat16 units: {multiply_adds:,} "
-                                   f"of {BFLOAT16_WORK:,.0f} multiply-adds")  # fmt: skip
+    if work < BFLOAT16_WORK:
+        return Decision("float32", f"a step is too small to gain from the CPU's bfloat16 units: {work:.1e} of "
+                                   f"{BFLOAT16_WORK:.0e} multiply-adds")  # fmt: skip
     for module in network.modules():
         if isinstance(module, torch.nn.modules.conv._ConvNd) and module.groups == module.in_channels > 1:
             return Decision("float32", "depthwise convolutions are slower in bfloat16 on CPUs")

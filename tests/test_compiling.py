@@ -63,21 +63,25 @@ def test_when_there_is_a_graph(
 
 
 @pytest.mark.parametrize(
-    ("model", "units", "expected", "reason"),
+    ("model", "training", "units", "expected", "reason"),
     [
-        ("resnet20", True, "bfloat16", "the CPU has bfloat16 units"),
-        ("resnext29_8x64d", True, "bfloat16", "the CPU has bfloat16 units"),  # grouped, but not one map a group
-        ("resnet20", False, "float32", "the CPU has no bfloat16 units"),
-        ("mobilenet_v2", True, "float32", "depthwise convolutions are slower in bfloat16 on CPUs"),
-        ("lenet5", True, "float32", "the network is too small to gain from the CPU's bfloat16 units: 651,720 of 5,000"),
-        ("{name: resnet20, activation: frelu}", True, "float32", "depthwise"),
+        ("resnet20", "{}", True, "bfloat16", "the CPU has bfloat16 units"),
+        ("resnext29_8x64d", "{}", True, "bfloat16", "the CPU has bfloat16 units"),  # grouped, but not one map a group
+        ("resnet20", "{}", False, "float32", "the CPU has no bfloat16 units"),
+        ("mobilenet_v2", "{}", True, "float32", "depthwise convolutions are slower in bfloat16 on CPUs"),
+        ("{name: resnet20, activation: frelu}", "{}", True, "float32", "depthwise"),
+        ("lenet5", "{batch_size: 128}", True, "bfloat16", "the CPU has bfloat16 units"),
+        ("lenet5", "{batch_size: 32}", True, "float32",
+         "a step is too small to gain from the CPU's bfloat16 units: 2.1e+07 of 6e+07 multiply-adds"),
+        ("lenet5", "{batch_size: 128, accumulate: 4}", True, "float32", "a step is too small"),
     ],
-)
+)  # fmt: skip
 def test_a_cpu_computes_in_bfloat16_where_that_is_faster(
-    model: str, units: bool, expected: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    model: str, training: str, units: bool, expected: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units}, raising=False)
-    experiment = Experiment.parse(f"data: {{name: synthetic, shape: [3, 32, 32]}}\nmodel: {model}")
+    text = f"data: {{name: synthetic, shape: [3, 32, 32]}}\nmodel: {model}\ntraining: {training}"
+    experiment = Experiment.parse(text)
     precision = plan(experiment, "cpu")["decisions"]["precision"]
     assert precision["value"] == expected and precision["reason"].startswith(reason)
 

@@ -142,6 +142,25 @@ def test_a_max_pool_in_front_of_its_relu_changes_no_bit(name: str, pools: int) -
     assert isinstance(kept, nn.Sequential) and isinstance(kept[pairs[0]], nn.GELU)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_lenets_pools_give_torchs_numbers_in_bfloat16(whole: bool) -> None:
+    """Whether it is a type to compute in or the weights' own."""
+    ours = build("lenet5_modern")
+    assert isinstance(ours, nn.Sequential)
+    plain = copy.deepcopy(ours)
+    plain[1], plain[4] = nn.MaxPool2d(2), nn.MaxPool2d(2)
+    images = torch.randn(16, 3, 32, 32)
+    results = []
+    for network in (ours, plain):
+        network, batch = (network.bfloat16(), images.bfloat16()) if whole else (network, images)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not whole):
+            logits = network(batch)
+        assert logits.dtype == torch.bfloat16
+        nn.functional.cross_entropy(logits.float(), torch.arange(16) % 10).backward()
+        results.append([logits, *(parameter.grad for parameter in network.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 def test_activation_and_norm_of_our_networks_can_be_set() -> None:
     network = build({"name": "resnet20", "activation": "mish", "norm": {"name": "group_norm", "groups": 8}})
     kinds = Counter(type(layer).__name__ for layer in network.modules())

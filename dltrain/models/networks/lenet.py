@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import nn
 
 from dltrain.data.base import ImageShape
@@ -22,7 +23,7 @@ def lenet5(
         size_after(side, (5, 1, pad), (2, 2, 0), (5, 1, 0), (2, 2, 0))
         for side, pad in zip((shape.height, shape.width), padding, strict=True)
     )
-    pool = nn.MaxPool2d if pooling == "max" else nn.AvgPool2d
+    pool = MaxPool2d if pooling == "max" else nn.AvgPool2d
     network = nn.Sequential(
         *_convolution(shape.channels, 6, padding, parts), pool(2),
         *_convolution(6, 16, (0, 0), parts), pool(2),
@@ -40,6 +41,15 @@ def lenet5(
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return network
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """nn.MaxPool2d, which on a CPU takes twice the time for 6 maps in bfloat16 and therefore gets them in float32: the
+    same numbers, as the largest of some is one of them."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        maxima: torch.Tensor = super().forward(input.float() if input.device.type == "cpu" else input)
+        return maxima.to(input.dtype)
 
 
 def _convolution(channels: int, out: int, padding: tuple[int, int], parts: Parts) -> list[nn.Module]:

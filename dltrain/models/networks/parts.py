@@ -67,7 +67,7 @@ def pool_first(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if type(module) is nn.Sequential:
             for place in range(len(module) - 1):
-                if type(module[place]) is nn.ReLU and type(module[place + 1]) is nn.MaxPool2d:
+                if type(module[place]) is nn.ReLU and isinstance(module[place + 1], nn.MaxPool2d):
                     module[place], module[place + 1] = module[place + 1], module[place]
     return network
 
