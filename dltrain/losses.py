@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
@@ -29,12 +30,12 @@ class Loss(Choice):
         """This loss with what it takes from the training split, of so many examples per class."""
         return self
 
+    @abstractmethod
     def build(self, classes: int) -> nn.Module:
         """A module of (logits (B, K), targets (B,) int64 or (B, K) float) -> (B,), at least float32.
 
         Raises ConfigError when an option does not fit the number of classes.
         """
-        raise NotImplementedError
 
     def evaluation(self) -> Loss:
         """The loss to report on validation and test data; by default the same."""

@@ -145,6 +145,9 @@ class Hard(Loss):
     name: Literal["hard"] = "hard"
     margin: float = 1.0
     """The distance that is asked for."""
+
+    def build(self, classes):
+        raise NotImplementedError
 '''
 
 
@@ -190,6 +193,7 @@ def test_mixed_labels_for_a_loss_that_takes_none_are_refused(plugin: Path, small
         ("x = 1\n", "the plug-in adds no entry"),
         (PLUGIN.replace('"hard"', '"focal"'), "'focal' is already the name of Focal"),
         (PLUGIN.replace('Literal["hard"]', "str"), "the plug-in adds no entry"),
+        (PLUGIN.replace("def build(", "def make("), "has no `build`"),
         ("\x00", "my_parts.py"),
     ],
 )

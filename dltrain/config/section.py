@@ -55,6 +55,8 @@ class Choice(Section):
         names = set(cls.names())
         if not names:  # a class between a kind and its entries
             return
+        if missing := sorted(cls.__abstractmethods__):
+            raise TypeError(f"{cls.kind}: {cls.__qualname__} has no `{missing[0]}`")
         for other in cls.catalogue:
             if taken := names & set(other.names()):
                 raise TypeError(f"{cls.kind}: {sorted(taken)[0]!r} is already the name of {other.__qualname__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -45,9 +46,9 @@ class Augmentation(Choice):
     needs_covariance: ClassVar[bool] = False
     needs_soft_targets: ClassVar[bool] = False
 
+    @abstractmethod
     def build(self, context: AugmentationContext) -> Transform:
         """The function that does it."""
-        raise NotImplementedError
 
 
 def check_order(augmentations: Sequence[Augmentation]) -> list[tuple[int, str]]:

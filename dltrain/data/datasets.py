@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -58,9 +59,9 @@ class Dataset(Choice):
         """Whether there can be a validation split, as far as is known without the data."""
         return self.validation != 0
 
+    @abstractmethod
     def read(self) -> Parts:
         """The images and labels. Raises ConfigError when they are missing or unfit."""
-        raise NotImplementedError
 
     def load(self) -> Splits:
         """The training, validation and test splits.

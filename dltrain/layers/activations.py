@@ -43,7 +43,7 @@ class Activation(Choice):
 
     def formula(self, x: Tensor, *_: Any, **parameters: Any) -> Tensor:
         """The function. `x` is float32 or wider; a parameter broadcasts to it, a list is unpacked over dimension 0."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has neither a `formula` nor a `build`")
 
     def build(self, channels: int) -> nn.Module:
         """The layer for inputs with `channels` channels (dimension 1); one layer per place of use."""

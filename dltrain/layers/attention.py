@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import field_validator
@@ -31,9 +32,9 @@ class Attention(Choice):
     """Where the block is in a residual block: `branch`, at the end of the branch, before the addition, as published;
     `pre`, before the residual block; `post`, after it."""
 
+    @abstractmethod
     def build(self, channels: int) -> nn.Module:
         """The block for maps with `channels` channels; one block per place of use."""
-        raise NotImplementedError
 
 
 class SqueezeExcitation(Attention):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.config import Choice, ConfigError, Diagnostic, Positive, PositiveInt
@@ -35,9 +36,9 @@ class Initialization(Choice):
 
         draw_weights(model, seed, self.draw)
 
+    @abstractmethod
     def draw(self, values: Tensor, layer: nn.Module, generator: torch.Generator) -> None:
         """Write the initial values of one layer's weight into `values`, a float32 tensor of its shape."""
-        raise NotImplementedError
 
 
 class Equal(Initialization):
@@ -127,9 +128,9 @@ class TruncatedNormal(FixedDeviation):
 class Scaled(Initialization):
     """What initializations with a variance of each layer share."""
 
+    @abstractmethod
     def variance(self, fan_in: int, fan_out: int) -> float:
         """The variance of the weights, from the number of inputs of a unit and the number of its readers."""
-        raise NotImplementedError
 
     def draw(self, values: Tensor, layer: nn.Module, generator: torch.Generator) -> None:
         from dltrain.layers import initializing

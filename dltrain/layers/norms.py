@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -30,9 +31,9 @@ class Norm(Choice):
     shifts: ClassVar[bool] = True
     least_pixels: ClassVar[int] = 1
 
+    @abstractmethod
     def build(self, channels: int) -> nn.Module:
         """The layer for maps with `channels` channels."""
-        raise NotImplementedError
 
 
 class BatchStatistics(Norm):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -21,9 +22,9 @@ class Rational(Activation):
     per_channel = False
     parameters = {64: 10}
 
+    @abstractmethod
     def powers(self, x: Tensor, degree: int) -> list[Tensor]:
         """The polynomials P_0 to P_degree at x."""
-        raise NotImplementedError
 
     def formula(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         powers = self.powers(x, max(len(a) - 1, len(b)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.config import Positive
@@ -27,9 +28,9 @@ class RewritingNorm(Norm):
 
         return nn.Identity()
 
+    @abstractmethod
     def rewrite(self, layer: nn.Module) -> nn.Module:
         """`layer`, a convolution or linear layer, as this norm wants it. Raises ValueError for one that it cannot."""
-        raise NotImplementedError
 
 
 class WeightNorm(RewritingNorm):

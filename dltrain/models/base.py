@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -53,9 +54,9 @@ class Model(Choice):
         """What the loss of each auxiliary head counts, where there are any."""
         return getattr(self, "auxiliary", None) or 0.0
 
+    @abstractmethod
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         """The network with random (or pretrained) weights. Raises ConfigError when it cannot take `shape`."""
-        raise NotImplementedError
 
     def make(self, shape: ImageShape, classes: int) -> nn.Module:
         """The whole network: what `build` makes, with what stands in front of it. Raises as `build` does."""

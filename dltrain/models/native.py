@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.data.base import ImageShape
@@ -46,9 +47,9 @@ class NativeModel(Adaptable):
     def exchange(self, adapter: Adapter) -> None:
         adapter.built_with(self.activation, self.norm)
 
+    @abstractmethod
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
         """The network, made of `parts`. Raises ValueError when nothing of the image is left to classify."""
-        raise NotImplementedError
 
 
 class PhotoModel(NativeModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -106,9 +107,9 @@ class Optimizer(Choice):
     def _no_misspelt_word(cls, words: list[str]) -> list[str]:
         return known_words("no_decay", words)
 
+    @abstractmethod
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
         """The torch optimizer of parameter groups that carry their own `weight_decay`."""
-        raise NotImplementedError
 
     def options_of(self, name: str, parameter: nn.Parameter) -> dict[str, Any]:
         """What this optimizer must know about a parameter besides: parameters that differ in it get groups apart."""
@@ -181,9 +182,9 @@ class Schedule(Choice):
         first, after = self.warmup.first(lr), self.after_warmup(lr, length, total_steps, steps_per_epoch)
         return lambda step: first + (lr - first) * step / length if step < length else after(step)
 
+    @abstractmethod
     def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:
         """The learning rate of step t in [start, total_steps); `lr` at t = start, the end of the warm-up."""
-        raise NotImplementedError
 
     def build_momentum(self, total_steps: int, steps_per_epoch: int) -> Momentum | None:
         """The momentum as a function of the step, for schedules that move it; else None."""
@@ -211,11 +212,11 @@ class Average(Choice):
 
     kind: ClassVar[str] = "averages"
 
+    @abstractmethod
     def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> Any:
         """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
         after optimizer step number `step` = 0, 1, ..., `state_dict()`, the averaged network's tensors alone, and
         `load_state_dict(state)`."""
-        raise NotImplementedError
 
 
 def known_words(key: str, words: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -30,9 +31,9 @@ class ScheduleFree(Optimizer):
     source = "https://arxiv.org/abs/2405.15682"
     schedules: ClassVar[tuple[str, ...]] = ("constant",)
 
+    @abstractmethod
     def interpolation(self) -> float:
         """b."""
-        raise NotImplementedError
 
     def average(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> InterpolatedAverage:
         from dltrain.optim.running import InterpolatedAverage

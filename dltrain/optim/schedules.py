@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -142,9 +143,9 @@ class ToEnd(Schedule):
             raise reject("end_lr", "`end` and `end_lr` both say where the schedule ends; keep one")
         return self
 
+    @abstractmethod
     def remaining(self, progress: float) -> float:
         """The share of the way still above the end value, 1 to 0, for progress 0 to 1."""
-        raise NotImplementedError
 
     def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:
         end = self.end_lr if self.end_lr is not None else lr * (self.end or 0.0)
