@@ -78,7 +78,9 @@ def build(
     if kept:
         decisions = kept | {"device": Decision(str(target), kept["device"].reason)}
     else:
-        decisions = decide(training, target, model, multiply_adds, total_steps * batch_size) | for_data
+        line_search = experiment.optimizer.reevaluates
+        images = total_steps * batch_size
+        decisions = decide(training, target, model, multiply_adds, images, line_search=line_search) | for_data
     decisions = _shared(decisions, group, batch_size, target)
     configure_torch(decisions, deterministic=training.deterministic)
 

@@ -88,11 +88,17 @@ def count_devices(requested: str) -> int | None:
 
 
 def decide(
-    training: Training, device: torch.device, network: nn.Module, multiply_adds: int, images: float
+    training: Training,
+    device: torch.device,
+    network: nn.Module,
+    multiply_adds: int,
+    images: float,
+    *,
+    line_search: bool = False,
 ) -> Decisions:
     """Precision, memory format, compile and threads for a training of `network` over `images` images in all.
 
-    multiply_adds: of one image's forward pass.
+    multiply_adds: of one image's forward pass. line_search: whether the optimizer compares losses of one batch.
     """
     import torch
 
@@ -100,7 +106,7 @@ def decide(
     compiled = _compile(training, device, multiply_adds, work)
     return {
         "device": Decision(str(device), device_name(device)),
-        "precision": _precision(training, device, network, multiply_adds),
+        "precision": _precision(training, device, network, multiply_adds, line_search),
         "channels_last": _channels_last(training, device),
         "compile": compiled,
         **({"graph": _graph(training, device, compiled)} if training.graph is True or device.type == "cuda" else {}),
@@ -134,7 +140,9 @@ def autocast_of(dtype: torch.dtype, device: torch.device) -> Callable[[], Abstra
     return nullcontext if dtype == torch.float32 else partial(torch.autocast, device.type, dtype=dtype)
 
 
-def _precision(training: Training, device: torch.device, network: nn.Module, multiply_adds: int) -> Decision:
+def _precision(
+    training: Training, device: torch.device, network: nn.Module, multiply_adds: int, line_search: bool
+) -> Decision:
     import torch
 
     if training.precision.startswith(PURE):
@@ -142,6 +150,8 @@ def _precision(training: Training, device: torch.device, network: nn.Module, mul
         return Decision(training.precision, why)
     if training.precision != "auto":
         return Decision(training.precision, "set in the experiment")
+    if line_search:
+        return Decision("float32", "the optimizer compares losses that differ by less than 16 bits can tell")
     if device.type == "cpu":
         return _cpu_precision(network, multiply_adds * (training.batch_size // training.accumulate))
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):

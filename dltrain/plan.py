@@ -74,7 +74,8 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
     model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
     images = total_steps * experiment.training.batch_size
-    decisions = decide(experiment.training, target, model, _multiply_adds(experiment, model, measured), images)
+    multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.reevaluates
+    decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
     resizing = progressive_size(experiment, model, preprocessing.shape, total_steps)
     dtype, pure = dtype_of(decisions["precision"].value), decisions["precision"].value.startswith(PURE)

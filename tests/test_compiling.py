@@ -86,6 +86,14 @@ def test_a_cpu_computes_in_bfloat16_where_that_is_faster(
     assert precision["value"] == expected and precision["reason"].startswith(reason)
 
 
+def test_a_line_search_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    text = "data: {name: synthetic, shape: [3, 32, 32]}\nmodel: resnet20\noptimizer: lbfgs"
+    experiment = Experiment.parse(text + "\ntraining: {clip_norm: null}")
+    precision = plan(experiment, "cpu")["decisions"]["precision"]
+    assert precision["value"] == "float32" and "compares losses" in precision["reason"]
+
+
 @pytest.mark.parametrize(
     "change", [{"training.accumulate": 2}, {"optimizer.sam": {"rho": 0.05}, "training.accumulate": 1}]
 )
