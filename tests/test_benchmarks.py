@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from PIL import Image
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
@@ -37,6 +38,13 @@ def test_folder_runs() -> None:
 
 def test_folder_alternates() -> None:
     assert "streaming / loop = " in run("folder", "--tiny", "--size", "32", "--alternate", "2")
+
+
+def test_jpeg_fractions_runs(tmp_path: Path) -> None:
+    Image.radial_gradient("L").resize((200, 260)).save(tmp_path / "a.jpg")
+    lines = run("jpeg_fractions", str(tmp_path), "--sizes", "32", "40").splitlines()
+    assert lines[0].startswith("32 pixels, 1 photos: mean 0.") and lines[1] == "40 pixels: no photo is large enough"
+    assert run("jpeg_fractions", str(tmp_path), "--sizes", "40", "--enlarge").startswith("40 pixels, 1 photos: mean 0.")
 
 
 def test_startup_runs() -> None:

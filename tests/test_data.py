@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -445,10 +446,10 @@ def test_every_kind_of_file_becomes_upright_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("canvas", "decoded"),
     [
-        (Canvas(64, 64, "fit"), (225, 300)),  # 48x64 there: a quarter is enough, an eighth would not be
-        (Canvas(64, 64, "crop", crop=0.875), (225, 300)),  # 73x97 there
-        (Canvas(128, 128, "fit"), (450, 600)),
-        (Canvas(300, 300, "fit"), (900, 1200)),  # 3 times 225x300 is 675x900
+        (Canvas(64, 64, "fit"), (48, 64)),  # 3 times that: a quarter is enough, an eighth would not be
+        (Canvas(64, 64, "crop", crop=0.875), (73, 97)),
+        (Canvas(128, 128, "fit", interpolation="bicubic"), (96, 128)),
+        (Canvas(300, 300, "fit"), (900, 1200)),  # 3 times 225x300 is more than the half
         (Canvas(64, 64, "fit", interpolation="nearest"), (900, 1200)),
     ],
 )
@@ -456,6 +457,7 @@ def test_every_kind_of_file_becomes_upright_bytes(tmp_path: Path) -> None:
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
     tmp_path: Path, canvas: Canvas, decoded: tuple[int, int], turned: bool
 ) -> None:
+    """Where it is, it comes in the size that it has on the canvas."""
     rough = Image.fromarray(random_images(45, 60, 3)).resize((1200, 900), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = 6 if turned else 1
@@ -469,6 +471,28 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
     assert size == its_size and int((whole.int() - fraction.int()).abs().max()) <= 4
     (read,), _ = load_files(str(tmp_path), ["large.jpg"], 3, canvas)  # as training, evaluation and packs read it
     assert torch.equal(read, fraction)
+
+
+@pytest.mark.parametrize("rule", ["crop", "fit"])
+@pytest.mark.parametrize("size", [(500, 333), (1365, 2047), (683, 455), (239, 1001)])
+def test_a_jpeg_decoded_at_a_fraction_lies_where_the_whole_one_lies(
+    tmp_path: Path, size: tuple[int, int], rule: Literal["crop", "fit"]
+) -> None:
+    """Whatever its sides leave when they are divided, and whichever way it is turned upright."""
+    canvas = Canvas(32, 30, rule, crop=0.9) if rule == "crop" else Canvas(45, 40, rule)
+    rough = Image.fromarray(random_images(18, 24, 3)).resize(size, Image.Resampling.BICUBIC)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        rough.save(tmp_path / "odd.jpg", exif=exif, quality=95, subsampling=0)
+        whole, extent = place(decode(tmp_path / "odd.jpg", 3), canvas)
+        for channels, reference in ((3, whole), (1, place(decode(tmp_path / "odd.jpg", 1), canvas)[0])):
+            small = decode(tmp_path / "odd.jpg", channels, canvas)
+            assert 9 * small.numel() <= channels * size[0] * size[1], "decoded whole"
+            placed, its_extent = place(small, canvas)
+            assert its_extent == extent
+            difference = (placed.int() - reference.int()).abs().float()
+            assert difference.mean() < 1 and difference.max() <= 8, (orientation, difference.mean(), difference.max())
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from dltrain.data.base import FileSource
 from dltrain.data.canvas import Canvas, load_files
 from dltrain.data.resources import size, usable_cores
 
-MAGIC = b"dltrain pack 2\n"
+MAGIC = b"dltrain pack 3\n"
 CHUNK = 512
 """Images that are decoded between two writes."""
 
