@@ -24,6 +24,9 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
             yield from _views_and_loss(experiment)
     if "schedule" not in wrong and "training" not in wrong:
         yield from _too_long_warmup(experiment)
+    if "schedule" not in wrong and "optimizer" not in wrong:
+        for high in experiment.schedule.above_peak(experiment.optimizer.lr):
+            yield replace(high, where=experiment.span("schedule", *high.key.split(".")))
     if "optimizer" not in wrong and "training" not in wrong:
         yield from _sharpness_with_scaled_gradients(experiment)
         yield from _closure_with_changed_gradients(experiment)

@@ -173,9 +173,17 @@ def endless_patience(facts: Facts) -> str | None:
     return f"early stopping waits for {patience} evaluations, and the training has only {evaluations}"
 
 
+def floor_above_the_rate(facts: Facts) -> str | None:
+    """A plateau that can lower nothing."""
+    least, lr = getattr(facts.experiment.schedule, "min_lr", 0.0), facts.experiment.optimizer.lr
+    return (
+        f"the rate never falls: `schedule.min_lr` {least:g} is not below `optimizer.lr` {lr:g}" if least >= lr else None
+    )
+
+
 TRAPS: tuple[Callable[[Facts], str | None], ...] = (
     too_large, odd_batch, noisy_statistics, he_for_saturating, xavier_for_rectifying, selu_alone, decay_of_norms,
-    sudden_start, single_pixels, endless_patience,
+    sudden_start, single_pixels, endless_patience, floor_above_the_rate,
 )  # fmt: skip
 
 

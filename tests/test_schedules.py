@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from pathlib import Path
@@ -82,6 +83,15 @@ def test_warmup_reaches_lr_at_its_end_and_goes_on_from_there(name: str) -> None:
     found = values(section, lr=2.0)
     assert found[:16] == pytest.approx([0.2 + 1.8 * t / 15 for t in range(16)])
     assert found[15] == 2.0 == max(found)
+
+
+@pytest.mark.parametrize("start", [{}, {"start": 0.0}, {"start_lr": 0.0}])
+@pytest.mark.parametrize("length", [1, 3, 10])
+def test_the_first_step_of_a_warmup_learns(length: int, start: dict[str, float]) -> None:
+    """A line from 0 at "step -1" to lr at the end of the warm-up."""
+    found = values(parse("constant", warmup={"steps": length, **start}), lr=2.0)
+    assert found[: length + 1] == pytest.approx([2.0 * (t + 1) / (length + 1) for t in range(length + 1)])
+    assert all(lr == 2.0 for lr in found[length:])
 
 
 def test_catalogue() -> None:
@@ -178,7 +188,7 @@ def test_restarts_of_doubling_cycles() -> None:
 
 def test_inverse_sqrt_of_the_warmup_is_that_of_the_transformer() -> None:
     function = parse("inverse_sqrt", warmup={"steps": 40}).build(2.0, 400, 10)
-    expected = [2.0 * min(t / 40, math.sqrt(40 / max(t, 1))) for t in range(400)]
+    expected = [2.0 * min((t + 1) / 41, math.sqrt(40 / max(t, 1))) for t in range(400)]
     assert [function(t) for t in range(400)] == pytest.approx(expected)
     assert (function(40), function(160)) == (2.0, 1.0)
 
@@ -200,8 +210,7 @@ def test_milestones_count_from_the_start_whatever_the_warmup() -> None:
 
 def test_other_schedules_run_over_what_the_warmup_leaves() -> None:
     function = Cosine(warmup=Warmup(steps=20)).build(1.0, 120, 10)
-    assert function(0) == 0.0
-    assert function(10) == pytest.approx(0.5)
+    assert [function(t) for t in (0, 10, 20)] == pytest.approx([1 / 21, 11 / 21, 1.0])
     assert function(70) == pytest.approx(0.5)  # half-way through the 100 steps that are left
     fall = Exponential(gamma=0.5, steps=10, warmup=Warmup(steps=20)).build(1.0, 120, 10)
     assert fall(30) == pytest.approx(0.5)
@@ -257,6 +266,10 @@ def test_fits_into_very_few_steps(name: str, total: int) -> None:
         ({"name": "wsd", "decay": 1.0}, "less than 1"),
         ({"name": "one_cycle", "warmup": {"epochs": 1.0}}, "has its own warm-up"),
         ({"name": "one_cycle", "low_momentum": 0.99}, "must not be above"),
+        ({"name": "one_cycle", "start": 0.0}, "greater than 0"),
+        ({"name": "step", "epochs": 1.0, "gamma": 2.0}, "less than or equal to 1"),
+        ({"name": "multi_step", "steps": [5], "gamma": 1.5}, "less than or equal to 1"),
+        ({"name": "reduce_on_plateau", "factor": 2.0}, "less than 1"),
     ],
 )
 def test_mistakes_are_found_in_the_file(options: dict[str, Any], message: str) -> None:
@@ -275,6 +288,30 @@ def test_a_drop_inside_the_warmup_is_an_error() -> None:
         values(parse("multi_step", epochs=[2.0, 8.0], warmup={"epochs": 5.0}))
     with pytest.raises(ConfigError, match="before the warm-up ends"):
         values(Step(epochs=2.0, warmup=Warmup(epochs=5.0)))
+
+
+HIGH = [
+    ("cosine", {"end_lr": 0.2}, "end_lr"), ("linear", {"end_lr": 0.2}, "end_lr"),
+    ("polynomial", {"end_lr": 0.2}, "end_lr"), ("wsd", {"end_lr": 0.2}, "end_lr"),
+    ("cosine_restarts", {"end_lr": 0.2, "steps": 9}, "end_lr"),
+    ("constant", {"warmup": {"steps": 9, "start_lr": 0.2}}, "warmup.start_lr"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "key"), HIGH, ids=[name for name, *_ in HIGH])
+def test_no_rate_above_the_peak(name: str, options: dict[str, Any], key: str) -> None:
+    section = parse(name, **options)
+    assert max(values(section, lr=0.2)) == 0.2, "a rate that is the peak is none above it"
+    with pytest.raises(ConfigError, match=rf"`schedule\.{key}` \(0\.2\) is above the peak, `optimizer\.lr` \(0\.1\)"):
+        values(section, lr=0.1)
+    text = f"data: digits\nmodel: mlp\nschedule: {json.dumps({'name': name, **options})}\noptimizer: {{lr: 0.1}}\n"
+    with pytest.raises(ConfigError) as caught:
+        Experiment.parse(text)
+    (problem,) = caught.value.diagnostics
+    assert problem.where is not None and (problem.where.line, problem.where.column) == (3, text.index("0.2") - 23)
+    space = "sweep: {trials: 2, space: {optimizer.lr: {low: 0.1, high: 1.0}}}"
+    with pytest.raises(ConfigError, match=r"`optimizer.lr` cannot be 0.1: .* is above the peak"):
+        Experiment.parse(text.replace("lr: 0.1", "lr: 0.5") + space)
 
 
 def test_drops_that_never_come_are_remarked_on() -> None:
@@ -321,6 +358,12 @@ def test_with_patience_2_the_third_bad_epoch_drops_the_rate() -> None:
     losses = [1.0, 0.5, 0.5, 0.6, 0.5, 0.5]
     factors = [feedback([{"train/loss": loss} for loss in losses[: n + 1]]) for n in range(len(losses))]
     assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1])
+
+
+def test_a_floor_above_the_rate_does_not_lift_it() -> None:
+    feedback = plateau(patience=0, min_lr=0.1).build_feedback(0.001, validation=False)
+    assert feedback is not None
+    assert [feedback([{"train/loss": 1.0}] * n) for n in range(1, 6)] == [1.0] * 5
 
 
 def test_a_training_that_reacts_resumes_exactly(arrays: Path) -> None:

@@ -48,6 +48,8 @@ MILESTONES = {"name": "multi_step", "epochs": [2, 9]}
          {"training": {"batch_size": 1024}, "schedule": {"name": "cosine", "warmup": {"epochs": 1}}}),
         ("starts at its full learning rate", {"training": {"batch_size": 1024}}, {}),
         ("convolutions, from", {"model": "vgg16_cifar"}, {"model": "vgg16_cifar", "data": {"size": 32}}),
+        ("`schedule.min_lr` 0.1 is not below", {"schedule": {"name": "reduce_on_plateau", "min_lr": 0.1}},
+         {"schedule": {"name": "reduce_on_plateau", "min_lr": 0.01}}),
         ("only 1 of 2 drops of the learning rate", {"schedule": MILESTONES},
          {"schedule": MILESTONES, "training": {"epochs": 10}}),
         ("early stopping waits for 4 evaluations, and the training has only 4",

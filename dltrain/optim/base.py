@@ -132,9 +132,10 @@ class Warmup(Section):
     steps: NonNegativeInt | None = None
     """Length in optimizer steps."""
     start: Probability | None = None
-    """First learning rate, as a share of `lr`; 0 when neither this nor `start_lr` is given."""
+    """First learning rate, as a share of `lr`. 0 or null: the line comes from 0, where it would be one step before the
+    training, so that the first of n steps has lr / (n + 1) and is not wasted."""
     start_lr: NonNegative | None = None
-    """First learning rate itself, instead of a share."""
+    """First learning rate itself, instead of a share; 0 as in `start`. Not above `lr`."""
 
     @model_validator(mode="after")
     def _agree(self) -> Warmup:
@@ -147,9 +148,9 @@ class Warmup(Section):
         """In optimizer steps."""
         return to_steps(self.epochs, self.steps, steps_per_epoch)
 
-    def first(self, lr: float) -> float:
-        """The learning rate of step 0."""
-        return self.start_lr if self.start_lr is not None else lr * (self.start or 0.0)
+    def first(self, lr: float, length: int) -> float:
+        """The learning rate of step 0 of a warm-up of `length` steps: always above 0."""
+        return self.start_lr or lr * (self.start or 1 / (length + 1))
 
 
 class Schedule(Choice):
@@ -173,14 +174,32 @@ class Schedule(Choice):
 
     def build(self, lr: float, total_steps: int, steps_per_epoch: int) -> LearningRate:
         """The learning rate of step t in [0, total_steps). Raises ConfigError when the schedule does not fit."""
+        if high := self.above_peak(lr):
+            raise ConfigError(high)
         length = self.warmup.length(steps_per_epoch) if self.warmup is not None else 0
         if self.warmup is None or length == 0:
             return self.after_warmup(lr, 0, total_steps, steps_per_epoch)
         if length >= total_steps:
             message = f"the warm-up takes {length} steps, and the whole training only {total_steps}"
             raise ConfigError([Diagnostic(message, notes=("shorten `schedule.warmup`, or train longer",))])
-        first, after = self.warmup.first(lr), self.after_warmup(lr, length, total_steps, steps_per_epoch)
+        first, after = self.warmup.first(lr, length), self.after_warmup(lr, length, total_steps, steps_per_epoch)
         return lambda step: first + (lr - first) * step / length if step < length else after(step)
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates that options give themselves, not as shares of `lr`, by the options' keys."""
+        start_lr = self.warmup.start_lr if self.warmup is not None else None
+        return {} if start_lr is None else {"warmup.start_lr": start_lr}
+
+    def above_peak(self, lr: float) -> list[Diagnostic]:
+        """What is wrong where `lr` is not the highest rate."""
+        return [
+            Diagnostic(
+                f"`schedule.{key}` ({rate:g}) is above the peak, `optimizer.lr` ({lr:g})", key=key,
+                notes=("a schedule lowers the learning rate from its peak, and never raises it above",),
+            )
+            for key, rate in self.rates().items()
+            if rate > lr
+        ]  # fmt: skip
 
     @abstractmethod
     def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:

@@ -68,8 +68,8 @@ class CosineRestarts(ToEnd):
 class InverseSqrt(Schedule):
     """The learning rate falls with the root of the time: lr sqrt(s / (s + t)) at t steps after the warm-up.
 
-    With s the length of the warm-up, the default, it is the schedule of the Transformer: lr min(t / s, sqrt(s / t))
-    of all steps t.
+    With s the length of the warm-up, the default, it is the schedule of the Transformer, which falls as sqrt(s / t) of
+    all steps t.
     """
 
     source = "https://arxiv.org/abs/1706.03762"

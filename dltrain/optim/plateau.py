@@ -35,7 +35,7 @@ class ReduceOnPlateau(Schedule):
     cooldown: NonNegativeInt = 0
     """Epochs after a drop in which a lack of improvement does not count."""
     min_lr: NonNegative = 0.0
-    """The rate falls no further."""
+    """The rate falls no further; with an `lr` below it, it stays as it is. It never rises."""
 
     def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:
         return lambda step: lr
@@ -53,7 +53,7 @@ class ReduceOnPlateau(Schedule):
                 if cooling:
                     cooling, waited = cooling - 1, 0
                 if waited > self.patience:
-                    now, cooling, waited = max(now * self.factor, self.min_lr), self.cooldown, 0
+                    now, cooling, waited = min(now, max(now * self.factor, self.min_lr)), self.cooldown, 0
             return now / lr
 
         return factor

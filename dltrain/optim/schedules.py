@@ -23,6 +23,8 @@ from dltrain.config import (
 from dltrain.optim.base import LearningRate, Momentum, Schedule, one_unit, to_steps
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Drop = Annotated[float, Field(gt=0, le=1)]
+"""What a rate is multiplied with: `lr` is its peak, so nothing above 1."""
 
 
 class Constant(Schedule):
@@ -46,7 +48,7 @@ class Step(Schedule):
     """Epochs between drops; fractions allowed. Either this or `steps`."""
     steps: PositiveInt | None = None
     """Optimizer steps between drops."""
-    gamma: Positive = 0.1
+    gamma: Drop = 0.1
     """Factor of each drop."""
 
     @model_validator(mode="after")
@@ -75,7 +77,7 @@ class MultiStep(Schedule):
     """The epochs after which it drops, rising: [80, 120]. Either this or `steps`."""
     steps: list[PositiveInt] | None = None
     """The optimizer steps after which it drops, rising: [32000, 48000]."""
-    gamma: Positive = 0.1
+    gamma: Drop = 0.1
     """Factor of each drop."""
 
     @field_validator("epochs", "steps")
@@ -135,13 +137,16 @@ class ToEnd(Schedule):
     end: Probability | None = None
     """Learning rate at the end, as a share of `lr`; 0 when neither this nor `end_lr` is given."""
     end_lr: NonNegative | None = None
-    """Learning rate at the end itself, instead of a share."""
+    """Learning rate at the end itself, instead of a share. Not above `lr`."""
 
     @model_validator(mode="after")
     def _one_end(self) -> ToEnd:
         if self.end is not None and self.end_lr is not None:
             raise reject("end_lr", "`end` and `end_lr` both say where the schedule ends; keep one")
         return self
+
+    def rates(self) -> dict[str, float]:
+        return super().rates() | ({} if self.end_lr is None else {"end_lr": self.end_lr})
 
     @abstractmethod
     def remaining(self, progress: float) -> float:
@@ -199,8 +204,8 @@ class OneCycle(Schedule):
     name: Literal["one_cycle"] = "one_cycle"
     peak: Share = 0.3
     """Share of the training after which the learning rate is highest."""
-    start: Probability = 0.04
-    """First learning rate, as a share of `lr`."""
+    start: Drop = 0.04
+    """First learning rate, as a share of `lr`; with 0 the first step would be wasted."""
     end: Probability = 4e-6
     """Last learning rate, as a share of `lr`."""
     cycle_momentum: bool = True
