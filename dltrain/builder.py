@@ -39,6 +39,7 @@ from dltrain.half import FixedScale, halved
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
+from dltrain.optim.optimizers import start_momentum
 from dltrain.optim.penalizing import Penalties
 from dltrain.parts import Parts, Plan
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
@@ -131,6 +132,9 @@ def build(
         optimizer = halved(experiment, model, dtype, target)
     if dtype == torch.float16:
         scaler = FixedScale(training.batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(target.type)
+    momentum = experiment.schedule.build_momentum(total_steps, steps_per_epoch)
+    if momentum is not None:
+        start_momentum(optimizer)  # it has one whatever its own setting is
     together = group.wrapped(model, target, unused=idle)
     parts = Parts(
         model=model,
@@ -141,7 +145,7 @@ def build(
         optimizer=optimizer,
         learning_rate=learning_rate,
         penalties=penalties,
-        momentum=experiment.schedule.build_momentum(total_steps, steps_per_epoch),
+        momentum=momentum,
         feedback=experiment.schedule.build_feedback(experiment.optimizer.lr, validation is not None),
         task=task,
         pipeline=pipeline,

@@ -162,3 +162,26 @@ def test_what_needs_float32_is_refused_by_check(changes: dict[str, Any], message
 def test_an_optimizer_whose_state_a_resume_would_round_is_refused(arrays: Path) -> None:
     with pytest.raises(ConfigError, match="`nadam` cannot train weights in bfloat16: it keeps `mu_product` in float32"):
         built(half(arrays, **NETWORKS["batch_norm"], optimizer={"name": "nadam", "lr": 0.01}))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.filterwarnings("ignore")
+def test_a_first_step_that_overflows_leaves_weights_and_momentum_alone(
+    arrays: Path, schedule: str, momentum: float
+) -> None:
+    """`one_cycle` gives a momentum to SGD that has none of its own; its buffer starts from zeros then, too."""
+    experiment = arrays_experiment(
+        arrays, optimizer={"name": "sgd", "lr": 0.1, "momentum": momentum}, schedule=schedule,
+        model={"name": "mlp", "hidden": [8]}, training={"steps": 1, "batch_size": 16, "precision": "float16"},
+    )  # fmt: skip
+    trainer = built(experiment)
+    trainer.parts.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    start = {name: value.clone() for name, value in trainer.parts.model.state_dict().items()}
+    shapes = [parameter.shape for parameter in trainer.parts.model.parameters()]
+    del [torch.full(shape, 1e30) for shape in shapes * 20][:]  # used memory, for a buffer that is not filled
+    list(trainer.run())
+    assert_same_state(dict(trainer.parts.model.state_dict()), start)
+    buffers = [state["momentum_buffer"] for state in trainer.parts.optimizer.state.values()]
+    assert bool(buffers) == (momentum > 0 or schedule == "one_cycle")
+    assert not any(bool(buffer.any()) for buffer in buffers)

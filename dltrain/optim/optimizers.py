@@ -60,6 +60,22 @@ def form(optimizer: torch.optim.Optimizer) -> str:
     return "fused" if group.get("fused") else "foreach" if group.get("foreach") else "loop"
 
 
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let the momentum of a fused SGD start from zeros.
+
+    The kernel takes uninitialised memory at its first step, and leaves it so when the gradient scaler skips that step
+    (torch 2.15). Zeros give the same first step, as the fused form has no dampening. Other forms and optimizers make
+    their state with numbers in it.
+    """
+    import torch
+
+    if not isinstance(optimizer, torch.optim.SGD) or form(optimizer) != "fused":
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
 def set_momentum(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the momentum (Adam's beta1) of all groups of an optimizer that has one."""
     for group in optimizer.param_groups:
@@ -100,19 +116,14 @@ class SGD(Optimizer):
         return self
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        import torch
         from torch.optim import SGD as TorchSGD
 
         optimizer = TorchSGD(
             groups, lr=self.lr, momentum=self.momentum, dampening=self.dampening, weight_decay=self.weight_decay,
             nesterov=self.nesterov, **kernels(device, () if self.dampening else FUSED_EVERYWHERE),
         )  # fmt: skip
-        if self.momentum and form(optimizer) == "fused":
-            # The fused kernel begins with uninitialised memory, and leaves it so when the gradient scaler skips
-            # the first step (torch 2.15). Zeros give the same first step, unless there is dampening.
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        if self.momentum:
+            start_momentum(optimizer)
         return ready(optimizer)
 
     def first_step(self, w: float, g: float) -> float:
