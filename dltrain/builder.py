@@ -119,12 +119,12 @@ def build(
     with at(experiment, "data"):
         canvas, unseen = views_canvas(preprocessing.evaluation, experiment.evaluation.views), splits.validation
         validation = loader(unseen, canvas, share=group.share) if unseen is not None else None
-    notes: list[str] = []
+    notes: list[str] = list(preprocessing.remarks)
     pipeline.resize = resizing = progressive_size(experiment, model, shape, total_steps)
     if state is None:
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
-        notes = initialize(experiment, model)
+        notes += initialize(experiment, model)
     idle = group.size > 1 and has_idle_weights(model, shape)
     precision, scaler = decisions["precision"].value, None
     dtype = dtype_of(precision)

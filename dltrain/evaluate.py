@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.console import Display, stdout
-from dltrain.data.base import Source, Splits
+from dltrain.data.base import FileSource, Source, Splits
+from dltrain.data.depth import depth_of
 from dltrain.data.evaluation import Views
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.views import log_mean_probability
@@ -44,6 +45,9 @@ def evaluate_run(
     source = _split(splits, split, experiment.data.name)
     if any(state["about"]["fingerprint"] != splits.fingerprint for _, state in found):
         display.warning("this is not the data of the training: some of it may have been trained on")
+    if isinstance(source, FileSource):
+        for text in depth_of(source).unlike(predictors[0].canvas.white):
+            display.warning(text)
     started = time.perf_counter()
     reports = measure_together(predictors, source, experiment)
     classes, seen = splits.classes, [_seen(predictor) for predictor in predictors]

@@ -56,7 +56,8 @@ def predict_files(
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     row = _csv(classes) if form == "csv" else _json_lines(classes)
     total = failed = 0
-    for batch in decoded(files, targets, batch_size):
+    remarks: list[str] = []
+    for batch in decoded(files, targets, batch_size, remarks):
         names, images = [], []
         for name, future in batch:
             total += 1
@@ -67,6 +68,8 @@ def predict_files(
                 print(error.diagnostics[0].message, file=sys.stderr)
             else:
                 names.append(name)
+        for _ in range(len(remarks)):  # threads add more meanwhile
+            print(f"warning: {remarks.pop(0)}", file=sys.stderr)
         if images:
             of_each = [
                 predictor.probabilities(torch.stack(seen))
@@ -112,12 +115,16 @@ def _json_lines(classes: list[str]) -> Row:
 
 
 def decoded(
-    files: Iterator[Path], targets: Sequence[tuple[Canvas, int]], batch_size: int
+    files: Iterator[Path], targets: Sequence[tuple[Canvas, int]], batch_size: int, remarks: list[str] | None = None
 ) -> Iterator[list[tuple[Path, Future[list[Tensor]]]]]:
-    """Batches of files, each as (C, H, W) uint8 on every canvas with its channels; the next is decoded meanwhile."""
+    """Batches of files, each as (C, H, W) uint8 on every canvas with its channels; the next is decoded meanwhile.
+
+    remarks: takes what there is to say of the values of a file that is read.
+    """
+    unique = dict.fromkeys(targets)
 
     def load(path: Path) -> list[Tensor]:
-        placed = {target: place(decode(path, target[1], target[0]), target[0])[0] for target in dict.fromkeys(targets)}
+        placed = {target: place(decode(path, target[1], target[0], remarks), target[0])[0] for target in unique}
         return [placed[target] for target in targets]
 
     with ThreadPoolExecutor(usable_cores()) as pool:

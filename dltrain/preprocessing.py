@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dltrain.data.augmentation_base import Augmentation
 from dltrain.data.base import ArraySource, ImageShape, Interpolation, Source
 from dltrain.data.canvas import Canvas
 from dltrain.data.datasets import Dataset
-from dltrain.data.scaling import Scaling, ScalingKind
+from dltrain.data.depth import depth_of
+from dltrain.data.scaling import OF_WHOLE_IMAGES, Scaling, ScalingKind
 from dltrain.models.base import Preprocessing as Pretrained
 
 FOLDER_SIZE = 224
@@ -30,6 +31,8 @@ class Preprocessing:
     train: Canvas
     evaluation: Canvas
     scaling: Scaling
+    remarks: list[str] = field(default_factory=list, compare=False)
+    """What was found about the values of the images when this was decided; not stored."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint."""
@@ -71,13 +74,18 @@ def plan_preprocessing(
         elif crops:
             height, width = size
             train = Canvas(CANVAS_RATIO * height, CANVAS_RATIO * width, rule="fit", interpolation=interpolation)
+    remarks: list[str] = []
+    if not isinstance(source, ArraySource):
+        depth = depth_of(source)
+        train, evaluation = (replace(canvas, white=depth.white) for canvas in (train, evaluation))
+        remarks += depth.remarks
     if dataset.scaling == "auto" and pretrained is not None:
         scaling = _pretrained_scaling(pretrained, channels)
     else:
         kind: ScalingKind = "standardize" if dataset.scaling == "auto" else dataset.scaling
-        seen = evaluation if kind.endswith("whiten") else train  # whitening is of images of the model's size
+        seen = evaluation if kind in OF_WHOLE_IMAGES else train  # those are of images of the model's size
         scaling = Scaling.fit(kind, source, seen, dataset.whitening_epsilon)
-    return Preprocessing(ImageShape(channels, *size), train, evaluation, scaling)
+    return Preprocessing(ImageShape(channels, *size), train, evaluation, scaling, [*remarks, *scaling.remarks])
 
 
 def _size(dataset: Dataset, native: tuple[int, int] | None, pretrained: Pretrained | None) -> tuple[int, int]:

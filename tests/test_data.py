@@ -328,7 +328,7 @@ def test_unfit_arrays_are_refused(tmp_path: Path) -> None:
     assert "`labels` must be 0, 1, ..., and one is -1" in text(images=images, labels=labels - 1)
     assert "go up to 1, with 1 names in `classes`" in text(images=images, labels=labels, classes=["only"])
     assert "go up to 900, with 20 examples" in text(images=images, labels=labels * 900)
-    assert "class `1` has no example" in text(images=images, labels=labels * 2)
+    assert "without gaps, and none is 1" in text(images=images, labels=labels * 2)
     assert "needs two classes or more" in text(images=images, labels=labels * 0)
     assert "is `image` meant?" in text(image=images, labels=labels)
     assert "does not show where its channels are" in text(images=images[:, :3, :3, None].repeat(3, 3), labels=labels)

@@ -9,6 +9,7 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic, suggest
 from dltrain.data.base import ArraySource
+from dltrain.data.depth import LARGEST, white_of
 from dltrain.data.splitting import Parts, hold_out
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
@@ -73,21 +74,62 @@ def _class_names(path: str, arrays: dict[str, np.ndarray]) -> list[str]:
 def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, classes: int) -> ArraySource:
     images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
     if images.dtype != np.uint8:
-        note = "values 0..1 become bytes by (255 * images).round().astype(numpy.uint8)"
-        raise _error(path, f"`{prefix}images` must be uint8, values 0..255, not {images.dtype}", note)
+        message = f"`{prefix}images` must be uint8, values 0..255, not {images.dtype}"
+        raise _error(path, message, _as_bytes(images, f"{prefix}images"))
+    name = f"{prefix}labels"
     if not np.issubdtype(labels.dtype, np.integer):
-        raise _error(path, f"`{prefix}labels` must be integers 0, 1, ..., not {labels.dtype}")
+        raise _error(path, f"`{name}` must be integers 0, 1, ..., not {labels.dtype}", *_as_labels(labels, name))
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or len(labels) != len(images) or not len(images):
         shapes = f"{labels.shape}, with {prefix}images {images.shape}"
-        raise _error(path, f"`{prefix}labels` must be one label an image, and have shape {shapes}")
+        message = f"`{name}` must be one label an image, and have shape {shapes}"
+        raise _error(path, message, *_as_labels(labels, name))
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
-        raise _error(path, f"`{prefix}labels` must be 0, 1, ..., and one is {low}")
+        raise _error(path, f"`{name}` must be 0, 1, ..., and one is {low}")
     if high >= classes:
         limit = f"{classes} names in `classes`" if "classes" in arrays else f"{len(arrays['labels'])} examples"
-        raise _error(path, f"`{prefix}labels` go up to {high}, with {limit}; they must be 0, 1, ..., without gaps")
+        raise _error(path, f"`{name}` go up to {high}, with {limit}; they must be 0, 1, ..., without gaps")
+    if not prefix and "classes" not in arrays and (absent := np.setdiff1d(np.arange(classes), labels)).size:
+        note = f"{name} - {low} begins with 0" if low == absent.size else _RENUMBERED.format(name)
+        raise _error(path, f"`{name}` must be 0, 1, ..., without gaps, and none is {absent[0]}", note)
     return ArraySource(np.ascontiguousarray(_nchw(path, images, f"{prefix}images", layout)), labels.astype(np.int64))
+
+
+def _as_bytes(images: np.ndarray, name: str) -> str:
+    """How images of another type become bytes, by what values they have."""
+    if not images.size or images.dtype.kind not in "biuf":
+        return "they must be numbers"
+    if images.dtype.kind == "b":
+        return f"false and true become black and white by {name}.astype(numpy.uint8) * 255"
+    if images.dtype.kind == "f" and (bad := int(images.size - np.isfinite(images).sum())):
+        return f"{bad:,} of the values are NaN or infinite: leave those images out, or replace the values, first"
+    low, high = images.min().item(), images.max().item()
+    have = f"the values are {low:.4g} to {high:.4g}"
+    if low < 0:
+        stretched = f"({name} + {-low:.4g}) * (255 / {high - low:.4g})"
+        return f"{have}, and become bytes by ({stretched}).round().astype(numpy.uint8)"
+    if images.dtype.kind == "f" and high <= 1:
+        return f"values 0..1 become bytes by (255 * {name}).round().astype(numpy.uint8)"
+    if high <= 255:
+        rounded = ".round()" if images.dtype.kind == "f" else ""
+        return f"{have}, which bytes can hold: {name}{rounded}.astype(numpy.uint8)"
+    white = white_of(int(high)) if high <= LARGEST else high
+    return f"{have}, and become bytes by ({name} * (255 / {white})).round().astype(numpy.uint8)"
+
+
+_RENUMBERED = "numpy.unique({}, return_inverse=True) gives the names of the classes, and labels without gaps"
+
+
+def _as_labels(labels: np.ndarray, name: str) -> list[str]:
+    """How labels of another type or shape become indices, if it can be told from them."""
+    if labels.ndim == 2 and labels.dtype.kind in "biuf" and ((labels != 0).sum(1) == 1).all():
+        return [f"they look one-hot: {name}.argmax(1) gives indices"]
+    if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
+        return [f"{name}.astype(numpy.int64) keeps their values"]
+    if labels.dtype.kind == "b":
+        return [f"{name}.astype(numpy.int64) gives 0 for false and 1 for true"]
+    return [_RENUMBERED.format(name)] if labels.dtype.kind in "US" else []
 
 
 def _nchw(path: str, images: np.ndarray, name: str, layout: str) -> np.ndarray:

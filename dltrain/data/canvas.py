@@ -25,6 +25,7 @@ from torch.nn.functional import interpolate
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ArraySource, Interpolation
+from dltrain.data.depth import DARK, dark_colour, is_colour, is_grey, to_bytes
 from dltrain.data.folders import IMAGE_SUFFIXES
 from dltrain.data.resources import one_thread
 
@@ -51,6 +52,7 @@ class Canvas:
     `crop`, then cut at its centre (torchvision's evaluation rule: for a square canvas the shorter side
     becomes size / crop); `fit`, the whole image, shrunk if it is larger than the canvas, lies in its
     top-left corner, and the rest is 0.
+    white: the value that becomes 255 of grey files of more than 8 bits; see `depth`.
     """
 
     height: int
@@ -58,6 +60,7 @@ class Canvas:
     rule: Literal["exact", "crop", "fit"] = "exact"
     interpolation: Interpolation = "bilinear"
     crop: float = 1.0
+    white: int | None = None
 
     def __str__(self) -> str:
         size = f"{self.height}x{self.width}"
@@ -69,13 +72,17 @@ class Canvas:
         return f"{share}resized and cut to {size}, {self.interpolation}"
 
 
-def decode(path: str | os.PathLike[str], channels: int, canvas: Canvas | None = None) -> Tensor:
+def decode(
+    path: str | os.PathLike[str], channels: int, canvas: Canvas | None = None, remarks: list[str] | None = None
+) -> Tensor:
     """The image file as (channels, H, W) uint8, turned upright as its EXIF tag says.
 
     channels: 1 for grey, 3 for RGB. Grey, palette and CMYK files are converted, transparency is dropped
-    (the stored colours count), 16 bits a value are rounded to 8, and of an animation the first frame is taken.
+    (the stored colours count), 16 bits a value are rounded to 8 by the canvas's `white`, and of an animation the first
+    frame is taken.
     canvas: where the image will be placed: a JPEG file much larger than that is decoded at a half, a quarter or an
     eighth of its height and width, still at least `SPARE` times what it gets there, and comes resized for the canvas.
+    remarks: takes what there is to say of the values of a file that is read all the same.
     Raises ConfigError when the file cannot be read.
     """
     try:
@@ -84,8 +91,13 @@ def decode(path: str | os.PathLike[str], channels: int, canvas: Canvas | None = 
             mode, seen = {1: "L", 3: "RGB"}[channels], image
             if canvas is not None and canvas.interpolation in FILTERS and image.format in {"JPEG", "MPO"}:
                 seen = _decoded_less(image, canvas, mode)
+            deep_colour = is_colour(image)
             ImageOps.exif_transpose(seen, in_place=True)
-            pixels = _to_uint8(seen, mode)
+            pixels, remark = _to_uint8(seen, mode, canvas.white if canvas is not None else None)
+            if deep_colour and pixels.max() <= DARK:
+                remark = dark_colour(int(pixels.max()))
+            if remark is not None and remarks is not None:
+                remarks.append(f"{path}: {remark}")
     except Exception as error:  # decoders of damaged files raise whatever comes to their mind
         what = "is not an image" if isinstance(error, UnidentifiedImageError) else f"cannot be read: {error}"
         missing = isinstance(error, FileNotFoundError)
@@ -113,19 +125,18 @@ def _decoded_less(image: Image.Image, canvas: Canvas, mode: str) -> Image.Image:
     return (image if image.mode == mode else image.convert(mode)).resize(size, FILTERS[canvas.interpolation], box)
 
 
-def _to_uint8(image: Image.Image, mode: str) -> np.ndarray:
-    """(H, W, C) uint8."""
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its values are not in 0..65535")
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+def _to_uint8(image: Image.Image, mode: str, white: int | None) -> tuple[np.ndarray, str | None]:
+    """(H, W, C) uint8, and what there is to say of the range."""
+    remark = None
+    if is_grey(image):  # Pillow's own conversion would clip at 255
+        values, remark = to_bytes(image, white)
+        image = Image.fromarray(values)
     elif image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range is unknown")
     elif "transparency" in image.info:
         image = image.convert("RGBA")
     pixels = np.array(image if image.mode == mode else image.convert(mode))  # converting to the same mode copies
-    return pixels.reshape(*pixels.shape[:2], -1)
+    return pixels.reshape(*pixels.shape[:2], -1), remark
 
 
 def place(images: Tensor, canvas: Canvas) -> tuple[Tensor, Extent]:

@@ -25,11 +25,16 @@ class Dataset(Choice):
     validation: Fraction | NonNegativeInt = 0.1
     """What validation takes from the training part: a share below 1, or a number of examples; 0 for none.
     Of every class it takes the examples with the lowest content hash, whatever the seed."""
-    scaling: Literal["auto", "none", "min_max", "standardize", "pca_whiten", "zca_whiten"] = "auto"
+    scaling: Literal[
+        "auto", "none", "min_max", "standardize", "featurewise_min_max", "featurewise_standardize", "pca_whiten",
+        "zca_whiten",
+    ] = "auto"  # fmt: skip
     """Input scaling per channel, measured on the training part: standardize (mean 0, standard deviation 1),
     min_max (smallest to 0, largest to 1), none (0..255 to 0..1), or auto: as the pretrained weights
-    expect, else standardize. Of whole small images: zca_whiten (uncorrelated values of variance 1, as close to the
-    image as can be) and pca_whiten (the same turned to the main axes, for networks that look at no neighbours)."""
+    expect, else standardize. Of each feature (a pixel's channel), over all training images: featurewise_standardize
+    and featurewise_min_max; one that never varies becomes 0. Of whole small images: zca_whiten (uncorrelated values
+    of variance 1, as close to the image as can be) and pca_whiten (the same turned to the main axes, for networks
+    that look at no neighbours)."""
     whitening_epsilon: Positive = 0.01
     """Added to the variances of pca_whiten and zca_whiten, of values in 0..1: more of it keeps noise small."""
     size: PositiveInt | list[PositiveInt] | None = None
