@@ -39,6 +39,7 @@ from dltrain.half import FixedScale, halved
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
+from dltrain.optim.learning import Learning, freeze, require_learning
 from dltrain.optim.optimizers import start_momentum
 from dltrain.optim.penalizing import Penalties
 from dltrain.parts import Parts, Plan
@@ -93,7 +94,9 @@ def build(
         workers=decisions["workers"].value,
     )  # fmt: skip
     with at(experiment, "optimizer"):
-        optimizer = experiment.optimizer.build(parameter_groups(model, experiment.optimizer), target)
+        groups = parameter_groups(model, experiment.optimizer)
+        require_learning(groups, total_steps, steps_per_epoch)
+        optimizer = experiment.optimizer.build(groups, target)
     with at(experiment, "penalties"):
         penalties = Penalties(model, experiment.penalties) if experiment.penalties else None
     with at(experiment, "schedule"):
@@ -143,6 +146,7 @@ def build(
         apart=getattr(together, "no_sync", nullcontext),
         group=group,
         optimizer=optimizer,
+        learning=Learning(model, optimizer, experiment.optimizer.groups),
         learning_rate=learning_rate,
         penalties=penalties,
         momentum=momentum,
@@ -247,6 +251,7 @@ def build_network(experiment: Experiment, shape: ImageShape, classes: int, *, fr
     seed_layers(mix(experiment.seed, "weights"), torch.device("cpu"))
     with at(experiment, "model"):
         model = section.make(shape, classes)
+    freeze(model, experiment.optimizer.groups)
     return model, count_multiply_adds(model, shape)
 
 
@@ -327,6 +332,9 @@ def _summary(
         "model": f"{experiment.model.name}: {parameters:,} parameters, {multiply_adds / 1e6:,.2f}M multiply-adds",
         "training": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps, batch {plan.batch_size}",
     }
+    if any(group.frozen for group in experiment.optimizer.groups):
+        frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        lines["frozen"] = f"{frozen:,} of the {parameters:,} parameters never learn"
     adaptation = getattr(model, "adaptation", None)
     for line in adaptation.lines() if adaptation is not None else ():
         key, _, change = line.partition(": ")

@@ -16,6 +16,7 @@ from dltrain.data.evaluation import Evaluation
 from dltrain.data.loaders import Loader
 from dltrain.data.pipeline import Pipeline
 from dltrain.distributed import ALONE, Group
+from dltrain.optim.learning import Learning
 from dltrain.reports import Row
 from dltrain.tasks import Classification
 from dltrain.training import EarlyStopping
@@ -52,6 +53,8 @@ class Parts:
     forward: Callable[[Tensor], Any]
     """The model, compiled or not; where several processes train together, its backward pass averages gradients."""
     optimizer: torch.optim.Optimizer
+    learning: Learning
+    """Which of its groups learn in a step."""
     learning_rate: Callable[[int], float]
     task: Classification
     pipeline: Pipeline

@@ -24,6 +24,7 @@ from dltrain.decisions import PURE, Decision, Decisions, count_multiply_adds, de
 from dltrain.experiment import Experiment
 from dltrain.half import halve, require_half
 from dltrain.optim.groups import parameter_groups
+from dltrain.optim.learning import freeze, require_learning
 from dltrain.optim.penalizing import Penalties
 from dltrain.plan_network import Measured, measure
 from dltrain.preprocessing import plan_preprocessing
@@ -73,6 +74,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
     model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
+    freeze(model, experiment.optimizer.groups)
     images = total_steps * experiment.training.batch_size
     multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.reevaluates
     decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
@@ -85,6 +87,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         measured = measure(model, preprocessing.shape, _micro_batch(experiment), dtype)
     with at(experiment, "optimizer"):
         groups = parameter_groups(model, experiment.optimizer)
+        require_learning(groups, total_steps, steps_per_epoch)
     if pure:
         require_half(experiment, groups, dtype)
     with at(experiment, "penalties"):

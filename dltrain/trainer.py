@@ -1,7 +1,7 @@
 """The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
 
-    a step:    batch -> augment(batch, step) -> forward and backward (twice with SAM) -> penalties -> clip
-               -> optimizer at lr(step) -> slow weights of Lookahead -> bounds of weights -> average
+    a step:    batch -> augment(batch, step) -> what learns now -> forward and backward (twice with SAM) -> penalties
+               -> clip -> optimizer at lr(step) -> slow weights of Lookahead -> bounds of weights -> average
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
@@ -92,27 +92,24 @@ class Trainer:
     def _train_step(self, batch: Batch, step: int) -> None:
         parts, plan = self.parts, self.plan
         self._seed_layers(step)
-        lr = self.lr(step)
-        for group in parts.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0) if _learns(group, step / plan.steps_per_epoch) else 0.0
-            if parts.momentum is not None:
-                _set_momentum(group, parts.momentum(step))
         inputs, targets = parts.pipeline.train(batch, step)
-        if plan.reevaluates:
-            self._step_with_closure(inputs, targets, step)
-        else:
-            self._backward(inputs, targets, measure=True)
-            if parts.sam is not None:
-                parts.sam.ascend()
-                self._seed_layers(step)
-                self._backward(inputs, targets, measure=False)
-                parts.sam.descend()
-            self._penalize()
-            self._update_weights(step)
-        if parts.lookahead is not None:
-            parts.lookahead.update(step)
-        if parts.penalties is not None:
-            parts.penalties.bound()
+        momentum = parts.momentum(step) if parts.momentum is not None else None
+        with parts.learning.at(step / plan.steps_per_epoch, self.lr(step), momentum):
+            if plan.reevaluates:
+                self._step_with_closure(inputs, targets, step)
+            else:
+                self._backward(inputs, targets, measure=True)
+                if parts.sam is not None:
+                    parts.sam.ascend()
+                    self._seed_layers(step)
+                    self._backward(inputs, targets, measure=False)
+                    parts.sam.descend()
+                self._penalize()
+                self._update_weights(step)
+            if parts.lookahead is not None:
+                parts.lookahead.update(step, parts.learning.frozen)
+            if parts.penalties is not None:
+                parts.penalties.bound(parts.learning.frozen)
         if parts.average is not None:
             parts.average.update(parts.model, step)
 
@@ -142,7 +139,7 @@ class Trainer:
     def _penalize(self) -> Tensor | float:
         """Add the gradients of the penalties, and return their sum."""
         parts = self.parts
-        penalty: Tensor | None = parts.penalties.loss() if parts.penalties is not None else None
+        penalty: Tensor | None = parts.penalties.loss(parts.learning.frozen) if parts.penalties is not None else None
         if penalty is None:
             return 0.0
         torch.autograd.backward(parts.scaler.scale(penalty) if parts.scaler is not None else penalty)
@@ -167,6 +164,7 @@ class Trainer:
                 losses, logits, y = (values[:: parts.task.views] for values in (losses, logits, y))
             if measure:
                 self.metrics.update(losses, logits, y)
+        parts.learning.drop_gradients()
         return summands[0] if accumulate == 1 else torch.cat(summands)
 
     def _weights(self, summands: Tensor) -> Tensor:
@@ -373,15 +371,3 @@ def own_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     if hooks or "step" in vars(optimizer) or not getattr(step, "hooked", False):
         return optimizer.step
     return MethodType(step.__wrapped__, optimizer)
-
-
-def _learns(group: dict[str, Any], epoch: float) -> bool:
-    after, until = group.get("epochs", (0.0, math.inf))
-    return bool(after <= epoch < until)
-
-
-def _set_momentum(group: dict[str, Any], value: float) -> None:
-    if "betas" in group:
-        group["betas"] = (value, *group["betas"][1:])
-    elif "momentum" in group:
-        group["momentum"] = value

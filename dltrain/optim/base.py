@@ -52,9 +52,13 @@ class Group(Section):
     weight_decay: NonNegative | None = None
     """Their weight decay, whatever `no_decay` says; null: the optimizer's, and `no_decay` holds."""
     after: NonNegative = 0.0
-    """Epochs before they begin to learn; until then their learning rate is 0."""
+    """Epochs before they begin to learn; until then they are frozen."""
     until: Positive | None = None
     """Epochs after which they stop learning; null: they learn to the end."""
+    frozen: bool = False
+    """They never learn. While parameters are frozen, by this, `after` or `until`, nothing moves them, their gradients
+    do not count in `clip_norm`, and a norm of which no parameter learns keeps its statistics and works with them, as in
+    evaluation."""
 
     @model_validator(mode="after")
     def _agree(self) -> Group:
@@ -62,10 +66,16 @@ class Group(Section):
             raise reject("lr_scale", "`lr` and `lr_scale` both say how fast the group learns; keep one")
         if self.until is not None and self.until <= self.after:
             raise reject("until", f"the group would never learn: `after` is {self.after:g}, `until` {self.until:g}")
-        if (self.lr, self.lr_scale, self.weight_decay, self.after, self.until) == (None, None, None, 0, None):
-            raise reject(
-                "match", "a group changes nothing without `lr`, `lr_scale`, `weight_decay`, `after` or `until`"
-            )
+        given = {
+            "lr": self.lr, "lr_scale": self.lr_scale, "weight_decay": self.weight_decay, "after": self.after or None,
+            "until": self.until,
+        }  # fmt: skip
+        idle = [key for key, value in given.items() if value is not None]
+        if self.frozen and idle:
+            raise reject(idle[0], f"a `frozen` group never learns, and `{idle[0]}` would do nothing")
+        if not self.frozen and not idle:
+            message = "a group changes nothing without `lr`, `lr_scale`, `weight_decay`, `after`, `until` or `frozen`"
+            raise reject("match", message)
         return self
 
 

@@ -22,7 +22,7 @@ _SIZES = ("num_features", "num_channels", "normalized_shape")
 def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
     """The trainable parameters of `model` in groups that share their `weight_decay`, `lr_scale` (a factor of the
     learning rate, only where it is not 1), `epochs` (between which they learn, only where that is not always) and what
-    else the optimizer asks for; the groups with decay first.
+    else the optimizer asks for; those that always learn first, and among them those with decay.
 
     Within a group they keep the model's order; a shared parameter counts once, with the layer that has it
     first; frozen ones are left out. Raises ConfigError when a pattern of `no_decay` or `groups` matches no
@@ -50,7 +50,8 @@ def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, A
         found.setdefault(repr(options), {"params": [], **options})["params"].append(parameter)
     if not found:
         raise ConfigError([Diagnostic("the model has nothing to train: all its parameters are frozen or it has none")])
-    return sorted(found.values(), key=lambda group: group["weight_decay"] == 0)
+    # Libraries keep what all groups share with the first one: if there is one that always learns, it comes first.
+    return sorted(found.values(), key=lambda group: ("epochs" in group, group["weight_decay"] == 0))
 
 
 def layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +29,17 @@ class Penalties:
             for penalty in penalties
         ]
 
-    def loss(self) -> Tensor | None:
-        """What to add to the loss, a scalar; None when all are bounds. Differentiable."""
-        terms = [penalty.value(weight) for penalty, weights in self._weights for weight in weights]
+    def loss(self, frozen: Collection[Tensor] = ()) -> Tensor | None:
+        """What to add to the loss, a scalar, without `frozen` weights; None when all are bounds. Differentiable."""
+        learning = [(penalty, w) for penalty, weights in self._weights for w in weights if w not in frozen]
+        terms = [penalty.value(weight) for penalty, weight in learning]
         given = [term for term in terms if term is not None]
         return torch.stack(given).sum() if given else None
 
     @torch.no_grad()
-    def bound(self) -> None:
-        """Change the weights in place, after the optimizer's step."""
+    def bound(self, frozen: Collection[Tensor] = ()) -> None:
+        """Change the weights in place, after the optimizer's step; `frozen` ones stay as they are."""
         for penalty, weights in self._weights:
             for weight in weights:
-                penalty.bound(weight)
+                if weight not in frozen:
+                    penalty.bound(weight)

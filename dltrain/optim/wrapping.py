@@ -6,7 +6,8 @@ dict stay what they are, and the trainer's step shows the two passes of SAM.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import compress
 from typing import Any
 
 import torch
@@ -19,15 +20,17 @@ class SlowWeights:
 
     def __init__(self, model: nn.Module, steps: int, alpha: Callable[[int], float]) -> None:
         self.steps, self.alpha = steps, alpha
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.fast = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         self.slow = {name: p.clone() for name, p in self.fast.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after optimizer step number `step` = 0, 1, ...."""
+    def update(self, step: int, frozen: Collection[Tensor] = ()) -> None:
+        """Take in the weights after optimizer step number `step` = 0, 1, ...; `frozen` ones stay as they are."""
         if (step + 1) % self.steps:
             return
-        slow, fast = list(self.slow.values()), list(self.fast.values())
+        moving = [parameter not in frozen for parameter in self._parameters]
+        slow, fast = list(compress(self.slow.values(), moving)), list(compress(self.fast.values(), moving))
         torch._foreach_lerp_(slow, fast, self.alpha(step + 1))
         torch._foreach_copy_(fast, slow)
 

@@ -1,0 +1,124 @@
+"""What learns when: the optimizer's groups over a training. A step of the trainer happens inside `Learning.at`.
+
+Imports torch: import it where a training is built.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.optim.base import Group
+from dltrain.optim.optimizers import set_momentum
+
+Span = tuple[float, float]
+"""Epochs between which something learns: from the first on, and before the second."""
+ALWAYS: Span = (0.0, math.inf)
+NEVER: Span = (math.inf, math.inf)
+
+
+def freeze(model: nn.Module, groups: Sequence[Group]) -> None:
+    """Take what `frozen` groups match out of the training for good."""
+    for name, parameter in model.named_parameters():
+        if span_of(name, groups) == NEVER:
+            parameter.requires_grad_(False)
+
+
+def span_of(name: str, groups: Sequence[Group]) -> Span | None:
+    """When the first group that matches a name learns; None without such a group."""
+    group = next((group for group in groups if fnmatch.fnmatchcase(name, group.match)), None)
+    if group is None:
+        return None
+    if group.frozen:
+        return NEVER
+    return group.after, math.inf if group.until is None else group.until
+
+
+def require_learning(groups: Sequence[dict[str, Any]], total_steps: int, steps_per_epoch: int) -> None:
+    """Raise ConfigError when there are steps in which no group learns."""
+    spans = [group.get("epochs", ALWAYS) for group in groups]
+    borders = {0.0, *(border for span in spans for border in span if border < math.inf)}
+    for epoch in sorted(borders):
+        step = math.ceil(epoch * steps_per_epoch)
+        if step < total_steps and not any(_within(span, step / steps_per_epoch) for span in spans):
+            message = f"nothing learns after epoch {step / steps_per_epoch:g}: all parameters wait or have ended"
+            raise ConfigError([Diagnostic(message, key="groups")])
+
+
+class Learning:
+    """Sets the rates of an optimizer's groups for a step, and freezes what does not learn in it.
+
+    Frozen groups are hidden from the optimizer, so that nothing that it does reaches them: decay, normalisation, a
+    count of steps. `frozen` holds their parameters, for whoever else changes weights. Modules that keep statistics are
+    as in evaluation while none of their parameters learns; one without parameters goes by the names of its buffers.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> None:
+        self.optimizer = optimizer
+        self.frozen: frozenset[Tensor] = frozenset()
+        self._statistics = list(_statistics(model, groups))
+
+    @contextmanager
+    def at(self, epoch: float, lr: float, momentum: float | None) -> Iterator[None]:
+        """The context of a step at a time in epochs, with the optimizer's learning rate, and its momentum where a
+        schedule moves it. Afterwards all groups are there again."""
+        groups = self.optimizer.param_groups
+        learning = [group for group in groups if _within(group.get("epochs", ALWAYS), epoch)]
+        for group in groups:
+            group["lr"] = 0.0
+        for group in learning:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        if momentum is not None:
+            set_momentum(self.optimizer, momentum)
+        resting = [module for module, spans in self._statistics if not any(_within(span, epoch) for span in spans)]
+        if len(learning) == len(groups) and not resting:
+            yield
+            return
+        known = {id(group) for group in learning}
+        self.frozen = frozenset(p for group in groups if id(group) not in known for p in group["params"])
+        self.optimizer.param_groups = learning
+        for module in resting:
+            module.training = False  # its children have parameters of their own
+        try:
+            yield
+        finally:
+            self.frozen, self.optimizer.param_groups = frozenset(), groups
+            for module in resting:
+                module.training = True
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of what does not learn in this step."""
+        for parameter in self.frozen:
+            parameter.grad = None
+
+
+def _within(span: Span, epoch: float) -> bool:
+    return span[0] <= epoch < span[1]
+
+
+def _statistics(model: nn.Module, groups: Sequence[Group]) -> Iterator[tuple[nn.Module, list[Span]]]:
+    """The modules that keep statistics of what they see, with the spans of what is theirs, where groups decide."""
+    for path, module in model.named_modules() if groups else ():
+        buffers = [name for name, buffer in module.named_buffers(path, recurse=False) if buffer.is_floating_point()]
+        if not buffers or not _keeps_statistics(module):
+            continue
+        parameters = list(module.named_parameters(path, recurse=False))
+        found = [(span_of(name, groups), p.requires_grad) for name, p in parameters]
+        found = found or [(span_of(name, groups), True) for name in buffers]
+        spans = [span or ALWAYS for span, trained in found if span is not None or trained]
+        if spans and any(span != ALWAYS for span in spans):
+            yield module, spans
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    """Norms, activations that measure their inputs, and rewritten weights, by the file that the class is from."""
+    file = type(module).__module__.rpartition(".")[2]
+    return isinstance(module, _NormBase) or any(word in file for word in ("norm", "activation", "parametrizations"))
