@@ -242,6 +242,8 @@ def _preprocessing(experiment: Experiment, splits: Splits, about: dict[str, Any]
     if about["fingerprint"] != splits.fingerprint:
         message = f"the data has changed since the run began ({about['fingerprint']} -> {splits.fingerprint})"
         raise experiment.error("data", message, "start a new run: dltrain fit on the run's experiment.yaml")
+    if about["classes"] != splits.classes:
+        raise experiment.error("data", "the checkpoint's classes are not those of the data", "start a new run")
     return Preprocessing.from_dict(about["preprocessing"])
 
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from dltrain.stored import StoredError, require_plain
 
 Bytes = bytes | memoryview
 FORMAT = 1
@@ -42,6 +45,7 @@ def save(state: dict[str, Any], *paths: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """The state in `path`, tensors on the CPU. Raises CheckpointError when it is damaged or foreign."""
     data = _read(path)
+    _require_stored(path, data)
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, down to KeyError
@@ -49,8 +53,27 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else None
+        found = str(found)[:20]
         raise CheckpointError(f"{path} has checkpoint format {found}; this version of dltrain reads format {FORMAT}")
+    try:
+        require_plain(state)
+    except StoredError as error:
+        raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {error}") from None
     return state
+
+
+def _require_stored(path: Path, data: bytes) -> None:
+    """Raise CheckpointError when a member of the zip is compressed, or they are larger together than the file: what
+    torch inflates, or reads twice, has no bound."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+    except Exception as error:  # of damaged archives, zipfile raises many kinds
+        raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {_first_line(error)}") from None
+    packed = next((member for member in members if member.compress_type != zipfile.ZIP_STORED), None)
+    if packed is not None or sum(member.file_size for member in members) > len(data):
+        what = "a member of it is compressed" if packed is not None else "its members are larger than the file"
+        raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {what}")
 
 
 def is_sound(path: Path) -> bool:

@@ -40,7 +40,7 @@ def adapt_run(
         raise RunError(f"{output} exists already: it is not overwritten")
     files = list(image_files(inputs))
     found, state = find_checkpoint(run, file, which)
-    predictor = restore_predictor(state, device)
+    predictor = restore_predictor(state, device, found)
     predictor.look("center_crop", None)
     require_files(predictor)
     if not averaging_layers(predictor.model):

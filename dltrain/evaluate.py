@@ -36,7 +36,7 @@ def evaluate_run(
     """
     runs = [Run.open(path) for path in paths]
     found = [find_checkpoint(run, given, which) for run, given in runs]
-    predictors = [restore_predictor(state, device) for _, state in found]
+    predictors = [restore_predictor(state, device, file) for file, state in found]
     experiment = _with_data(predictors[0].experiment, overrides)
     splits = experiment.data.load()
     for predictor in predictors:

@@ -88,7 +88,7 @@ def resume(
         for warning in _changes(run, begun, dict(plugins or {}), device, group):
             display.warning(warning)
         experiment = Experiment.load(run.path / "experiment.yaml")
-        if state is not None and experiment != Experiment.parse(state["about"]["experiment"], "checkpoint"):
+        if state is not None and experiment != Experiment.parse(state["about"]["experiment"], str(file)):
             raise RunError(f"{run.path / 'experiment.yaml'} is not what the run began with: start a new run with it")
         decisions = begun.get("decisions", {})
         device = device or decisions.get("device", {}).get("value", "auto")
@@ -99,7 +99,7 @@ def resume(
             if state is not None:
                 try:
                     trainer.load_state_dict(state)
-                except (KeyError, RuntimeError, ValueError) as error:
+                except Exception as error:  # whatever parts make of a state that is not theirs
                     raise RunError(f"{file} does not fit what {experiment.name} builds now: {error}") from None
             if trainer.finished and run.read_json("result.json").get("state") == "finished":
                 display.line(f"{run.path} is finished already; nothing to do")

@@ -44,7 +44,8 @@ def predict_files(
     """
     runs = [Run.open(path) for path in paths]
     files = image_files(inputs)
-    predictors = [restore_predictor(find_checkpoint(run, file, which)[1], device) for run, file in runs]
+    found = [find_checkpoint(run, file, which) for run, file in runs]
+    predictors = [restore_predictor(state, device, file) for file, state in found]
     classes = predictors[0].classes
     for predictor in predictors:
         predictor.look(views, share)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from dltrain.decisions import PURE, autocast_of, dtype_of, pick_device
 from dltrain.experiment import Experiment
 from dltrain.half import halve
 from dltrain.preprocessing import Preprocessing
+from dltrain.runs import RunError
+from dltrain.stored import StoredError, require_like
 
 
 @dataclass
@@ -65,14 +68,22 @@ class Predictor:
         return self.logits(images).float().softmax(1).cpu()
 
 
-def restore_predictor(state: dict[str, Any], device: str = "auto") -> Predictor:
-    """The network of a checkpoint, with its averaged weights when it has any, ready to evaluate."""
+def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | None = None) -> Predictor:
+    """The network of a checkpoint, with its averaged weights when it has any, ready to evaluate.
+
+    Raises RunError, which names the file, when its weights are not those of its network.
+    """
     about = state["about"]
     target = pick_device(device)
-    experiment = Experiment.parse(about["experiment"], "checkpoint")
+    experiment = Experiment.parse(about["experiment"], str(file or "checkpoint"))
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
     model, _ = build_network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
-    model.load_state_dict(state["model"] if state["average"] is None else state["average"])
+    kept = "model" if state["average"] is None else "average"
+    try:
+        require_like(state[kept], model.state_dict(), kept)
+    except StoredError as error:
+        raise RunError(f"{file or 'the checkpoint'} does not hold the weights of its network: {error}") from None
+    model.load_state_dict(state[kept])
     model.to(target).eval()
     if target.type == "cpu":
         keep_freed_memory()

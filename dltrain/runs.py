@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from dltrain import checkpoints
 from dltrain.checkpoints import CheckpointError, write_atomically
+from dltrain.stored import StoredError, is_result, require_checkpoint, require_environment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,9 +114,13 @@ class Run:
     def checkpoint_at(self, path: Path) -> tuple[Path, dict[str, Any]]:
         """The checkpoint in the file `path`. Raises RunError like `checkpoint`."""
         try:
-            return path, checkpoints.load(path)
+            state = checkpoints.load(path)
+            require_checkpoint(state)
         except CheckpointError as error:
             raise RunError(f"{error}{self._offer(path)}") from None
+        except StoredError as error:
+            raise RunError(f"{path} does not hold what a checkpoint holds: {error}{self._offer(path)}") from None
+        return path, state
 
     def _offer(self, refused: Path) -> str:
         others = [p for p in (self.last, self.best) if p.resolve() != refused.resolve()]
@@ -135,10 +140,26 @@ class Run:
         self.write(name, (json.dumps(strict, indent=2, ensure_ascii=False) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run directory; empty when it is not there or was cut short."""
+        """A JSON file of the run directory; empty when it is not there, or is a mere report and damaged.
+
+        Raises RunError when environment.json, which decides how a run is continued, is not what is written there.
+        """
+        path = self.path / name
         try:
-            content = json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
+            content = json.loads(path.read_bytes())
+        except OSError:
+            return {}
+        except Exception as error:  # by depth, text or numbers: the parser raises many kinds
+            content = error
+        if name == "environment.json":
+            try:
+                if isinstance(content, Exception):
+                    raise StoredError(f"it is not JSON ({content})"[:200])
+                require_environment(content)
+            except StoredError as error:
+                remedy = "delete it if the run has a checkpoint, which tells the same"
+                raise RunError(f"{path} does not hold what dltrain writes there: {error}; {remedy}") from None
+        if name == "result.json" and not is_result(content):  # written anew; times begin from 0
             return {}
         return content if isinstance(content, dict) else {}
 

@@ -28,6 +28,7 @@ from dltrain.data.views import answer
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 from dltrain.parts import Parts, Plan
 from dltrain.reports import EpochReport, NonFiniteError, Progress, Row, best_epoch, stops_early
+from dltrain.stored import require_state_of
 
 
 class Trainer:
@@ -285,8 +286,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned. Raises StoredError when it is that of another training."""
         parts = self.parts
+        own = {"model": parts.model, "average": parts.average, "lookahead": parts.lookahead, "scaler": parts.scaler}
+        require_state_of(own, parts.optimizer.param_groups, state)
         parts.model.load_state_dict(state["model"])
         parts.optimizer.load_state_dict(state["optimizer"])
         if parts.average is not None:
