@@ -1,7 +1,8 @@
 """Write the table of pytorch_optimizer's optimizers into the package. Run after upgrading the library.
 
-Each is tried: it must build, lower a loss and continue exactly from a safe checkpoint. Those that do not, or that
-need more than gradients, are listed under `left_out` with the reason.
+Each is tried: it must build, lower a loss, follow the learning rate, and continue exactly from a safe checkpoint. Those
+that do not, or that need more than gradients, are listed under `left_out` with the reason. `fixed` are arguments that
+are not the user's to set, and `one_rate` marks those that take one learning rate for all groups.
 """
 
 import inspect
@@ -28,7 +29,14 @@ NEEDS = {
     "magma": "an optimizer to wrap, and it cannot be told what to do after loading",
     "sara": "trained weights: it changes only the smallest of them",
     "lamb": "a warning: it corrects no bias and bounds the weights' norm, unlike the paper",
+    "kron": "a warning: it may continue otherwise than it was going to",
+    "srmm": "a warning: its first step shrinks all weights by 0.3, whatever the learning rate, as its mean starts at 0",
 }  # fmt: skip
+FIXED: dict[str, dict[str, Any]] = {
+    "adafactor": {"relative_step": False, "warmup_init": False},
+    "apollodqn": {"warmup_steps": 0, "init_lr": 1e-5},
+}
+"""Arguments with which they follow the learning rate that they are given, instead of one of their own."""
 
 
 def problem() -> tuple[nn.Module, Tensor, Tensor]:
@@ -48,12 +56,59 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tens
     return float(nn.functional.cross_entropy(model(x), y).detach())
 
 
+def make(name: str, parameters: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    return OPTIMIZERS[name](parameters, lr=lr, **FIXED.get(name, {}))
+
+
 def groups(name: str, model: nn.Module) -> list[dict[str, Any]]:
     decay = [p for p in model.parameters() if p.ndim > 1]
     found = [{"params": decay}, {"params": [p for p in model.parameters() if p.ndim == 1]}]
     if "weight_decay" in inspect.signature(OPTIMIZERS[name].__init__).parameters:
         found[0]["weight_decay"], found[1]["weight_decay"] = 1e-4, 0.0
     return found
+
+
+def moves(name: str, rates: list[float], slow: int | None = None) -> list[list[float]]:
+    """How far the two groups move in each step with these learning rates, the group `slow` with a thousandth of it."""
+    model, x, y = problem()
+    optimizer = make(name, groups(name, model), 1e-2)
+    found = []
+    for step, rate in enumerate(rates):
+        for index, group in enumerate(optimizer.param_groups):
+            group["lr"] = rate * (1e-3 if index == slow else 1.0)
+        before = [[p.detach().clone() for p in group["params"]] for group in optimizer.param_groups]
+        train(model, optimizer, x, y, 1, step)
+        found.append([
+            sum(float((p.detach() - old).square().sum()) for p, old in zip(group["params"], olds, strict=True)) ** 0.5
+            for group, olds in zip(optimizer.param_groups, before, strict=True)
+        ])  # fmt: skip
+    return found
+
+
+def whole(found: list[list[float]]) -> float:
+    """The moves of both groups, without those of the first three steps, where some bring the weights to a norm."""
+    return sum(map(sum, found[3:]))
+
+
+def rate_problem(name: str) -> str:
+    """How an optimizer fails to follow the learning rate; empty when it does."""
+    fast, slow = (whole(moves(name, [rate] * 12)) for rate in (1e-2, 1e-5))
+    if slow > 0.3 * fast:
+        return "does not follow the learning rate: with a thousandth of it, it moves as far or almost"
+    *_, before, after = moves(name, [1e-2] * 20 + [1e-7])
+    if sum(after) > 2 * sum(before):
+        return "moves its weights when the learning rate falls, as every schedule lets it"
+    return ""
+
+
+def has_one_rate(name: str) -> bool:
+    """Whether an optimizer takes one learning rate for all groups."""
+    alike = moves(name, [1e-2] * 12)
+    for slow in (0, 1):
+        far = moves(name, [1e-2] * 12, slow)
+        if sum(step[slow] for step in far[3:]) > 0.3 * sum(step[slow] for step in alike[3:]):
+            return True
+    return False
 
 
 def reason_against(name: str) -> str:
@@ -67,12 +122,14 @@ def reason_against(name: str) -> str:
         best = 1.0
         for lr in (1e-3, 1e-2, 1e-1, 1.0):
             model, x, y = problem()
-            before = train(model, cls(groups(name, model), lr=lr), x, y, 0, 0)
-            best = min(best, train(model, cls(groups(name, model), lr=lr), x, y, 60, 0) / before)
+            before = train(model, make(name, groups(name, model), lr), x, y, 0, 0)
+            best = min(best, train(model, make(name, groups(name, model), lr), x, y, 60, 0) / before)
         if not best < 0.9:
             return "lowers no loss within 60 steps, at any learning rate tried"
+        if problem_found := rate_problem(name):
+            return problem_found
         model, x, y = problem()
-        optimizer = cls(groups(name, model), lr=1e-2)
+        optimizer = make(name, groups(name, model), 1e-2)
         train(model, optimizer, x, y, 12, 0)
         file = io.BytesIO()
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
@@ -84,7 +141,7 @@ def reason_against(name: str) -> str:
         state = torch.load(file, weights_only=True)
         again, _, _ = problem()
         again.load_state_dict(state["model"])
-        continued = cls(groups(name, again), lr=1e-2)
+        continued = make(name, groups(name, again), 1e-2)
         continued.load_state_dict(state["optimizer"])
         train(again, continued, x, y, 12, 12)
     except Exception as error:
@@ -93,14 +150,15 @@ def reason_against(name: str) -> str:
     return "" if same else "continues otherwise than it was going to"
 
 
-def arguments(cls: type) -> dict[str, Any]:
+def arguments(name: str) -> dict[str, Any]:
     """The arguments that can be written in YAML, with their defaults."""
     found = {}
-    for key, parameter in inspect.signature(cls.__init__).parameters.items():
+    for key, parameter in inspect.signature(OPTIMIZERS[name].__init__).parameters.items():
         value = parameter.default
         value = list(value) if isinstance(value, tuple) else value
         flat = value if isinstance(value, list) else [value]
-        if key not in SET_BY_US and all(type(item) in (int, float, bool, str) for item in flat):
+        plain = all(type(item) in (int, float, bool, str) for item in flat)
+        if plain and key not in (*SET_BY_US, *FIXED.get(name, {})):
             accepts_float = "float" in str(parameter.annotation) and type(value) is int
             found[key] = float(value) if accepts_float else value
     return found
@@ -115,7 +173,11 @@ if __name__ == "__main__":
             left[name] = reason
         else:
             decays = "weight_decay" in inspect.signature(OPTIMIZERS[name].__init__).parameters
-            kept[name] = {"decays": decays, "arguments": arguments(OPTIMIZERS[name])}
+            kept[name] = {"decays": decays, "arguments": arguments(name)}
+            if name in FIXED:
+                kept[name]["fixed"] = FIXED[name]
+            if has_one_rate(name):
+                kept[name]["one_rate"] = True
     lines = [f"    {json.dumps(n)}: {json.dumps(v)}" for n, v in kept.items()]
     missing = [f"    {json.dumps(n)}: {json.dumps(v)}" for n, v in left.items()]
     TABLE.write_text(

@@ -81,6 +81,48 @@ def test_contract(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
+def moved(section: Optimizer, rates: list[float]) -> list[float]:
+    """How far all weights move in each of the steps with these learning rates."""
+    model = network()
+    optimizer, found = build(section, model), []
+    for step, rate in enumerate(rates):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        train(model, optimizer, range(step, step + 1))
+        found.append(float((nn.utils.parameters_to_vector(model.parameters()).detach() - before).norm()))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore")
+def test_the_learning_rate_reaches_every_optimizer_and_0_stops_it(name: str) -> None:
+    """Three steps may bring the weights to a norm; then a thousandth of the rate moves them much less."""
+    peak = 1.0 if table()["optimizers"][name].get("one_rate") else 0.01  # those with one rate find its size themselves
+    section = parse(name, lr=peak)
+    fast, slow = (sum(moved(section, [rate] * 12)[3:]) for rate in (peak, peak / 1000))
+    assert slow < 0.1 * fast
+    still, *steps, none = moved(section, [0.0, *[peak] * 12, 0.0])
+    assert still == none == 0 < steps[-1]
+
+
+def test_what_is_left_out_says_why() -> None:
+    for name, reason in (("ftrl", "moves its weights when the learning rate falls"), ("lomo", "needs the model")):
+        text = f"data: digits\nmodel: mlp\noptimizer: {{name: pytorch_optimizer/{name}, lr: 0.1}}"
+        with pytest.raises(ConfigError) as raised:
+            Experiment.parse(text)
+        assert f"optimizer `pytorch_optimizer/{name}` is left out: {reason}" in str(raised.value)
+        assert ":3:19" in str(raised.value)
+
+
+@pytest.mark.parametrize("options", [{"groups": [{"match": "*.bias", "lr_scale": 2.0}]}, {"layer_decay": 0.5}], ids=str)
+def test_one_rate_for_all_is_one(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="takes one learning rate for all parameters"):
+        parse("prodigy", lr=1.0, **options)
+    parse("prodigy", lr=1.0, groups=[{"match": "*.bias", "weight_decay": 0.0}])
+    parse("adabelief", lr=1.0, **options)
+
+
 def test_the_table_is_that_of_the_installed_library() -> None:
     if version("pytorch_optimizer") != table()["version"]:
         pytest.skip(f"the table is of pytorch_optimizer {table()['version']}")
@@ -90,7 +132,8 @@ def test_the_table_is_that_of_the_installed_library() -> None:
     assert set(script["OPTIMIZERS"]) == set(NAMES) | set(table()["left_out"])
     assert all(table()["left_out"].values())
     for name in NAMES:
-        assert table()["optimizers"][name]["arguments"] == script["arguments"](script["OPTIMIZERS"][name])
+        assert table()["optimizers"][name]["arguments"] == script["arguments"](name)
+        assert table()["optimizers"][name].get("fixed", {}) == script["FIXED"].get(name, {})
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ class Choice(Section):
         return get_args(annotation) if get_origin(annotation) is Literal else ()
 
     @classmethod
+    def left_out(cls) -> Mapping[str, str]:
+        """Names of this class's library that are no choice, each with the reason."""
+        return {}
+
+    @classmethod
     def lookup(cls, name: str) -> type[Choice] | None:
         """The catalogue's class for `name`, or None."""
         return _index(cls.family, len(cls.family.catalogue)).get(name)

@@ -149,6 +149,9 @@ def unknown_choice(kind: type[Choice], name: Any, where: Any) -> Diagnostic:
     known = kind.all_names()
     near = suggest(name, known)
     listing = f"known: {', '.join(known)}" if len(known) <= 12 else f"`dltrain list {kind.kind}` shows all"
+    reasons = [entry.left_out()[name] for entry in kind.family.catalogue if name in entry.left_out()]
+    if reasons:
+        return Diagnostic(f"{kind.singular()} `{name}` is left out: {reasons[0]}", where, "", (listing,))
     return Diagnostic(f"unknown {kind.singular()} `{name}`", where, _did_you_mean(near), (listing,))
 
 
