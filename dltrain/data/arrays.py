@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic, suggest
 from dltrain.data.base import ArraySource
 from dltrain.data.depth import LARGEST, white_of
+from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.splitting import Parts, hold_out
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
@@ -36,17 +38,12 @@ def read_arrays(path: str, layout: str, test: float) -> Parts:
 def _read(path: str) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise ConfigError([Diagnostic(f"there is no file {Path(path).absolute()}")])
-    try:
-        with Path(path).open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise _error(path, "it holds one array; save both with numpy.savez(path, images=..., labels=...)")
-            names = list(file)
-            arrays = {name: file[name] for name in names if name in KEYS}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise _error(path, "it holds Python objects, which are never loaded; save plain arrays") from None
-        raise _error(path, f"it is not an .npz file that can be read ({error})") from None
+    with parsing(path, "an .npz file"), Path(path).open("rb") as stream:
+        if stream.read(6) == b"\x93NUMPY":
+            raise _error(path, "it holds one array; save both with numpy.savez(path, images=..., labels=...)")
+        with zipfile.ZipFile(stream) as archive:
+            names = [member.removesuffix(".npy") for member in archive.namelist()]
+            arrays = {name: _array(path, archive, name) for name in KEYS if name in names}
     needed = ("images", "labels", "test_labels") if "test_images" in arrays else ("images", "labels")
     for key in needed:
         if key not in arrays:
@@ -54,6 +51,24 @@ def _read(path: str) -> dict[str, np.ndarray]:
             hint = f"; is `{near}` meant?" if near else ""
             raise _error(path, f"it has no `{key}`", f"it has: {', '.join(names)}{hint}")
     return arrays
+
+
+def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of the file. Its header says how large it is, before anything is inflated."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+        need = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise _error(path, f"`{name}` holds Python objects, which are never loaded; save plain arrays")
+        if stream.tell() + need != member.file_size:
+            raise _error(path, f"`{name}` is damaged: its header tells of {need:,} bytes, and it has others")
+    require_memory(path, f"`{name}`", need)
+    with archive.open(member) as stream:
+        array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+        return array
 
 
 def _class_names(path: str, arrays: dict[str, np.ndarray]) -> list[str]:
@@ -65,7 +80,8 @@ def _class_names(path: str, arrays: dict[str, np.ndarray]) -> list[str]:
     names = arrays["classes"]
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise _error(path, f"`classes` must be a list of names, not {names.dtype} of shape {names.shape}")
-    found = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    with parsing(path, "a list of names in `classes`"):
+        found = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
     if len(set(found)) != len(found):
         raise _error(path, "`classes` names a class twice")
     return found
@@ -80,7 +96,7 @@ def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, 
     if not np.issubdtype(labels.dtype, np.integer):
         raise _error(path, f"`{name}` must be integers 0, 1, ..., not {labels.dtype}", *_as_labels(labels, name))
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.ndim != 1 or len(labels) != len(images) or not len(images):
+    if labels.ndim != 1 or labels.shape != images.shape[:1] or not len(labels):
         shapes = f"{labels.shape}, with {prefix}images {images.shape}"
         message = f"`{name}` must be one label an image, and have shape {shapes}"
         raise _error(path, message, *_as_labels(labels, name))
@@ -134,6 +150,8 @@ def _as_labels(labels: np.ndarray, name: str) -> list[str]:
 
 def _nchw(path: str, images: np.ndarray, name: str, layout: str) -> np.ndarray:
     """(N, C, H, W)."""
+    if not images.size:
+        raise _error(path, f"`{name}` of shape {images.shape} holds no pixels")
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import math
 import sys
-import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ArraySource, mix
+from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.splitting import Parts, hold_out
 
 TEST_SHARE = 0.2
@@ -105,20 +105,28 @@ def _idx_file(folder: Path, file: str) -> Path:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file: two zero bytes, type (8: uint8), number of dimensions, sizes, values."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError([Diagnostic(f"{path} is damaged: {error}")]) from None
-    rank = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
-    sizes = np.frombuffer(data, ">u4", rank, 4) if len(data) >= 4 + 4 * rank else np.zeros(0)
-    if not rank or len(data) != 4 + 4 * rank + math.prod(sizes.tolist()):
-        raise ConfigError([Diagnostic(f"{path} is damaged: it is not an IDX file of bytes, or was cut short")])
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(sizes.astype(int))
+    """The array of an IDX file: two zero bytes, type (8: uint8), number of dimensions, sizes, values.
+
+    No more is inflated than its header tells of, and one byte.
+    """
+    damaged = ConfigError([Diagnostic(f"{path} is damaged: it is not an IDX file of bytes, or was cut short")])
+    with parsing(path, "an IDX file"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        first = stream.read(4)
+        rank = first[3] if first[:3] == b"\0\0\x08" and len(first) == 4 else 0
+        sizes = np.frombuffer(stream.read(4 * rank), ">u4").tolist()
+        if not rank or len(sizes) != rank:
+            raise damaged
+        count = math.prod(sizes)
+        require_memory(path, "it", count)
+        data = stream.read(count + 1)
+        if len(data) != count:
+            raise damaged
+        values: np.ndarray = np.frombuffer(data, np.uint8).reshape(sizes)
+        return values
 
 
 def _idx_source(images: np.ndarray, labels: np.ndarray, folder: Path, classes: int) -> ArraySource:
-    if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max(initial=0) >= classes:
+    if images.ndim != 3 or not images.size or labels.shape != images.shape[:1] or labels.max(initial=0) >= classes:
         message = f"the files in {folder} do not belong together: images {images.shape}, labels {labels.shape}"
         raise ConfigError([Diagnostic(message)])
     return ArraySource(images[:, None].copy(), labels.astype(np.int64))
@@ -142,11 +150,11 @@ def read_torchvision(name: str, root: str, download: bool) -> Parts:
         arguments: dict[str, Any] = {"split": split} if by_split else {"train": split == "train"}
         try:
             data = library(root, download=False, **arguments)
-        except (RuntimeError, OSError):
+        except Exception:  # absent, damaged, or what its parser makes of it
             failure = _download(TORCHVISION[name], root, folder, **arguments) if download else None
             try:
                 data = library(root, download=False, **arguments)
-            except (RuntimeError, OSError):
+            except Exception:
                 raise _missing(name, root, _expected(library, folder), failure) from None
         images = data.data if by_split else data.data.transpose(0, 3, 1, 2)
         labels = np.asarray(data.labels if by_split else data.targets, dtype=np.int64)

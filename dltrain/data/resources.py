@@ -95,6 +95,11 @@ def free_memory(device: torch.device) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info(device)[0])
+    return free_main_memory()
+
+
+def free_main_memory() -> int:
+    """Free bytes of main memory, within the limit of a container."""
     found = [amount for amount in (_available(), _left_in_container()) if amount is not None]
     return min(found, default=UNKNOWN_MEMORY)
 
