@@ -15,6 +15,7 @@ from torch import Tensor
 from dltrain.builder import build
 from dltrain.config import ConfigError
 from dltrain.console import Display
+from dltrain.diagnosis import diagnose
 from dltrain.distributed import ALONE, Group, is_loss
 from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, resume_command
@@ -194,7 +195,7 @@ def train(
         compiles = trainer.about["decisions"]["compile"]["value"]
         display.waiting("the first step: compiling the network" if compiles else "the first step")
         clock.starts()
-        saving = 0.0
+        saving, stuck, told = 0.0, None, False
         profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
         for event in trainer.run(profiler.watch) if profiler else trainer.run():
             overdue = time.monotonic() - saved > 60 * experiment.training.checkpoint_every
@@ -203,6 +204,10 @@ def train(
                 _tell(profiler, display)
             if isinstance(event, EpochReport):
                 display.epoch(event)
+                stuck = diagnose(trainer, experiment) if group.leads else None
+                if stuck is not None and (trainer.finished or not told):
+                    told = True
+                    display.warning(stuck)
                 event.metrics["seconds/checkpoint"] = saving + save(best=event.is_best)
                 saving = 0.0
                 run.record(trainer.history)
@@ -216,7 +221,7 @@ def train(
                     saved = time.monotonic()
             if stopping:
                 raise KeyboardInterrupt
-        result("finished")
+        result("finished", stuck)
         if profiler:
             profiler.finish()
             _tell(profiler, display)

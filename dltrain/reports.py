@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,30 @@ class EpochReport:
     total_steps: int
     metrics: Row
     is_best: bool
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What is reached without looking at the images: always the most frequent class of a split, and the loss of giving
+    each class its share as its probability."""
+
+    split: str
+    examples: int
+    accuracy: float
+    loss: float
+
+    @classmethod
+    def of(cls, split: str, counts: Sequence[int]) -> Guess:
+        """counts: examples of each class."""
+        total = max(sum(counts), 1)
+        shares = [count / total for count in counts if count]
+        return cls(split, total, max(shares, default=0.0), -sum(p * math.log(p) for p in shares))
+
+    def is_as_good_as(self, row: Row) -> bool:
+        """Whether an epoch's accuracy is no better than this, but for two standard deviations of chance."""
+        accuracy = row.get(f"{self.split}/accuracy")
+        deviation = math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
+        return accuracy is not None and self.accuracy < 1 and accuracy <= self.accuracy + 2 * deviation
 
 
 class NonFiniteError(Exception):
