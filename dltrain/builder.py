@@ -27,6 +27,7 @@ from dltrain.decisions import (
     Decision,
     Decisions,
     autocast_of,
+    clip_norm,
     configure_torch,
     count_multiply_adds,
     decide,
@@ -45,6 +46,7 @@ from dltrain.optim.penalizing import Penalties
 from dltrain.parts import Parts, Plan
 from dltrain.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.progressive import progressive_size
+from dltrain.reports import Guess
 from dltrain.tasks import Classification
 from dltrain.trainer import Trainer, seed_layers
 from dltrain.transfer import initialize
@@ -166,9 +168,10 @@ def build(
         autocast=autocast_of(dtype, target),
         scaler=scaler,
     )
+    clip = clip_norm(training, line_search=experiment.optimizer.reevaluates)
     plan = Plan(
         seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
-        accumulate=training.accumulate, clip_norm=training.clip_norm, evaluate_every=training.evaluate_every,
+        accumulate=training.accumulate, clip_norm=clip.value, evaluate_every=training.evaluate_every,
         early_stopping=training.early_stopping, limit_batches=training.limit_batches,
         reevaluates=experiment.optimizer.reevaluates,
     )  # fmt: skip
@@ -182,6 +185,9 @@ def build(
         "has_test": splits.test is not None,
     }
     trainer.examples = split_sizes(splits)
+    judge = "train" if splits.validation is None else "validation"
+    labels = torch.as_tensor((splits.validation or splits.train).labels)
+    trainer.guess = Guess.of(judge, torch.bincount(labels, minlength=classes).tolist())
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, plan, decisions)
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)

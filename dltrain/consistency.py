@@ -83,7 +83,7 @@ def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnost
     name, training = experiment.optimizer.name, experiment.training
     if not experiment.optimizer.reevaluates:
         return
-    if training.clip_norm is not None:
+    if isinstance(training.clip_norm, float):
         message = f"`{name}` takes the gradient as it is: leave `clip_norm` out"
         yield Diagnostic(message, experiment.span("training", "clip_norm", key=True))
     if training.precision == "float16":

@@ -49,6 +49,8 @@ with them: on 2 cores 1.2 to 2.4 times for convnet, ResNets, ResNeXts, DenseNet,
 times for GoogLeNet and AlexNet. In batches of 128 LeNet takes 1.19 times as many images of 32x32x3 (8e7) and 1.04 times
 as many of 28x28 (5e7), and MLPs gain 1.1 to 1.35 times (9e7 to 5e8); in batches of 32 they lose, as each step converts
 the weights: 0.94, 0.88 and 0.8 times. With depthwise convolutions 0.25 to 0.8 times."""
+CLIP_NORM = 1.0
+"""The norm to which longer gradients are cut by default; what it does for which network: benchmarks/README.md."""
 COMPILED_SHAPES = 32
 """How many forms of a network torch may compile before it runs it uncompiled; its own limit is 8."""
 PURE = "pure_"
@@ -108,10 +110,20 @@ def decide(
         "device": Decision(str(device), device_name(device)),
         "precision": _precision(training, device, network, multiply_adds, line_search),
         "channels_last": _channels_last(training, device),
+        "clip_norm": clip_norm(training, line_search=line_search),
         "compile": compiled,
         **({"graph": _graph(training, device, compiled)} if training.graph is True or device.type == "cuda" else {}),
         "threads": Decision(torch.get_num_threads(), "torch's choice for this machine"),
     }
+
+
+def clip_norm(training: Training, *, line_search: bool) -> Decision:
+    """The largest norm of the gradient that a training allows, or None; a function of the experiment alone."""
+    if training.clip_norm != "auto":
+        return Decision(training.clip_norm, "set in the experiment")
+    if line_search:
+        return Decision(None, "the optimizer takes the gradient as it is")
+    return Decision(CLIP_NORM, "long first steps kill networks without norms")
 
 
 def device_name(device: torch.device) -> str:

@@ -62,7 +62,8 @@ def _learning_rate(plan: dict[str, Any], width: int) -> Iterator[str]:
     peak_step, peak = max(samples, key=lambda sample: (sample[1], -sample[0]))
     warmup = f", warm-up of {plan['warmup_steps']:,} steps" if plan["warmup_steps"] else ""
     known = {0: samples[0][1], peak_step: peak, samples[-1][0]: samples[-1][1]}
-    yield f"{plan['schedule']}{warmup}: " + ", ".join(f"{lr:.3g} at step {step:,}" for step, lr in known.items())
+    rates = ", ".join(f"{lr:.3g} at step {step:,}" for step, lr in known.items())
+    yield from textwrap.wrap(f"{plan['schedule']}{warmup}: {rates}", max(width - 2, 20), subsequent_indent="  ")
     if plan["follows_results"]:
         yield "(it falls further when the training stalls)"
     yield from plot([value for _, value in samples], plan["steps"], min(width - 2, WIDEST))

@@ -94,8 +94,9 @@ class Training(Section):
     """Running average of the weights, used by validation, `best` and `eval`."""
     early_stopping: EarlyStopping | None = None
     """When to stop before the end."""
-    clip_norm: Positive | None = None
-    """Largest norm of the gradient; longer ones are scaled down."""
+    clip_norm: Positive | Literal["auto"] | None = "auto"
+    """Largest norm of the gradient; longer ones are scaled down. null: none is. auto: 1, so that the first steps do not
+    kill a network without norms; none for an optimizer that searches along the gradient."""
     evaluate_every: PositiveInt = 1
     """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
     checkpoint_every: Positive = 10.0

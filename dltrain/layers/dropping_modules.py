@@ -6,17 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.layers.modules import CountsSteps
 
-
-class DropBlock(CountsSteps):
+class DropBlock(nn.Module):
     """Zeroes `size` x `size` squares of (B, C, H, W) in training; the mean of what is left is scaled up.
 
-    With a ramp, the rate of a step is that share of it which the step's number, from 1, is of `ramp`.
+    `steps` counts the training forwards while the rate grows, in the state dict, so that a resumed training
+    goes on with the same rate.
     """
 
     steps: Tensor
-    anew = True
 
     def __init__(self, rate: float, size: int, ramp: int) -> None:
         super().__init__()
@@ -33,7 +31,8 @@ class DropBlock(CountsSteps):
         seeded = (height - size + 1, width - size + 1)
         gamma: Tensor | float = self.rate / size**2 * height * width / (seeded[0] * seeded[1])
         if self.ramp:
-            gamma = gamma * ((self.steps + 1) / self.ramp).clamp(max=1)
+            self.steps += 1
+            gamma = gamma * (self.steps / self.ramp).clamp(max=1)
         seeds = (torch.rand(*images.shape[:2], *seeded, device=images.device) < gamma).float()
         middle = size // 2
         kept = 1 - F.max_pool2d(F.pad(seeds, (middle,) * 4), size, 1, middle)

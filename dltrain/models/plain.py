@@ -70,7 +70,8 @@ class ZFNet(NativeModel):
 class NetworkInNetwork(NativeModel):
     """Convolutions of 11x11, 5x5, 3x3 and 3x3, each followed by two of 1x1; the logits are means of maps.
 
-    `norm`, when set, follows each convolution, the last one too. Made for 224 pixels.
+    The ReLU that follows these maps in the authors' code is left out: it kills them in the first steps. `norm`, when
+    set, follows each convolution, the last one too. Made for 224 pixels.
     """
 
     source = "https://arxiv.org/abs/1312.4400"
@@ -94,7 +95,8 @@ class NetworkInNetwork(NativeModel):
 class NetworkInNetworkCifar(NativeModel):
     """The network in network for 32x32 images: 5x5, 5x5 and 3x3 convolutions, each followed by two of 1x1.
 
-    `norm`, when set, follows each convolution, the last one too.
+    The ReLU that follows the last maps in the authors' code is left out: it kills them in the first steps. `norm`, when
+    set, follows each convolution, the last one too.
     """
 
     source = "https://arxiv.org/abs/1312.4400"

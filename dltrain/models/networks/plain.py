@@ -49,19 +49,23 @@ def zfnet(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.M
 
 
 def nin(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.Module:
-    """(B, C, H, W) -> (B, K), of Lin et al. (2013) for photos; He initialisation."""
+    """(B, C, H, W) -> (B, K), of Lin et al. (2013) for photos; He initialisation. The logits are the means of maps
+    without the ReLU that follows them in the authors' code: there, the first steps leave every map at 0 for good."""
     network = nn.Sequential(
         *(*_perceptron(shape.channels, (96, 96, 96), 11, 4, 0, parts), nn.MaxPool2d(3, 2)),
         *(*_perceptron(96, (256, 256, 256), 5, 1, 2, parts), nn.MaxPool2d(3, 2)),
         *(*_perceptron(256, (384, 384, 384), 3, 1, 1, parts), nn.MaxPool2d(3, 2), nn.Dropout(dropout)),
-        *_perceptron(384, (classes, classes, classes), 3, 1, 1, parts),
+        *_perceptron(384, (classes, classes, classes), 3, 1, 1, parts)[:-1],
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     )
     return he_initialize(network, "fan_in")
 
 
 def nin_cifar(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.Module:
-    """(B, C, H, W) -> (B, K), of Lin et al. (2013) for small images: 32 pixels become 16 and 8; He initialisation."""
+    """(B, C, H, W) -> (B, K), of Lin et al. (2013) for small images: 32 pixels become 16 and 8; He initialisation.
+
+    As in `nin`, no ReLU follows the last maps.
+    """
 
     def pool() -> list[nn.Module]:
         return [nn.MaxPool2d(3, 2, ceil_mode=True), nn.Dropout(dropout)]
@@ -69,7 +73,7 @@ def nin_cifar(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> 
     network = nn.Sequential(
         *(*_perceptron(shape.channels, (192, 160, 96), 5, 1, 2, parts), *pool()),
         *(*_perceptron(96, (192, 192, 192), 5, 1, 2, parts), *pool()),
-        *_perceptron(192, (192, 192, classes), 3, 1, 1, parts),
+        *_perceptron(192, (192, 192, classes), 3, 1, 1, parts)[:-1],
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     )
     return he_initialize(network, "fan_in")
