@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130/143 interrupt
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -369,12 +368,13 @@ def load_plugins(files: list[Path] | None) -> dict[str, str]:
 
 def _launched(devices: int | None, max_restarts: int, device: str) -> int | None:
     """The exit code of this command done by several processes; None when it is for this process to do."""
-    if devices in (None, 1) or "RANK" in os.environ:
+    if devices is None or devices == 1:
         return None
-    assert devices is not None
     from dltrain.decisions import count_devices
-    from dltrain.distributed import launch
+    from dltrain.distributed import is_started_together, launch
 
+    if is_started_together():
+        return None
     if ":" in device:
         _fail(f"error: --devices {devices} takes the first {devices} GPUs: write --device cuda, not {device}")
     if (there := count_devices(device)) is not None and there < devices:

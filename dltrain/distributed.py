@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import Share
 
 T = TypeVar("T")
@@ -173,12 +175,45 @@ def is_loss(error: BaseException) -> bool:
 NUMBERS = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"
 )  # fmt: skip
-"""What torchrun tells a process."""
+"""What torchrun tells a process in numbers."""
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+"""Where the processes meet."""
+SOON = 20
+"""Seconds in which processes that are started together have met."""
 
 
 def is_started_together() -> bool:
-    """Whether torchrun, or something that sets the same environment, has started this process."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether torchrun, or something that sets the same environment, has started this process.
+
+    Raises ConfigError when the environment says so in part, or what cannot be: a variable that was left over would let
+    the process wait for others that never come.
+    """
+    given = {name: os.environ[name] for name in (*NUMBERS, *ADDRESS) if name in os.environ}
+    if "RANK" not in given or given.get("WORLD_SIZE", "1") == "1":
+        return False
+    wrong = [f"{name}={given[name]!r} is not a number" for name in NUMBERS if not given.get(name, "0").isdecimal()]
+    if not wrong and int(given["RANK"]) >= int(given["WORLD_SIZE"]):
+        wrong = [f"of WORLD_SIZE={given['WORLD_SIZE']} processes none has RANK={given['RANK']}"]
+    wrong += [f"{name} is not set" for name in ADDRESS if name not in given]
+    if wrong:
+        note = "to train alone: unset RANK WORLD_SIZE; together: torchrun, or dltrain fit --devices N"
+        message = f"the environment is that of one of several processes, but {', and '.join(wrong)}"
+        raise ConfigError([Diagnostic(message, notes=(note,))])
+    return True
+
+
+@contextlib.contextmanager
+def _waiting_said(given: dict[str, int]) -> Iterator[None]:
+    """Say what is waited for when the other processes do not come soon: the environment may be left over."""
+    place = ":".join(os.environ.get(name, "") for name in ADDRESS)
+    text = f"waiting at {place} for the other processes: this one has RANK={given['RANK']} of {given['WORLD_SIZE']}; "
+    timer = threading.Timer(SOON, print, [text + "to train alone: unset RANK WORLD_SIZE"], {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager
@@ -195,7 +230,7 @@ def joined() -> Iterator[Group]:
         launch=os.environ.get("TORCHELASTIC_RUN_ID", ""), restarts=restarts,
         restarts_left=given.get("TORCHELASTIC_MAX_RESTARTS", 0) - restarts,
     )  # fmt: skip
-    with _losses():
+    with _losses(), _waiting_said(given):
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
         # Processes that are started again meet in the same store, where the addresses of the first ones still are.
         store = dist.PrefixStore(f"start{restarts}", store)  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
 
     a step:    batch -> augment(batch, step) -> what learns now -> forward and backward (twice with SAM) -> penalties
-               -> clip -> optimizer at lr(step) -> slow weights of Lookahead -> bounds of weights -> average
+               -> clip -> optimizer at lr(step) -> layers that count steps -> slow weights of Lookahead
+               -> bounds of weights -> average
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
@@ -25,6 +26,7 @@ from dltrain.checkpoints import all_finite
 from dltrain.data.base import Batch, mix
 from dltrain.data.loaders import Loader
 from dltrain.data.views import answer
+from dltrain.layers.modules import CountsSteps
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 from dltrain.parts import Parts, Plan
 from dltrain.reports import EpochReport, Guess, NonFiniteError, Progress, Row, best_epoch, stops_early
@@ -51,6 +53,7 @@ class Trainer:
         self.gradient_norm = torch.zeros((), device=parts.device)
         self._mean_of = torch.zeros(0, device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
+        self._counting = [layer for layer in parts.model.modules() if isinstance(layer, CountsSteps)]
         self._step = own_step(parts.optimizer)
         self._epoch_seconds = self._data_seconds = 0.0
         self.first_step = 0.0
@@ -109,6 +112,8 @@ class Trainer:
                     parts.sam.descend()
                 self._penalize()
                 self._update_weights(step)
+            for layer in self._counting:
+                layer.step_done()
             if parts.lookahead is not None:
                 parts.lookahead.update(step, parts.learning.frozen)
             if parts.penalties is not None:

@@ -18,8 +18,10 @@ import torch
 from conftest import REPOSITORY
 from forking import Child, Zygote, until
 from training import result, table, write_experiment, write_folder
+from typer.testing import CliRunner
 
 from dltrain import checkpoints
+from dltrain.cli import app
 from dltrain.data.base import Draws, Share
 
 NORM_FREE = {"model": {"name": "convnet", "widths": [6, 8], "norm": None}}
@@ -269,3 +271,48 @@ def test_parts_make_up_an_evaluation(size: int) -> None:
     for valid in range(9):
         found = [Share(index, size).of(rows)[: Share(index, size).valid(valid, 8)] for index in range(size)]
         assert torch.cat(found).tolist() == list(range(valid))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set, and MASTER_PORT is not set"),
+        ({"RANK": "first", "WORLD_SIZE": "2", **dict.fromkeys(("MASTER_ADDR", "MASTER_PORT"), "1")}, "RANK='first'"),
+        ({"RANK": "2", "WORLD_SIZE": "2", **dict.fromkeys(("MASTER_ADDR", "MASTER_PORT"), "1")}, "none has RANK=2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2", **dict.fromkeys(("MASTER_ADDR", "MASTER_PORT"), "1")}, "is not a number"),
+        ({"RANK": "0", "WORLD_SIZE": "many"}, "WORLD_SIZE='many' is not a number"),
+    ],
+)  # fmt: skip
+def test_an_environment_that_was_left_over_is_said(
+    given: dict[str, str], words: str, arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
+    for options in ((), ("--devices", "2")):
+        result = CliRunner().invoke(
+            app, ["fit", str(tmp_path / "tiny.yaml"), "--runs", str(tmp_path / "runs"), "--device", "cpu", *options]
+        )
+        assert result.exit_code == 2 and words in result.stderr, result.stderr
+        assert "to train alone: unset RANK WORLD_SIZE" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("given", [{"RANK": "0"}, {"WORLD_SIZE": "4"}, {"RANK": "0", "WORLD_SIZE": "1"}])
+def test_a_process_that_stands_alone_trains_alone(
+    given: dict[str, str], arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 1})
+    words = ["fit", str(tmp_path / "tiny.yaml"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+
+
+def test_whoever_waits_for_the_others_says_so(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
+    write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
+    setup = "import dltrain.distributed as d; d.SOON = 0.2"
+    first, second = start(zygote, tmp_path, "fit", "tiny.yaml", "--device", "cpu", setup=setup)
+    second.kill(signal.SIGKILL)
+    first.wait_for("for the other processes: this one has RANK=0 of 2")
+    first.kill(signal.SIGKILL)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dltrain.layers.activations import Start
+from dltrain.layers.modules import CountsSteps
 from dltrain.layers.norm_modules import wide
 
 
@@ -56,13 +57,13 @@ class Maxout(nn.Module):
         return greatest
 
 
-class PiecewiseLinear(nn.Module):
+class PiecewiseLinear(CountsSteps):
     """N equal pieces between two ends, with a learned slope beyond each; one function, or one per channel.
 
-    Until `steps` reaches `until` it is ReLU on [-3, 3], learns nothing, and running averages of the mean and the
+    In the first `until` training steps it is ReLU on [-3, 3], learns nothing, and running averages of the mean and the
     deviation of its inputs are kept. They place the ends from then on, at mean -+ 3 deviations, with the values of
     ReLU at the knots. The parameters are shifts of ends and values from there, and the outer slopes: all that
-    changes at that step are the averages, so that a state holds everything.
+    changes at that step are the averages, so that a state holds everything. `steps` counts the steps done.
     """
 
     mean: Tensor
@@ -82,17 +83,16 @@ class PiecewiseLinear(nn.Module):
 
     @torch.no_grad()
     def track(self, x: Tensor) -> None:
-        """Count a batch (..., C), and let its statistics enter the averages (a tenth) while they are kept."""
+        """Let the statistics of a batch (..., C) enter the averages (a tenth) while they are kept."""
         deviation, mean = torch.std_mean(x, tuple(range(x.ndim - (self.count > 1))), correction=0)
         share = torch.where(self.steps < self.until, 0.1, 0.0)
         for average, value in ((self.mean, mean), (self.deviation, deviation)):
             average.lerp_(value.to(average.dtype).reshape(-1), share.to(average.dtype))
-        self.steps.add_(1)
 
     def shape(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of the F functions: the left ends and the widths (F, 1), the values at the knots (F, N + 1), and the outer
         slopes (F, 2)."""
-        learns = self.steps > self.until
+        learns = self.steps >= self.until if self.training else self.steps > self.until
         ends, values, slopes = (
             torch.where(learns, p, p.detach()).view(self.count, -1) for p in (self.ends, self.values, self.slopes)
         )

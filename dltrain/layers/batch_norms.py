@@ -33,11 +33,11 @@ class BatchRenorm(BatchStatistics):
     d_max: NonNegative = 5.0
     """The greatest d, reached at step `d_steps`."""
     plain_steps: NonNegativeInt = 5_000
-    """Training batches of plain batch normalisation before the limits open; shorten it with the training."""
+    """Training steps of plain batch normalisation before the limits open; shorten it with the training."""
     r_steps: NonNegativeInt = 40_000
-    """The training batch at which r may reach `r_max`."""
+    """The training step at which r may reach `r_max`."""
     d_steps: NonNegativeInt = 25_000
-    """The training batch at which d may reach `d_max`."""
+    """The training step at which d may reach `d_max`."""
 
     @model_validator(mode="after")
     def _in_order(self) -> BatchRenorm:

@@ -6,15 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dltrain.layers.modules import CountsSteps
 
-class DropBlock(nn.Module):
+
+class DropBlock(CountsSteps):
     """Zeroes `size` x `size` squares of (B, C, H, W) in training; the mean of what is left is scaled up.
 
-    `steps` counts the training forwards while the rate grows, in the state dict, so that a resumed training
-    goes on with the same rate.
+    With a ramp, the rate of a step is that share of it which the step's number, from 1, is of `ramp`.
     """
 
     steps: Tensor
+    anew = True
 
     def __init__(self, rate: float, size: int, ramp: int) -> None:
         super().__init__()
@@ -31,8 +33,7 @@ class DropBlock(nn.Module):
         seeded = (height - size + 1, width - size + 1)
         gamma: Tensor | float = self.rate / size**2 * height * width / (seeded[0] * seeded[1])
         if self.ramp:
-            self.steps += 1
-            gamma = gamma * (self.steps / self.ramp).clamp(max=1)
+            gamma = gamma * ((self.steps + 1) / self.ramp).clamp(max=1)
         seeds = (torch.rand(*images.shape[:2], *seeded, device=images.device) < gamma).float()
         middle = size // 2
         kept = 1 - F.max_pool2d(F.pad(seeds, (middle,) * 4), size, 1, middle)

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+
+class CountsSteps(nn.Module):
+    """A layer that trains differently as the training goes on: the buffer `counter` holds how many steps are done.
+
+    Who trains calls `step_done` after each optimizer step. A forward never counts: parts of a batch, second passes of a
+    step and a layer that is called twice would each count for a step.
+    """
+
+    counter: ClassVar[str] = "steps"
+    anew: ClassVar[bool] = False
+    """Whether a training that starts from another one's weights counts from 0."""
+
+    def step_done(self) -> None:
+        """One more step is done; a layer that is frozen, and so not in training, does not count it."""
+        if self.training and hasattr(self, self.counter):
+            getattr(self, self.counter).add_(1)
+
+
+def step_counters(network: nn.Module) -> dict[str, Tensor]:
+    """The counters of the layers that count steps, int64 scalars, by their names in the state dict."""
+    return {
+        f"{name}.{layer.counter}" if name else layer.counter: getattr(layer, layer.counter)
+        for name, layer in network.named_modules()
+        if isinstance(layer, CountsSteps) and hasattr(layer, layer.counter)
+    }
 
 
 class OverChannels(nn.Module):

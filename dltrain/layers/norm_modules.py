@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from dltrain.layers.modules import CountsSteps
+
 PER_CHANNEL = (0, 2, 3)
 """The dimensions that statistics of a batch run over."""
 
@@ -173,13 +175,14 @@ def order_statistics(images: Tensor, *ranks: int) -> Tensor:
     return values.gather(-1, places)
 
 
-class BatchRenorm(Averaged):
+class BatchRenorm(Averaged, CountsSteps):
     """g ((x - m_B) / s_B r + d) + b with r = s_B / s and d = (m_B - m) / s, clipped and taken as constants.
 
     m_B, s_B are the mean and deviation of the batch, m, s their running averages. The limits of r and d
-    open linearly with the number of training batches that were seen: `steps` is (start, end for r, end for d).
+    open linearly with the number of training steps done, `batches`: `steps` is (start, end for r, end for d).
     """
 
+    counter = "batches"
     batches: Tensor
 
     def __init__(
@@ -204,7 +207,6 @@ class BatchRenorm(Averaged):
             r_max, d_max = self.limits()
             r = torch.clamp(batch_scale / scale, 1 / r_max, r_max)
             d = torch.clamp((batch_center - center) / scale, -d_max, d_max)
-            self.batches.add_(1)
         out = self.affine((images - batch_center) / batch_scale * r + d, images)
         self.track(batch_center, batch_scale)
         return out

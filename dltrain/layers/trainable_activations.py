@@ -204,7 +204,7 @@ class PWLU(Activation):
     per: Literal["layer", "channel"] = "layer"
     """Whether all channels share one function or each has its own."""
     statistics_steps: NonNegativeInt = 1_000
-    """Training batches of the first phase. The paper takes 5 epochs; shorten it with the training."""
+    """Training steps of the first phase. The paper takes 5 epochs; shorten it with the training."""
 
     @model_validator(mode="after")
     def _even(self) -> PWLU:
