@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dltrain.config.diagnostics import cells
+from dltrain.data.views import decide, wide_type
 
 TOGETHER = 32
 """Training batches whose results are kept before they are summed."""
@@ -34,7 +35,7 @@ class TrainingMetrics:
     def reset(self) -> None:
         """Start again from nothing."""
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._losses = torch.zeros(0, dtype=_wide(self._device), device=self._device)
+        self._losses = torch.zeros(0, dtype=wide_type(self._device), device=self._device)
         self._correct = torch.zeros(0, dtype=torch.int64, device=self._device)
         self._examples = 0
 
@@ -54,7 +55,7 @@ class TrainingMetrics:
         self._pending = []
         labels = targets.argmax(dim=2) if targets.ndim == 3 else targets
         self._losses = torch.cat([self._losses, losses.sum(1, dtype=self._losses.dtype)])
-        self._correct = torch.cat([self._correct, (logits.argmax(dim=2) == labels).sum(1)])
+        self._correct = torch.cat([self._correct, (decide(logits) == labels).sum(1)])
 
     def compute(self) -> dict[str, float]:
         """`loss`, `accuracy` and `examples`, all 0 before the first update. Waits for the device."""
@@ -104,7 +105,7 @@ class ClassificationReport:
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self.classes = classes
-        wide = _wide(device)
+        wide = wide_type(device)
         self.counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
         self.in_top5 = torch.zeros((), dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=wide, device=device)
@@ -122,9 +123,10 @@ class ClassificationReport:
     @torch.no_grad()
     def update(self, logits_bk: Tensor, labels: Tensor, losses: Tensor | None = None, valid: int | None = None) -> None:
         """Add a batch; `losses` are cross-entropies when left out."""
-        logits_bk, labels = logits_bk[:valid].float(), labels[:valid]
-        losses = F.cross_entropy(logits_bk, labels, reduction="none") if losses is None else losses[:valid]
-        confidence, predicted = logits_bk.softmax(dim=1).to(self.hits.dtype).max(dim=1)
+        logits_bk, labels = logits_bk[:valid], labels[:valid]
+        losses = F.cross_entropy(logits_bk.float(), labels, reduction="none") if losses is None else losses[:valid]
+        predicted = decide(logits_bk)
+        confidence = logits_bk.float().softmax(dim=1).gather(1, predicted[:, None])[:, 0].to(self.hits.dtype)
         right = predicted == labels
         # Not bincount: its result's size is read back from the device.
         self.counts.index_add_(0, labels * self.classes + predicted, torch.ones_like(labels))
@@ -250,8 +252,3 @@ def _fit(name: str, width: int = 28) -> str:
 
 def _pad(name: str, width: int) -> str:
     return name + " " * (width - cells(name))
-
-
-def _wide(device: torch.device) -> torch.dtype:
-    """float64, for sums over a data set; Apple's GPUs have none."""
-    return torch.float32 if device.type == "mps" else torch.float64

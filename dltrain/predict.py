@@ -24,12 +24,13 @@ from dltrain.config import ConfigError
 from dltrain.data.canvas import IMAGE_SUFFIXES, Canvas, decode, place
 from dltrain.data.evaluation import Views
 from dltrain.data.resources import usable_cores
+from dltrain.data.views import decide, log_mean_probability
 from dltrain.evaluate import find_checkpoint
 from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
 
-Row = Callable[[Path, list[float]], None]
-"""Writes one image's path and its probability of every class."""
+Row = Callable[[Path, int, list[float]], None]
+"""Writes one image's path, the number of its class, and its probability of every class."""
 
 
 def predict_files(
@@ -72,13 +73,14 @@ def predict_files(
         for _ in range(len(remarks)):  # threads add more meanwhile
             print(f"warning: {remarks.pop(0)}", file=sys.stderr)
         if images:
-            of_each = [
-                predictor.probabilities(torch.stack(seen))
+            answers = [
+                predictor.logits(torch.stack(seen))
                 for predictor, seen in zip(predictors, zip(*images, strict=True), strict=True)
             ]
-            mean = of_each[0] if len(of_each) == 1 else torch.stack(of_each).mean(0)
-            for name, probabilities in zip(names, mean.tolist(), strict=True):
-                row(name, probabilities)
+            logits = log_mean_probability(answers) if len(answers) > 1 else answers[0]
+            probabilities = (logits if logits.dtype == torch.float64 else logits.float()).softmax(1)
+            for answer in zip(names, decide(logits).tolist(), probabilities.tolist(), strict=True):
+                row(*answer)
     sys.stdout.flush()
     if failed:
         print(f"{failed} of {total} files could not be read", file=sys.stderr)
@@ -96,16 +98,14 @@ def _csv(classes: list[str]) -> Row:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["path", "class", "probability", *classes])
 
-    def write(path: Path, probabilities: list[float]) -> None:
-        best = max(range(len(classes)), key=probabilities.__getitem__)
+    def write(path: Path, best: int, probabilities: list[float]) -> None:
         writer.writerow([path, classes[best], f"{probabilities[best]:.6f}", *(f"{p:.6f}" for p in probabilities)])
 
     return write
 
 
 def _json_lines(classes: list[str]) -> Row:
-    def write(path: Path, probabilities: list[float]) -> None:
-        best = max(range(len(classes)), key=probabilities.__getitem__)
+    def write(path: Path, best: int, probabilities: list[float]) -> None:
         record = {
             "path": str(path), "class": classes[best], "probability": probabilities[best],
             "probabilities": dict(zip(classes, probabilities, strict=True)),

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from dltrain import checkpoints
 from dltrain.cli import app
 from dltrain.evaluate import measure
 from dltrain.predict import image_files
@@ -196,6 +197,34 @@ def test_requests_that_cannot_be_met(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2 and "there is no image in" in result.stderr
     with pytest.raises(RunError):
         image_files([tmp_path / "absent.png"])
+
+
+@pytest.mark.parametrize(
+    "seen", [[], ["--views", "flip"], ["--views", "flip_shift", "--views-share", "0.5"], ["--with"]]
+)
+def test_the_class_is_decided_before_rounding(seen: list[str], tmp_path: Path) -> None:
+    """Logits whose probabilities are equal in float32 still have a largest one, and every command answers with it."""
+    text = "data: digits\nmodel: {name: mlp, hidden: [4]}\ntraining: {steps: 1, batch_size: 64, precision: float32}\n"
+    (tmp_path / "digits.yaml").write_text(text)
+    assert invoke("fit", tmp_path / "digits.yaml", "--runs", tmp_path).exit_code == 0
+    run = tmp_path / "digits/001"
+    state = Run(run).checkpoint("best")[1]
+    *_, weight, bias = state["model"].values()
+    weight.zero_(), bias.zero_()
+    bias[3] = 1e-9
+    assert len(set(bias.softmax(0).tolist())) == 1
+    checkpoints.save(state, run / "checkpoints/best.pt")
+    Image.new("L", (8, 8), 90).save(tmp_path / "a.png")
+    Image.new("L", (8, 8), 30).save(tmp_path / "b.png")
+    seen = [*seen, str(run)] if seen == ["--with"] else seen
+    images = tmp_path / "a.png", tmp_path / "b.png"
+    assert [row["class"] for row in rows(run, *images, *seen)] == ["3", "3"]
+    lines = invoke("predict", run, *images, *seen, "--format", "jsonl").stdout.splitlines()
+    assert [json.loads(line)["class"] for line in lines] == ["3", "3"]
+    members = [run] if "--with" in seen else []
+    result = invoke("eval", run, *members, *([] if members else seen), "--json")
+    confusion = np.array(json.loads(result.stdout)["confusion_matrix"])
+    assert confusion[:, 3].sum() == confusion.sum() > 100
 
 
 def test_arrays_label_files_of_their_size(tmp_path: Path) -> None:

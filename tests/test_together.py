@@ -120,7 +120,7 @@ def test_the_mean_is_of_probabilities() -> None:
     expected = torch.stack([o.double().softmax(1) for o in logits]).mean(0)
     torch.testing.assert_close(log_mean_probability(logits).double().exp(), expected, rtol=1e-5, atol=1e-7)
     extreme = log_mean_probability([torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]])])
-    torch.testing.assert_close(extreme, torch.full((1, 2), 0.5).log())
+    torch.testing.assert_close(extreme, torch.full((1, 2), 0.5).log().double())
 
 
 # -- views

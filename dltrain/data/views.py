@@ -64,16 +64,15 @@ def answer(
     """The logits (B, K) of a network for images (B, C, H, W) on `views_canvas`, of which the first `valid` count.
 
     Of several views: the logarithm of the mean of their probabilities, for `share` of the images, those whose most
-    probable class is the least probable; for the others that of their probabilities.
+    probable class is the least probable; the others keep their logits. Both in float64 then, where there is such.
     """
     alone = network(centre(images, shape.height, shape.width))
     count = round(evaluation.share * valid)
     if evaluation.views == "center_crop" or count == 0:
         return alone
-    log_probabilities = alone.float().log_softmax(1)
-    rows = None
+    answers, rows = alone.to(wide_type(alone.device)), None
     if count < valid:
-        confidence = log_probabilities.amax(1)
+        confidence = answers.log_softmax(1).amax(1)
         confidence[valid:] = 1.0  # above all logarithms
         rows = confidence.topk(count, largest=False).indices
         images, alone = images[rows], alone[rows]
@@ -81,13 +80,27 @@ def answer(
     plain = 4 if evaluation.views in ("five_crop", "ten_crop") else 0
     logits = [alone if index == plain else network(view) for index, view in enumerate(seen)]
     together = log_mean_probability(logits, SHIFT_WEIGHTS if evaluation.views == "flip_shift" else None)
-    return together if rows is None else log_probabilities.index_copy(0, rows, together)
+    return together if rows is None else answers.index_copy(0, rows, together)
+
+
+def decide(logits: Tensor) -> Tensor:
+    """The class that logits (..., K) answer with, (...) int64: always found here, and before they are rounded.
+
+    Their probabilities, or the logits in fewer bits, may be equal where the logits are not.
+    """
+    return logits.argmax(-1)
+
+
+def wide_type(device: torch.device) -> torch.dtype:
+    """float64, for sums that others depend on; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def log_mean_probability(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """log sum_m w_m softmax(o_m) of several (B, K), on the device of the first; float32. By default the mean."""
-    weights = weights or [1 / len(logits)] * len(logits)
-    terms = [o.to(logits[0].device).float().log_softmax(1) + math.log(w) for o, w in zip(logits, weights, strict=True)]
+    """log sum_m w_m softmax(o_m) of several (B, K), on the device of the first; float64. By default the mean."""
+    weights, device = weights or [1 / len(logits)] * len(logits), logits[0].device
+    wide = [o.to(device).to(wide_type(device)) for o in logits]
+    terms = [o.log_softmax(1) + math.log(w) for o, w in zip(wide, weights, strict=True)]
     return torch.stack(terms).logsumexp(0)
 
 
