@@ -68,8 +68,8 @@ def build(
     """
     target = pick_device(device)
     with at(experiment, "data"):
-        splits = experiment.data.load()
         about = state["about"] if state is not None else None
+        splits = experiment.data.load(like=about and about["fingerprint"])
         preprocessing = _preprocessing(experiment, splits, about)
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
     batch_size = training.batch_size
@@ -192,7 +192,7 @@ def build(
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
-    trainer.notes = [*downgrades(experiment, decisions), *notes]
+    trainer.notes = [*splits.notes, *downgrades(experiment, decisions), *notes]
     return trainer
 
 

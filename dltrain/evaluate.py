@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -9,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dltrain.config import ConfigError
 from dltrain.console import Display, stdout
 from dltrain.data.base import FileSource, Source, Splits
+from dltrain.data.datasets import Dataset
 from dltrain.data.depth import depth_of
 from dltrain.data.evaluation import Views
+from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.views import log_mean_probability
 from dltrain.experiment import Experiment
@@ -37,29 +41,27 @@ def evaluate_run(
     runs = [Run.open(path) for path in paths]
     found = [find_checkpoint(run, given, which) for run, given in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
-    experiment = _with_data(predictors[0].experiment, overrides)
-    splits = experiment.data.load()
+    experiment, classes = _with_data(predictors[0].experiment, overrides), predictors[0].classes
     for predictor in predictors:
         predictor.look(views, share)
-        _require_classes(splits.classes, predictor.classes)
-    source = _split(splits, split, experiment.data.name)
-    if any(state["about"]["fingerprint"] != splits.fingerprint for _, state in found):
-        display.warning("this is not the data of the training: some of it may have been trained on")
+        _require_classes(predictor.classes, classes)
+    marks = [state["about"]["fingerprint"] for _, state in found]
+    source, about_data = _measured(predictors[0].experiment.data, experiment, split, classes, marks, display)
     if isinstance(source, FileSource):
         for text in depth_of(source).unlike(predictors[0].canvas.white):
             display.warning(text)
     started = time.perf_counter()
     reports = measure_together(predictors, source, experiment)
-    classes, seen = splits.classes, [_seen(predictor) for predictor in predictors]
-    seconds, fingerprint = round(time.perf_counter() - started, 3), splits.fingerprint
+    seen = [_seen(predictor) for predictor in predictors]
+    about_data = {"seconds": round(time.perf_counter() - started, 3), **about_data}
     results = []
     for (run, _), (file, state), views_seen, report in zip(runs, found, seen, reports, strict=False):
         result = {"split": split, "checkpoint": file.name, "step": state["step"], **views_seen}
-        result |= report.to_dict(classes)
-        result |= {"seconds": seconds, "data_fingerprint": fingerprint}
+        result |= report.to_dict(classes) | about_data
         results.append(result)
         if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
-            name = "-".join([split, *map(str, views_seen.values())])
+            other = [about_data["data_fingerprint"]] if "data" in about_data else []
+            name = "-".join([split, *map(str, views_seen.values()), *other])
             _record(run, name, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, display)
     title = f"{found[0][0]}, {split}"
     if len(found) > 1:
@@ -69,7 +71,7 @@ def evaluate_run(
             for (file, _), result in zip(found, results, strict=True)
         ]
         whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict(classes)}
-        results.append({**whole, "seconds": seconds, "data_fingerprint": fingerprint})
+        results.append(whole | about_data)
         lines = [f"{m['checkpoint']}, {split}: accuracy {m['accuracy']:.4f}, loss {m['loss']:.4f}" for m in members]
         title = "\n".join([*lines, f"ensemble of {len(found)}, {split}"])
     title = ", ".join([title, *map(str, seen[0].values())])
@@ -141,6 +143,36 @@ def _with_data(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
         if text.partition("=")[0].split(".")[0] != "data":
             raise RunError(f"a checkpoint brings its own settings, all but `data`: `{text}` cannot be given here")
     return Experiment.parse(experiment.dump(), "checkpoint", overrides) if overrides else experiment
+
+
+def _measured(
+    trained: Dataset, experiment: Experiment, split: str, classes: list[str], marks: Sequence[str], display: Display
+) -> tuple[Source, dict[str, Any]]:
+    """The examples to measure, and what the result says of them. marks: the fingerprints of the runs' own data.
+
+    Data of another place than the training's, and with other content, is measured whole, or by a split that it brings.
+    """
+    data = experiment.data
+    with contextlib.ExitStack() as tried:
+        if not same_place(trained, data):
+            tried.enter_context(contextlib.suppress(ConfigError))  # it need not be enough to be divided
+        splits = data.load(like=marks[0])
+        known = all(_knows(data, splits, mark) for mark in marks)
+        if known or same_place(trained, data):
+            if not known:
+                display.warning("this is not the data of the training: some of it may have been trained on")
+            _require_classes(splits.classes, classes)
+            return _split(splits, split, data.name), {"data_fingerprint": splits.fingerprint}
+    source, what, mark = labelled(data, split, classes)
+    where = next((getattr(data, key) for key in PLACES if hasattr(data, key)), data.name)
+    display.warning("this is not the data of the training: some of it may have been trained on")
+    display.line(f"measured: {len(source):,} images, {what} in {where}")
+    return source, {"data_fingerprint": mark, "data": {"name": data.name, "place": str(where), "measured": what}}
+
+
+def _knows(data: Dataset, splits: Splits, mark: str) -> bool:
+    """Whether a fingerprint, of this version or an earlier one, is that of the data."""
+    return mark == splits.fingerprint or mark == data.load(like=mark).fingerprint
 
 
 def _require_classes(found: list[str], trained: list[str]) -> None:

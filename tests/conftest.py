@@ -29,6 +29,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder for caches: never the user's own. Weights that libraries have downloaded stay where they are."""
+    usual = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TORCH_HOME", os.environ.get("TORCH_HOME") or f"{usual}/torch")
+        environment.setenv("HF_HOME", os.environ.get("HF_HOME") or f"{usual}/huggingface")
+        environment.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets beside the repository; the test is skipped where there is none."""

@@ -93,3 +93,16 @@ def test_a_rival_that_is_not_installed_is_left_out(capsys: pytest.CaptureFixture
         "torch",
     ]
     assert "other" in capsys.readouterr().out
+
+
+def test_copies_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import copies
+    from photos import write_photos
+
+    write_photos(tmp_path, ["a"], 3)
+    monkeypatch.setattr("sys.argv", ["copies.py", str(tmp_path)])
+    copies.main()
+    out = capsys.readouterr().out
+    assert "JPEG of quality 50: 3 of 3 found, 1.000" in out and "0 pairs of 3 are taken for copies" in out

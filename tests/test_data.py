@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from dltrain.config import ConfigError
 from dltrain.config.section import field_docs
-from dltrain.data.base import ArraySource, FileSource, Interpolation, Splits
+from dltrain.data.base import ArraySource, FileSource, Interpolation, Parts, Splits
 from dltrain.data.canvas import Canvas, decode, load_files, place, place_all
 from dltrain.data.datasets import Dataset
 from dltrain.data.scaling import Scaling, pixel_covariance
-from dltrain.data.splitting import class_quotas, hold_out
+from dltrain.data.splitting import class_quotas, divide
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SUBSTANCE = np.random.Generator(np.random.PCG64(0))
@@ -47,6 +47,13 @@ def keys(source: object) -> set[bytes]:
 
 def digest(key: bytes) -> bytes:
     return hashlib.blake2b(key, digest_size=16).digest()
+
+
+def held_out(source: ArraySource, share: float) -> ArraySource:
+    classes = [str(label) for label in range(int(source.labels.max()) + 1)]
+    found = divide(Parts(source, None, None, classes, share), 0).test
+    assert isinstance(found, ArraySource)
+    return found
 
 
 def random_images(*shape: int) -> np.ndarray:
@@ -86,27 +93,24 @@ def test_test_split_does_not_depend_on_the_validation_split() -> None:
 
 
 def test_as_a_data_set_grows_at_most_boundary_examples_move() -> None:
-    images, labels = random_images(400, 1, 4, 4), np.zeros(400, dtype=np.int64)
-    _, before = hold_out(ArraySource(images[:300], labels[:300]), 0.1, ["a"])
-    _, after = hold_out(ArraySource(images, labels), 0.1, ["a"])
-    newcomers = {image.tobytes() for image in images[300:]}
-    assert len(keys(before) - keys(after)) <= len(newcomers & keys(after))
-    ranked = sorted((digest(image.tobytes()), image.tobytes()) for image in images)
-    assert keys(after) == {key for _, key in ranked[:40]}
+    images, labels = random_images(800, 1, 4, 4), np.arange(800, dtype=np.int64) // 400
+    kept = np.arange(800) % 400 < 300
+    before = held_out(ArraySource(images[kept], labels[kept]), 0.1)
+    after = held_out(ArraySource(images, labels), 0.1)
+    for label in range(2):
+        newcomers = {image.tobytes() for image in images[~kept & (labels == label)]}
+        was, is_ = (keys(part.subset(np.flatnonzero(part.labels == label))) for part in (before, after))
+        assert len(was - is_) <= len(newcomers & is_)
+        ranked = sorted((digest(image.tobytes()), image.tobytes()) for image in images[labels == label])
+        assert is_ == {key for _, key in ranked[:40]}
 
 
 def test_the_order_of_the_examples_does_not_matter() -> None:
     images, labels = random_images(100, 1, 4, 4), np.arange(100) % 3
     source = ArraySource(images, labels)
     turned = source.subset(np.arange(100)[::-1])
-    one, other = (hold_out(part, 0.2, ["a", "b", "c"])[1] for part in (source, turned))
+    one, other = (held_out(part, 0.2) for part in (source, turned))
     assert keys(one) == keys(other)
-
-
-def test_copies_are_taken_in_the_order_of_the_data_set() -> None:
-    source = FileSource("", ["x"] * 10, np.zeros(10, dtype=np.int64))
-    rest, taken = hold_out(source, 3, ["a"])
-    assert taken is not None and (len(rest), len(taken)) == (7, 3)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +309,7 @@ def test_arrays(tmp_path: Path, shape: tuple[int, ...], layout: str, expected: t
     assert len(splits.validation) == 6 and len(splits.test) == 12
 
 
-def test_arrays_with_their_own_test_part(tmp_path: Path) -> None:
+def test_arrays_with_their_own_held_out(tmp_path: Path) -> None:
     images, labels = random_images(20, 4, 4, 3), np.arange(20)[:, None] % 2
     np.savez(tmp_path / "a.npz", images=images, labels=labels, test_images=images[:5], test_labels=labels[:5])
     splits = arrays(tmp_path / "a.npz", layout="channels_last", validation=0).load()
@@ -349,7 +353,7 @@ def fill(root: Path, *names: str, count: int = 10) -> None:
             save(root / name / f"{number}.png", random_images(6, 8, 3))
 
 
-def test_one_set_of_class_folders_gets_a_fixed_test_part(tmp_path: Path) -> None:
+def test_one_set_of_class_folders_gets_a_fixed_held_out(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "dog", "train")
     save(tmp_path / "cat" / "deeper" / "x.png", random_images(4, 4))
     save(tmp_path / "cat" / ".hidden.png", random_images(4, 4))

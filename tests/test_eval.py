@@ -185,18 +185,12 @@ def test_other_data_is_measured_with_a_warning(run: Path, tmp_path: Path) -> Non
     assert "warning: this is not the data of the training" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (["ant", "bee", "cat", "dog", "eel", "owl"], "(new: `owl`; missing: `fox`)"),
-        (["bee", "ant", "cat", "dog", "eel", "fox"], "(their order differs)"),
-    ],
-)
-def test_changed_classes_are_refused(run: Path, tmp_path: Path, classes: list[str], message: str) -> None:
-    save_images(tmp_path / "other.npz", classes=np.array(classes))
+def test_changed_classes_are_refused(run: Path, trained: Path, tmp_path: Path) -> None:
+    save_images(tmp_path / "other.npz", classes=np.array(["ant", "bee", "cat", "dog", "eel", "owl"]))
     result = invoke("eval", run, f"data.path={tmp_path / 'other.npz'}")
     assert result.exit_code == 2
-    assert "the data's classes are not those of the training " + message in result.stderr
+    assert "the network was not trained on these classes of the data: `owl`" in result.stderr
+    assert "it knows `ant`, `bee`, `cat`, `dog`, `eel`, `fox`" in result.stderr
 
 
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_every_command_works_in_the_order_of_the_readme(tmp_path: Path, monkeypa
     shutil.copytree(REPOSITORY / "experiments", "experiments")
     make_photos(Path("photos"))
     make_photos(Path("folder"))
+    make_photos(Path("other_photos"), images=3)
     shutil.copy("photos/train/class_0/0.jpg", "new_photo.jpg")
     for name, program in PLUGINS.items():
         Path(name).write_text(program)

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic, suggest
-from dltrain.data.base import ArraySource
+from dltrain.data.base import ArraySource, Parts
 from dltrain.data.depth import LARGEST, white_of
 from dltrain.data.parsing import parsing, require_memory
-from dltrain.data.splitting import Parts, hold_out
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 
@@ -26,8 +25,7 @@ def read_arrays(path: str, layout: str, test: float) -> Parts:
     classes = _class_names(path, arrays)
     train = _source(path, arrays, "", layout, len(classes))
     if "test_images" not in arrays:
-        rest, held_out = hold_out(train, test, classes)
-        return Parts(rest, None, held_out, classes)
+        return Parts(train, None, None, classes, test)
     tested = _source(path, arrays, "test_", layout, len(classes))
     if tested.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{_text(tested.images.shape[1:])}, not {_text(train.images.shape[1:])} as in `images`"
@@ -109,7 +107,8 @@ def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, 
     if not prefix and "classes" not in arrays and (absent := np.setdiff1d(np.arange(classes), labels)).size:
         note = f"{name} - {low} begins with 0" if low == absent.size else _RENUMBERED.format(name)
         raise _error(path, f"`{name}` must be 0, 1, ..., without gaps, and none is {absent[0]}", note)
-    return ArraySource(np.ascontiguousarray(_nchw(path, images, f"{prefix}images", layout)), labels.astype(np.int64))
+    pixels = np.ascontiguousarray(_nchw(path, images, f"{prefix}images", layout))
+    return ArraySource(pixels, labels.astype(np.int64), f"{path}: {prefix}images")
 
 
 def _as_bytes(images: np.ndarray, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dltrain.data.packs import Pack
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Copies = Literal["together", "drop", "allow"]
+"""What is done with copies of images."""
 
 
 @dataclass(frozen=True)
@@ -141,21 +144,25 @@ class Draws:
 
 
 class ArraySource:
-    """Examples that are already an array. images: (N, C, H, W) uint8; labels: (N,) int64."""
+    """Examples that are already an array. images: (N, C, H, W) uint8; labels: (N,) int64. name: of the array."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels
+    def __init__(self, images: np.ndarray, labels: np.ndarray, name: str = "images") -> None:
+        self.images, self.labels, self.name = images, labels, name
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def keys(self) -> list[bytes]:
-        """What identifies each example, for the split and the fingerprint: its pixels."""
+        """What identifies each example: its pixels."""
         return [image.tobytes() for image in self.images]
+
+    def names(self) -> list[str]:
+        """What each example is called in messages."""
+        return [f"{self.name}[{row}]" for row in range(len(self))]
 
     def subset(self, indices: np.ndarray) -> ArraySource:
         """The examples at `indices`, in that order."""
-        return ArraySource(self.images[indices], self.labels[indices])
+        return ArraySource(self.images[indices], self.labels[indices], self.name)
 
 
 class FileSource:
@@ -176,7 +183,11 @@ class FileSource:
 
     def keys(self) -> list[bytes]:
         """What identifies each example: its path relative to the data set's folder."""
-        return [path.encode() for path in self.paths]
+        return [os.fsencode(path) for path in self.paths]
+
+    def names(self) -> list[str]:
+        """What each example is called in messages: its path."""
+        return [os.path.join(self.root, path) for path in self.paths]  # noqa: PTH118
 
     def subset(self, indices: np.ndarray) -> FileSource:
         """The examples at `indices`, in that order."""
@@ -188,11 +199,31 @@ Source = ArraySource | FileSource
 
 
 @dataclass(frozen=True)
+class Parts:
+    """A data set as it was read. Where it brings no test or validation split, `train` holds those examples too.
+
+    test_share: what the test split takes of `train` where none is given.
+    """
+
+    train: Source
+    validation: Source | None
+    test: Source | None
+    classes: list[str]
+    test_share: float = 0.0
+
+    def given(self) -> dict[str, Source]:
+        """The splits that the data set brings, by their names."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: source for name, source in parts.items() if source is not None}
+
+
+@dataclass(frozen=True)
 class Splits:
-    """A data set, divided. `test` and `validation` are None where there is none."""
+    """A data set, divided. `test` and `validation` are None where there is none. notes: what was found on the way."""
 
     train: Source
     validation: Source | None
     test: Source | None
     classes: list[str]
     fingerprint: str
+    notes: tuple[str, ...] = ()

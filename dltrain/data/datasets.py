@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from dltrain.config import Choice, Fraction, NonNegativeInt, Positive, PositiveInt, reject
-from dltrain.data.base import Splits
+from dltrain.data.base import Copies, Splits
 
 if TYPE_CHECKING:
-    from dltrain.data.splitting import Parts
+    from dltrain.data.base import Parts, Source
 
 
 class Dataset(Choice):
@@ -68,14 +69,33 @@ class Dataset(Choice):
     def read(self) -> Parts:
         """The images and labels. Raises ConfigError when they are missing or unfit."""
 
-    def load(self) -> Splits:
+    def load(self, like: str | None = None) -> Splits:
         """The training, validation and test splits.
 
-        Raises ConfigError when the data is missing or unfit, or a split would lack a class.
+        like: the fingerprint of the run that they are for: what an earlier version divided, is divided as there.
+        Raises ConfigError when the data is missing or unfit, a split would lack a class, or images contradict.
         """
         from dltrain.data.splitting import divide
 
-        return divide(self.read(), self.validation)
+        return divide(self.read(), self.validation, self.treatment, known=self.known, like=like)
+
+    def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
+        """The splits that the data brings, by name, each with the names of its classes; undivided data is `train`.
+
+        classes: those of the network that will answer. Raises ConfigError when the data is missing or unfit.
+        """
+        parts = self.read()
+        return {name: (source, parts.classes) for name, source in parts.given().items()}
+
+    @property
+    def treatment(self) -> Copies:
+        """What is done with copies of images."""
+        return "together"
+
+    @property
+    def known(self) -> bool:
+        """Whether the data set is always the same, with the copies and the mistakes that it is known for."""
+        return True
 
 
 class Digits(Dataset):
@@ -178,7 +198,24 @@ class STL10(Color):
     source: ClassVar[str] = "Coates, Lee, Ng 2011, An Analysis of Single-Layer Networks"
 
 
-class ImageFolder(Dataset):
+class Collected(Dataset):
+    """Images of the user's own, among which there may be copies."""
+
+    copies: Copies = "together"
+    """Copies of an image, equal or compressed, resized, brightened or cut a little: together, none stands in another
+    split than the others; drop, one of them stays (of copies of given test and validation images none does);
+    allow, they count as different images. One image with two labels is an error, with `allow` a warning."""
+
+    @property
+    def treatment(self) -> Copies:
+        return self.copies
+
+    @property
+    def known(self) -> bool:
+        return False
+
+
+class ImageFolder(Collected):
     """Image files in class folders, as `root/train/<class>/*.jpg` or as `root/<class>/*.jpg`.
 
     With train/, the folders val/ and test/ are the validation and test splits where they exist. Class
@@ -218,8 +255,13 @@ class ImageFolder(Dataset):
 
         return read_folder(self.root, self.test, self.channels, cache_folder(self.cache))
 
+    def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
+        from dltrain.data.folders import cache_folder, given_splits
 
-class Arrays(Dataset):
+        return given_splits(self.root, classes, self.channels, cache_folder(self.cache))
+
+
+class Arrays(Collected):
     """A NumPy .npz file with `images` (uint8) and `labels` (0, 1, ...).
 
     Optional in it are `test_images` and `test_labels` (otherwise `test` of the examples are held out) and

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import FileSource
-from dltrain.data.splitting import Parts, hold_out
+from dltrain.data.base import FileSource, Parts, Source
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"))
 VALIDATION_NAMES = ("val", "validation", "valid")
@@ -40,8 +40,7 @@ def read_folder(root: str, test: float, channels: Literal[1, 3], cache: Path | N
         raise _error(base, f"there is no folder {base.absolute()}")
     if not _has_splits(base):
         everything, classes = _read_split(base, base, channels, cache)
-        train, held_out = hold_out(everything, test, classes)
-        return Parts(train, None, held_out, classes)
+        return Parts(everything, None, None, classes, test)
     files, classes = _read_split(base, base / "train", channels, cache)
     validation, tested = validation_folder(base), base / "test"
     return Parts(
@@ -50,6 +49,27 @@ def read_folder(root: str, test: float, channels: Literal[1, 3], cache: Path | N
         _read_other(base, tested, channels, classes, cache) if tested.is_dir() else None,
         classes,
     )
+
+
+def given_splits(
+    root: str, classes: Sequence[str], channels: Literal[1, 3], cache: Path | None = None
+) -> dict[str, tuple[Source, list[str]]]:
+    """What is labelled below `root`, by the split, with the names of its classes; class folders alone are `train`.
+
+    A folder with a split's name is that split when it holds a folder with the name of one of `classes`.
+    Raises ConfigError when there are no images, or a class folder is empty.
+    """
+    base = Path(root)
+    if not base.is_dir():
+        raise _error(base, f"there is no folder {base.absolute()}")
+    names = {"train": "train", "test": "test"} | dict.fromkeys(VALIDATION_NAMES, "validation")
+    found: dict[str, tuple[Source, list[str]]] = {}
+    for folder, split in names.items():
+        if (base / folder).is_dir() and set(_class_names(base / folder)) & set(classes):
+            source, inside = _read_split(base, base / folder, channels, cache)
+            paths = [f"{folder}/{path}" for path in source.paths]
+            found[split] = FileSource(str(base), paths, source.labels, channels, cache), inside
+    return found or {"train": _read_split(base, base, channels, cache)}
 
 
 def validation_folder(base: Path) -> Path | None:

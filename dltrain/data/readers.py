@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import ArraySource, mix
+from dltrain.data.base import ArraySource, Parts, mix
 from dltrain.data.parsing import parsing, require_memory
-from dltrain.data.splitting import Parts, hold_out
 
 TEST_SHARE = 0.2
 DIGITS = [str(digit) for digit in range(10)]
@@ -36,9 +35,7 @@ def read_digits() -> Parts:
     """scikit-learn's digits: (1797, 1, 8, 8), with values 0..16 stretched to 0..255."""
     values = _digits()
     images = np.rint(values[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    source = ArraySource(images, values[:, 64].astype(np.int64))
-    train, test = hold_out(source, TEST_SHARE, DIGITS)
-    return Parts(train, None, test, DIGITS)
+    return Parts(ArraySource(images, values[:, 64].astype(np.int64)), None, None, DIGITS, TEST_SHARE)
 
 
 def _digits() -> np.ndarray:
@@ -66,8 +63,7 @@ def read_synthetic(examples: int, classes: int, shape: tuple[int, int, int]) -> 
     for label in range(classes):
         images[label::classes] += patterns[label]
     names = [f"class_{label:0{len(str(classes - 1))}d}" for label in range(classes)]
-    train, test = hold_out(ArraySource(images, labels), TEST_SHARE, names)
-    return Parts(train, None, test, names)
+    return Parts(ArraySource(images, labels), None, None, names, TEST_SHARE)
 
 
 # -- IDX files (MNIST and its kin)

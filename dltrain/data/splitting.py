@@ -1,47 +1,141 @@
 """Which examples are for testing, validation and training; and the fingerprint of a data set.
 
-The rule: of every class, the examples with the lowest content hash. It does not know the seed, and as a
-data set grows a fraction moves at most boundary examples. Examples with identical content have the same
-hash and are taken in the order of the data set, so copies can end up on both sides of a boundary.
+The rule: of every class, the examples with the lowest content hash; copies of an image go with the lowest of theirs.
+It does not know the seed, and as a data set grows a fraction moves at most boundary examples.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction as Exact
 from pathlib import Path
 
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import FileSource, Source, Splits
+from dltrain.data.base import ArraySource, Copies, FileSource, Parts, Source, Splits
+from dltrain.data.copies import Examples, across, find, left_out, within
+
+VERSION = "2-"
+"""What fingerprints begin with. Those of earlier versions are plain hexadecimal digits: folders were divided by the
+hashes of paths and known by sizes, and copies were not looked for."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A data set as it was read: `train` still holds the examples that validation will take."""
+def divide(
+    parts: Parts, validation: float | int, copies: Copies = "together", *, known: bool = False,
+    like: str | None = None,
+) -> Splits:  # fmt: skip
+    """Take the test and the validation split from the training part, unless the data set brings them.
 
-    train: Source
-    validation: Source | None
-    test: Source | None
-    classes: list[str]
+    known: whether the data set is a published one, of which only equal images are copies, and whose oddities are no
+    errors. like: a fingerprint of the run that the splits are for; when an earlier version made it, they and the
+    fingerprint are made as there.
+    Raises ConfigError when there are fewer than two classes, a split lacks a class, files are missing, or an image has
+    several labels.
+    """
+    if len(parts.classes) < 2:
+        message = f"a classifier needs two classes or more, and the data has {parts.classes}"
+        raise ConfigError([Diagnostic(message)])
+    _counts(parts.train.labels, parts.classes, "training split")
+    if parts.validation is not None:
+        _counts(parts.validation.labels, parts.classes, "validation split")
+    before = like is not None and not like.startswith(VERSION)
+    notes: list[str] = []
+    if before:
+        examples = _as_before(parts)
+    else:
+        examples, notes = find(parts, near=copies != "allow" and not known, strict=copies != "allow" and not known)
+        if copies == "together":
+            notes += across(examples, optional=not known)
+            taken_from = (parts.test is None and parts.test_share) or (parts.validation is None and validation)
+            notes += within(examples) if taken_from else []
+    rows = np.flatnonzero(examples.of("train"))
+    if copies == "allow":
+        examples = replace(examples, sets=np.arange(len(examples.labels)))
+    if copies == "drop" and not before:
+        dropped, dropping = left_out(examples)
+        notes += dropping
+        rows = rows[~dropped[rows]]
+        _counts(examples.labels[rows], parts.classes, "training split without copies")
+    chosen = {name: np.flatnonzero(examples.of(name)) for name in parts.given()}
+    if parts.test is None and parts.test_share:
+        rows, chosen["test"] = _held_out(examples, rows, parts.test_share, parts.classes, "test")
+    mark = _fingerprint(examples, parts, {**chosen, "train": rows}, before=before)
+    if parts.validation is None and validation:
+        rows, chosen["validation"] = _held_out(examples, rows, validation, parts.classes, "validation")
+
+    taken = {name: parts.train.subset(places) for name, places in chosen.items() if name not in parts.given()}
+    splits = parts.given() | taken
+    if len(rows) < len(parts.train):
+        splits["train"] = parts.train.subset(rows)
+    found = splits["train"], splits.get("validation"), splits.get("test")
+    return Splits(*found, parts.classes, mark, tuple(notes))
 
 
-def content_hashes(source: Source) -> np.ndarray:
-    """(N,) 16-byte blake2b digests of the examples' pixels, or of their paths."""
-    digests = [hashlib.blake2b(key, digest_size=16).digest() for key in source.keys()]  # noqa: SIM118
-    return np.array([d.hex() for d in digests], dtype="S32")
+def _held_out(
+    examples: Examples, rows: np.ndarray, share: float | int, classes: list[str], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that stay, and those that a split of this name takes."""
+    taken = take(examples.labels[rows], share, classes, name, examples.keys[rows], examples.sets[rows])
+    return rows[~taken], rows[taken]
 
 
-def lowest_hashes(hashes: np.ndarray, labels: np.ndarray, quotas: np.ndarray) -> np.ndarray:
-    """Indices, ascending, of the `quotas[k]` examples of each class k with the lowest hash."""
-    chosen = []
-    for label, quota in enumerate(quotas):
+def take(
+    labels: np.ndarray, share: float | int, classes: list[str], name: str, keys: np.ndarray, sets: np.ndarray
+) -> np.ndarray:
+    """(N,) bool: which examples the rule takes for a split of this name.
+
+    share: of every class, or a number in all. keys: (N,), the lowest are taken. sets: (N,), equal for examples that
+    stay together. Raises ConfigError naming the class when one is left without examples on either side.
+    """
+    counts = _counts(labels, classes, "data set")
+    if isinstance(share, int) and share >= len(labels):
+        message = f"`{name}: {share}` takes all {len(labels):,} examples that there are"
+        raise ConfigError([Diagnostic(message)])
+    quotas = class_quotas(share, counts)
+    for left, what in ((quotas, name), (counts - quotas, "training")):
+        if empty := [c for c, n in zip(classes, left.tolist(), strict=True) if n <= 0]:
+            first = classes.index(empty[0])
+            more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
+            message = f"the {what} split would have no example of class `{empty[0]}`{more}"
+            note = f"the class has {counts[first]} of the {len(labels):,} examples, and `{name}` is {share}"
+            raise ConfigError([Diagnostic(message, notes=(note,))])
+    taken = np.zeros(len(labels), dtype=bool)
+    for label, quota in enumerate(quotas.tolist()):
         members = np.flatnonzero(labels == label)
-        chosen.append(members[np.argsort(hashes[members], kind="stable")[:quota]])
-    return np.sort(np.concatenate(chosen))
+        chosen = members[_lowest(keys[members], sets[members], quota)]
+        if not 0 < len(chosen) < len(members):
+            raise _undividable(classes[label], len(members), len(np.unique(sets[members])))
+        taken[chosen] = True
+    return taken
+
+
+def _lowest(keys: np.ndarray, sets: np.ndarray, quota: int) -> np.ndarray:
+    """Places of `quota` examples: whole sets in the order of their lowest keys, those left out that no longer fit.
+    Where each is larger than the quota, the smallest set, unless it is the only one."""
+    _, which, sizes = np.unique(sets, return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    order = np.argsort(keys, kind="stable")
+    if len(sizes) == len(keys):
+        return order[:quota]
+    places = np.unique(which[order], return_index=True)[1]
+    turn, free, chosen = np.argsort(places, kind="stable"), quota, np.zeros(len(sizes), dtype=bool)
+    for one in turn.tolist():
+        if sizes[one] <= free:
+            chosen[one] = True
+            free -= int(sizes[one])
+    if not chosen.any() and len(sizes) > 1:
+        chosen[turn[np.argmin(sizes[turn])]] = True
+    return np.flatnonzero(chosen[which])
+
+
+def _undividable(label: str, examples: int, sets: int) -> ConfigError:
+    alike = "are all copies of one another" if sets == 1 else f"are copies of {sets} different ones"
+    message = f"class `{label}` cannot be divided: its {examples:,} images {alike}"
+    note = "copies stay on one side; `data.copies: allow` takes them for different images, `drop` keeps one of each"
+    return ConfigError([Diagnostic(message, notes=(note,))])
 
 
 def class_quotas(share: float | int, counts: np.ndarray) -> np.ndarray:
@@ -57,87 +151,62 @@ def class_quotas(share: float | int, counts: np.ndarray) -> np.ndarray:
     return np.array(quotas, dtype=np.int64)
 
 
-def hold_out(
-    source: Source, share: float | int, classes: list[str], name: str = "test", hashes: np.ndarray | None = None
-) -> tuple[Source, Source | None]:
-    """The rest, and the part of `source` that the rule takes; None when `share` is 0.
-
-    hashes: those of `source`, if they are known. Raises ConfigError naming the class when one is left
-    without examples in either part.
-    """
-    if share == 0:
-        return source, None
-    counts = _counts(source, classes, "data set")
-    if isinstance(share, int) and share >= len(source):
-        message = f"`{name}: {share}` takes all {len(source):,} examples that there are"
-        raise ConfigError([Diagnostic(message)])
-    quotas = class_quotas(share, counts)
-    for taken, what in ((quotas, name), (counts - quotas, "training")):
-        if empty := [c for c, n in zip(classes, taken.tolist(), strict=True) if n <= 0]:
-            first = classes.index(empty[0])
-            more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
-            message = f"the {what} split would have no example of class `{empty[0]}`{more}"
-            note = f"the class has {counts[first]} of the {len(source):,} examples, and `{name}` is {share}"
-            raise ConfigError([Diagnostic(message, notes=(note,))])
-    taken = lowest_hashes(content_hashes(source) if hashes is None else hashes, source.labels, quotas)
-    rest = np.setdiff1d(np.arange(len(source)), taken, assume_unique=True)
-    return source.subset(rest), source.subset(taken)
-
-
-def divide(parts: Parts, validation: float | int) -> Splits:
-    """Take the validation split from the training part, unless the data set brings one.
-
-    Raises ConfigError when there are fewer than two classes, or a split lacks a class.
-    """
-    if len(parts.classes) < 2:
-        message = f"a classifier needs two classes or more, and the data has {parts.classes}"
-        raise ConfigError([Diagnostic(message)])
-    _counts(parts.train, parts.classes, "training split")
-    if parts.validation is not None:
-        _counts(parts.validation, parts.classes, "validation split")
-    hashes = content_hashes(parts.train)
-    mark = fingerprint(parts, hashes)
-    train, held_out = parts.train, parts.validation
-    if held_out is None:
-        train, held_out = hold_out(train, validation, parts.classes, "validation", hashes)
-    return Splits(train, held_out, parts.test, parts.classes, mark)
-
-
-def _counts(source: Source, classes: list[str], name: str) -> np.ndarray:
+def _counts(labels: np.ndarray, classes: list[str], name: str) -> np.ndarray:
     """(K,) examples of each class. Raises ConfigError naming a class without any."""
-    counts = np.bincount(source.labels, minlength=len(classes))
+    counts = np.bincount(labels, minlength=len(classes))
     if not counts.all():
         absent = classes[int(np.argmin(counts))]
         raise ConfigError([Diagnostic(f"class `{absent}` has no example in the {name}")])
     return counts
 
 
-def fingerprint(parts: Parts, train_hashes: np.ndarray) -> str:
-    """32 hex digits that change when an example, a label, a class name or a given split changes, but not with
-    the order of the examples. Files are known by their relative path and size.
+# -- the fingerprint
 
-    Raises ConfigError when a file is empty or gone.
+
+def fingerprint(parts: Parts) -> str:
+    """What a data set is known by that is not divided: VERSION and 32 hexadecimal digits. They change when an example,
+    the name of a file, a label, a class name or a given split changes, but not with the order of the examples.
+
+    Raises ConfigError when a file is empty or cannot be read.
     """
+    examples, _ = find(parts, near=False, strict=False)
+    return _fingerprint(examples, parts, {name: np.flatnonzero(examples.of(name)) for name in parts.given()})
+
+
+def _fingerprint(examples: Examples, parts: Parts, rows: dict[str, np.ndarray], *, before: bool = False) -> str:
+    """That of the examples in `rows` of each split. before: as earlier versions made it, with the sizes of files."""
     total = hashlib.blake2b(json.dumps(parts.classes).encode(), digest_size=16)
-    for name, source in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
-        if source is None:
-            continue
-        total.update(name.encode())
-        hashes = train_hashes if source is parts.train else content_hashes(source)
-        sizes = _file_sizes(source) if isinstance(source, FileSource) else [0] * len(source)
-        for digest, label, size in sorted(zip(hashes.tolist(), source.labels.tolist(), sizes, strict=True)):
-            total.update(b"%s %d %d\n" % (digest, label, size))
-    return total.hexdigest()
+    besides = [each for source in parts.given().values() for each in (_sizes(source) if before else _paths(source))]
+    for name in ("train", "validation", "test"):
+        if name in rows:
+            total.update(name.encode())
+            places = rows[name].tolist()
+            values = zip(examples.keys[places].tolist(), examples.labels[places].tolist(), [besides[p] for p in places])
+            for key, label, beside in sorted(values):
+                total.update(b"%s %d %s\n" % (key, label, beside))
+    return total.hexdigest() if before else VERSION + total.hexdigest()
 
 
-def _file_sizes(source: FileSource) -> list[int]:
-    sizes = []
-    for path in source.paths:
-        file = Path(source.root, path)
-        try:
-            sizes.append(file.stat().st_size)
-        except OSError as error:
-            raise ConfigError([Diagnostic(f"{file} cannot be read: {error.strerror}")]) from None
-        if not sizes[-1]:
-            raise ConfigError([Diagnostic(f"the image file {file} is empty (0 bytes)")])
-    return sizes
+def _paths(source: Source) -> list[bytes]:
+    return source.keys() if isinstance(source, FileSource) else [b""] * len(source)
+
+
+# -- as earlier versions did
+
+
+def _as_before(parts: Parts) -> Examples:
+    """The examples without their copies, with the digests of pixels or paths as keys."""
+    given = parts.given()
+    labels = np.concatenate([source.labels for source in given.values()])
+    splits = np.repeat(np.arange(len(given)), [len(source) for source in given.values()])
+    keys = [hashlib.blake2b(key, digest_size=16).hexdigest() for source in given.values() for key in source.keys()]  # noqa: SIM118
+    return Examples([], labels, splits, np.array(keys, dtype="S32"), np.arange(len(labels)), tuple(given))
+
+
+def _sizes(source: Source) -> list[bytes]:
+    if isinstance(source, ArraySource):
+        return [b"0"] * len(source)
+    try:
+        return [b"%d" % Path(source.root, path).stat().st_size for path in source.paths]
+    except OSError as error:
+        raise ConfigError([Diagnostic(f"{error.filename} cannot be read: {error.strerror}")]) from None

@@ -1,0 +1,125 @@
+"""`dltrain eval RUN data.root=...`: other data than the training's is measured whole, and kept apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from photos import write_photos
+from typer.testing import CliRunner, Result
+
+from dltrain.cli import app
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def measured(*arguments: Any) -> dict[str, Any]:
+    result = invoke("eval", *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def text(data: str) -> str:
+    return f"data: {data}\nmodel: {{name: mlp, hidden: [8]}}\ntraining: {{epochs: 1, batch_size: 8}}\n"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/ and a run on them, in runs/e/001."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_photos(folder / "photos", ["ant", "bee", "cat"], 10)
+    (folder / "e.yaml").write_text(text(f"{{name: image_folder, root: {folder / 'photos'}, size: 16}}"))
+    result = invoke("fit", folder / "e.yaml", "--runs", folder / "runs")
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path) -> Path:
+    return trained / "runs/e/001"
+
+
+@pytest.mark.parametrize("split", ["test", "validation", "train"])
+def test_class_folders_are_measured_whole(run: Path, tmp_path: Path, split: str) -> None:
+    write_photos(tmp_path / "new", ["ant", "bee", "cat"], 2, start=500)
+    own = measured(run, "--split", split)
+    recorded = (run / f"eval/{split}.json").read_bytes()
+    found = measured(run, f"data.root={tmp_path / 'new'}", "--split", split)
+    assert found["examples"] == 6 and [row["support"] for row in found["per_class"]] == [2, 2, 2]
+    assert found["data"]["place"] == str(tmp_path / "new") and found["data_fingerprint"] != own["data_fingerprint"]
+    assert (run / f"eval/{split}.json").read_bytes() == recorded
+    others = [json.loads(file.read_text()) for file in (run / "eval").glob("*.json")]
+    assert any(found.items() <= other.items() for other in others)
+
+
+def test_what_is_measured_is_said(run: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "new", ["ant", "bee", "cat"], 2, start=500)
+    result = invoke("eval", run, f"data.root={tmp_path / 'new'}")
+    assert f"6 images, all that is labelled in {tmp_path / 'new'}" in result.stderr
+    assert "warning: this is not the data of the training" in result.stderr
+
+
+def test_the_split_of_the_asked_name_is_taken(run: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "test", ["ant", "bee", "cat"], 3, start=500)
+    assert measured(run, f"data.root={tmp_path}")["examples"] == 9  # test/ alone is enough
+    write_photos(tmp_path / "valid", ["ant", "bee", "cat"], 2, start=600)
+    write_photos(tmp_path / "train", ["ant", "bee", "cat"], 4, start=700)
+    assert measured(run, f"data.root={tmp_path}")["examples"] == 9
+    assert measured(run, f"data.root={tmp_path}", "--split", "validation")["examples"] == 6
+    found = measured(run, f"data.root={tmp_path}", "--split", "train")
+    assert found["examples"] == 12 and found["data"]["measured"] == "its train split"
+    shutil.rmtree(tmp_path / "test")
+    assert measured(run, f"data.root={tmp_path}")["examples"] == 18  # train and valid: all that there is
+
+
+def test_classes_are_matched_by_name(run: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "photos/cat", tmp_path / "new/cat")
+    found = measured(run, f"data.root={tmp_path / 'new'}")
+    assert [row["support"] for row in found["per_class"]] == [0, 0, 10]
+    matrix = np.array(measured(run, f"data.root={shutil.copytree(trained / 'photos', tmp_path / 'all')}")["per_class"])
+    assert len(matrix) == 3
+    write_photos(tmp_path / "new", ["dog"], 2)
+    result = invoke("eval", run, f"data.root={tmp_path / 'new'}")
+    assert result.exit_code == 2 and "not trained on these classes of the data: `dog`" in result.stderr
+
+
+def test_the_order_of_classes_does_not_matter(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (80, 6, 6), dtype=np.uint8), np.arange(80) % 2
+    images[labels == 1] //= 2
+    np.savez(tmp_path / "a.npz", images=images, labels=labels, classes=np.array(["light", "dark"]))
+    np.savez(tmp_path / "b.npz", images=images, labels=1 - labels, classes=np.array(["dark", "light"]))
+    (tmp_path / "e.yaml").write_text(text(f"{{name: arrays, path: {tmp_path / 'a.npz'}}}"))
+    assert invoke("fit", tmp_path / "e.yaml", "--runs", tmp_path / "runs").exit_code == 0
+    found = measured(tmp_path / "runs/e/001", f"data.path={tmp_path / 'b.npz'}")
+    assert found["examples"] == 80 and [row["class"] for row in found["per_class"]] == ["light", "dark"]
+    whole = measured(tmp_path / "runs/e/001", f"data.path={tmp_path / 'a.npz'}")
+    assert whole["examples"] == 16 and "data" not in whole
+    assert found["accuracy"] == 1 == whole["accuracy"]
+
+
+def test_moved_data_has_the_splits_of_the_training(run: Path, trained: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(trained / "photos", tmp_path / "moved")
+    result = invoke("eval", run, f"data.root={moved}", "--json")
+    assert json.loads(result.stdout) | {"seconds": 0} == measured(run) | {"seconds": 0}
+    assert "not the data of the training" not in result.stderr
+
+
+def test_changed_data_of_the_same_place_is_divided_and_spoken_of(trained: Path, tmp_path: Path) -> None:
+    photos = shutil.copytree(trained / "photos", tmp_path / "photos")
+    (tmp_path / "e.yaml").write_text(text(f"{{name: image_folder, root: {photos}, size: 16}}"))
+    assert invoke("fit", tmp_path / "e.yaml", "--runs", tmp_path / "runs").exit_code == 0
+    write_photos(photos, ["ant", "bee", "cat"], 5, start=300)
+    result = invoke("eval", tmp_path / "runs/e/001", "--json")
+    assert "warning: this is not the data of the training" in result.stderr
+    assert json.loads(result.stdout)["examples"] == 9
+    result = invoke("resume", tmp_path / "runs/e/001")
+    assert result.exit_code != 0 or "nothing" in result.stderr
