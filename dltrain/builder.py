@@ -137,6 +137,11 @@ def build(
         optimizer = halved(experiment, model, dtype, target)
     if dtype == torch.float16:
         scaler = FixedScale(training.batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(target.type)
+    lookahead = experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model, total_steps)
+    if training.average is not None:
+        average = training.average.build(model, total_steps, steps_per_epoch)
+    else:
+        average = experiment.optimizer.average(model, optimizer) or (lookahead and lookahead.average(model))
     momentum = experiment.schedule.build_momentum(total_steps, steps_per_epoch)
     if momentum is not None:
         start_momentum(optimizer)  # it has one whatever its own setting is
@@ -160,11 +165,9 @@ def build(
         device=target,
         shape=shape,
         evaluation=experiment.evaluation,
-        lookahead=experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model, total_steps),
+        lookahead=lookahead,
         sam=experiment.optimizer.sam and experiment.optimizer.sam.build(model),
-        average=training.average.build(model, total_steps, steps_per_epoch)
-        if training.average is not None
-        else experiment.optimizer.average(model, optimizer),
+        average=average,
         autocast=autocast_of(dtype, target),
         scaler=scaler,
     )

@@ -173,7 +173,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     network = _bytes(parameters), _bytes(training.model.buffers())
     memory = {
         "parameters": network[0], "buffers": network[1], "gradients": _bytes(trained), "optimizer": state,
-        "average": sum(network) if section.average is not None else 0,
+        "average": sum(network) if section.average is not None or experiment.optimizer.lookahead is not None else 0,
         "lookahead": _bytes(trained) if experiment.optimizer.lookahead is not None else 0,
         "sam": _bytes(trained) + network[1] if experiment.optimizer.sam is not None else 0,
         "activations": measured.activation_bytes,

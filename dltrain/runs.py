@@ -120,6 +120,8 @@ class Run:
             raise RunError(f"{error}{self._offer(path)}") from None
         except StoredError as error:
             raise RunError(f"{path} does not hold what a checkpoint holds: {error}{self._offer(path)}") from None
+        if state["average"] is None and state["lookahead"] is not None:  # written before Lookahead's were evaluated
+            state["average"] = {**state["model"], **state["lookahead"]}
         return path, state
 
     def _offer(self, refused: Path) -> str:

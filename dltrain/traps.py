@@ -17,6 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dltrain.data.resources import free_memory, size
 from dltrain.experiment import Experiment
+from dltrain.optim.averages import EMA, SWA
 from dltrain.optim.groups import is_exempt, trainable
 from dltrain.plan_network import Measured
 
@@ -27,6 +28,8 @@ LARGE_BATCH = 1024
 """Examples a step from which SGD at full speed from the first step tends to diverge (Goyal et al. 2017)."""
 STRONG_DECAY = 0.01
 """Weight decay above which norms and biases should be spared: the published 1e-4 to 5e-4 of SGD reach all."""
+MOST_OF_THE_START = 0.01
+"""Share of an average that the first weights may have at its end."""
 SATURATING = {"sigmoid", "log_sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign"}
 RECTIFYING = {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "frelu"}
 
@@ -173,6 +176,25 @@ def endless_patience(facts: Facts) -> str | None:
     return f"early stopping waits for {patience} evaluations, and the training has only {evaluations}"
 
 
+def start_in_the_average(facts: Facts) -> str | None:
+    """An average that reaches back to weights that had learnt nothing."""
+    average, steps = facts.experiment.training.average, facts.total_steps
+    if isinstance(average, EMA) and not average.warmup and (left := average.decay**steps) > MOST_OF_THE_START:
+        found = f"after {steps} steps the average still holds {left:.0%} of the weights that the training starts from"
+        return f"{found}: set `training.average.warmup: true`, or a lower `decay`"
+    if isinstance(average, SWA) and (count := average.count(steps, facts.steps_per_epoch)) < 2:
+        return f"`swa` would average the weights of {count} epoch end only: lower `start` or `epochs`, or train longer"
+    return None
+
+
+def slow_weights_that_stay(facts: Facts) -> str | None:
+    """Lookahead is evaluated by its slow weights."""
+    lookahead = facts.experiment.optimizer.lookahead
+    if lookahead is None or facts.experiment.training.average is not None or lookahead.steps <= facts.total_steps:
+        return None
+    return f"the slow weights, which are evaluated, move every {lookahead.steps} steps: not once in {facts.total_steps}"
+
+
 def floor_above_the_rate(facts: Facts) -> str | None:
     """A plateau that can lower nothing."""
     least, lr = getattr(facts.experiment.schedule, "min_lr", 0.0), facts.experiment.optimizer.lr
@@ -183,7 +205,7 @@ def floor_above_the_rate(facts: Facts) -> str | None:
 
 TRAPS: tuple[Callable[[Facts], str | None], ...] = (
     too_large, odd_batch, noisy_statistics, he_for_saturating, xavier_for_rectifying, selu_alone, decay_of_norms,
-    sudden_start, single_pixels, endless_patience, floor_above_the_rate,
+    sudden_start, single_pixels, endless_patience, floor_above_the_rate, start_in_the_average, slow_weights_that_stay,
 )  # fmt: skip
 
 

@@ -512,7 +512,7 @@ def network() -> nn.Module:
 
 def average(**options: Any) -> tuple[nn.Module, Any]:
     model = network()
-    section = Average.parse({"name": "ema", **options})
+    section = Average.parse({"name": "ema", "warmup": False, **options})
     assert isinstance(section, EMA)
     return model, section.build(model, 100, 10)
 
@@ -561,6 +561,17 @@ def test_warmup_forgets_the_first_weights() -> None:
         ema.update(model, step)
         left *= min(0.999, (1 + step) / (10 + step))
     assert 1 - ema.model[0].bias[0].item() == pytest.approx(left, abs=1e-6) and left < 1e-6
+
+
+def test_an_average_of_a_short_training_is_not_its_start() -> None:
+    section = Average.parse("ema")
+    model = network()
+    ema = section.build(model, 100, 10)  # type: ignore[attr-defined]
+    with torch.no_grad():
+        model[0].weight.fill_(5.0), ema.model[0].weight.zero_()
+    for step in range(100):
+        ema.update(model, step)
+    torch.testing.assert_close(ema.model[0].weight, model[0].weight)
 
 
 def test_buffers_are_copied() -> None:

@@ -20,6 +20,7 @@ def warned(**sections: Any) -> str:
 
 
 ADAMW = {"name": "adamw", "lr": 0.001, "weight_decay": 0.05}
+SLOW = {"name": "sgd", "lr": 0.1, "lookahead": {"steps": 5}}
 MILESTONES = {"name": "multi_step", "epochs": [2, 9]}
 
 
@@ -50,6 +51,15 @@ MILESTONES = {"name": "multi_step", "epochs": [2, 9]}
         ("convolutions, from", {"model": "vgg16_cifar"}, {"model": "vgg16_cifar", "data": {"size": 32}}),
         ("`schedule.min_lr` 0.1 is not below", {"schedule": {"name": "reduce_on_plateau", "min_lr": 0.1}},
          {"schedule": {"name": "reduce_on_plateau", "min_lr": 0.01}}),
+        ("still holds 90% of the weights that the training starts from",
+         {"training": {"average": {"name": "ema", "warmup": False}, "steps": 100, "epochs": None}},
+         {"training": {"average": "ema", "steps": 100, "epochs": None}}),
+        ("still holds", {"training": {"average": {"name": "ema", "warmup": False}, "steps": 100, "epochs": None}},
+         {"training": {"average": {"name": "ema", "warmup": False, "decay": 0.95}, "steps": 100, "epochs": None}}),
+        ("`swa` would average the weights of 1 epoch end only", {"training": {"average": "swa", "epochs": 2}},
+         {"training": {"average": "swa", "epochs": 5}}),
+        ("not once in 4", {"optimizer": SLOW, "training": {"steps": 4, "epochs": None}},
+         {"optimizer": SLOW, "training": {"steps": 5, "epochs": None}}),
         ("only 1 of 2 drops of the learning rate", {"schedule": MILESTONES},
          {"schedule": MILESTONES, "training": {"epochs": 10}}),
         ("early stopping waits for 4 evaluations, and the training has only 4",

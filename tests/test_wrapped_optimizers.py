@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from training import arrays_experiment, assert_same_state, built, trained
+from training import arrays_experiment, assert_same_state, built, train, trained
 
-from dltrain import ConfigError, Experiment
+from dltrain import ConfigError, Experiment, Run
+from dltrain.console import Display
+from dltrain.evaluate import evaluate_run
 from dltrain.optim import Optimizer
 from dltrain.optim.wrapping import SharpnessAware, SlowWeights
 
@@ -64,6 +66,36 @@ def test_slow_weights_follow_the_fast_ones() -> None:
             start += 0.5 * (expected - start)
             expected = start
         assert model.weight.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_is_evaluated_and_kept_are_the_slow_weights(arrays: Path, tmp_path: Path) -> None:
+    """In validation, `best`, `last` and `eval` alike; the training goes on from the fast ones."""
+    changes = options(lookahead={"steps": 5}) | {"training__average": None, "training__steps": 23}
+    changes |= {"training__epochs": None, "augmentation": []}
+    code, run = train(arrays, tmp_path, **changes)
+    state = run.checkpoint("last")[1]
+    assert code == 0 and state["step"] == 23
+    average, slow = state["average"], state["lookahead"]
+    assert all(torch.equal(average[name], weight) for name, weight in slow.items())
+    assert not any(torch.equal(state["model"][name], weight) for name, weight in slow.items())
+    best = max(state["history"], key=lambda row: (row["validation/accuracy"], -row["validation/loss"]))
+    for which, row in (("last", state["history"][-1]), ("best", best)):
+        measured = evaluate_run([str(run.path)], "validation", which, "cpu", Display(quiet=True))
+        assert measured["loss"] == pytest.approx(row["validation/loss"], rel=1e-6)
+        assert measured["accuracy"] == row["validation/accuracy"]
+
+
+def test_a_checkpoint_from_before_that_goes_on(arrays: Path, tmp_path: Path) -> None:
+    experiment = arrays_experiment(arrays, **options(lookahead={"steps": 4}) | {"training__average": None})
+    whole, first = trained(experiment), trained(experiment, until=7)
+    (tmp_path / "checkpoints").mkdir()
+    run = Run(tmp_path)
+    run.save({**first.state_dict(), "average": None})
+    second = built(experiment)
+    second.load_state_dict(run.checkpoint("last")[1])
+    for _ in second.run():
+        pass
+    assert_same_state(second.state_dict(), whole.state_dict())
 
 
 def test_alpha_falls_by_a_power_of_the_steps_done(arrays: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.config import Fraction, Positive, PositiveInt
@@ -22,11 +23,12 @@ class EMA(Average):
     source = "https://doi.org/10.1137/0330046"
     name: Literal["ema"] = "ema"
     decay: Fraction = 0.999
-    """Share of the average that is kept per optimizer step; 0.999 averages over about 1000 steps."""
+    """Share of the average that is kept per optimizer step; 0.999 averages over about 1000 steps, after a warm-up."""
     update_every: PositiveInt = 1
     """Steps between updates, which then use decay to that power: cheaper, with the same reach."""
-    warmup: bool = False
-    """Start with a smaller decay, min(decay, (1 + t) / (10 + t)) at step t, so that the first weights fade fast."""
+    warmup: bool = True
+    """Start with a smaller decay, min(decay, (1 + t) / (10 + t)) at step t, so that the first weights fade fast; else
+    the average of a training of 100 steps is to nine tenths its random start."""
 
     def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> ExponentialAverage:
         from dltrain.optim.running import ExponentialAverage
@@ -48,6 +50,11 @@ class SWA(Average):
     """Share of the training after which the weights are averaged."""
     epochs: Positive = 1.0
     """Epochs between the weights that are averaged; fractions allowed. The last step's are always among them."""
+
+    def count(self, total_steps: int, steps_per_epoch: int) -> int:
+        """How many sets of weights are averaged by the end."""
+        every = max(round(self.epochs * steps_per_epoch), 1)
+        return math.ceil(total_steps / every) - max(math.ceil(self.start * total_steps / every), 1) + 1
 
     def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> EqualAverage:
         from dltrain.optim.running import EqualAverage

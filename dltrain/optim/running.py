@@ -122,6 +122,38 @@ class InterpolatedAverage:
         """Nothing either, for the same reason."""
 
 
+class SlowAverage:
+    """Lookahead's slow weights as an average, since it is them that are evaluated (Zhang et al. 2019).
+
+    `model` is a copy of the network with them, in evaluation mode; it is brought up to date when it is asked for, so
+    that a step costs nothing. Buffers are copied.
+    """
+
+    def __init__(self, model: nn.Module, slow: dict[str, Tensor]) -> None:
+        self._copy, self._source, self._slow = _copy(model), model, slow
+
+    @property
+    @torch.no_grad()
+    def model(self) -> nn.Module:
+        """The network with the slow weights as they are now."""
+        for name, parameter in self._copy.named_parameters():
+            if name in self._slow:
+                parameter.copy_(self._slow[name])
+        for buffer, current in zip(self._copy.buffers(), self._source.buffers(), strict=True):
+            buffer.copy_(current)
+        return self._copy
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Nothing: Lookahead moves the weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tensors of the network with the slow weights."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing either: Lookahead's state has them."""
+
+
 def _copy(model: nn.Module) -> nn.Module:
     """The network that becomes an average, in float32 where it has 16 bits: these would lose most of an update."""
     copied = copy.deepcopy(model).requires_grad_(False).eval()

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 class Lookahead(Section):
     """Every so many steps slow weights move towards the optimizer's, slow += alpha (fast - slow), and it goes on from
-    there (https://arxiv.org/abs/1907.08610).
+    there (https://arxiv.org/abs/1907.08610). The slow weights are what validation, `best` and `eval` see, unless
+    there is a `training.average`.
     """
 
     steps: PositiveInt = 5

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.optim.running import SlowAverage
+
 
 class SlowWeights:
     """slow += alpha (fast - slow), fast = slow after every `steps` optimizer steps; they start as the weights are at
@@ -33,6 +35,10 @@ class SlowWeights:
         slow, fast = list(compress(self.slow.values(), moving)), list(compress(self.fast.values(), moving))
         torch._foreach_lerp_(slow, fast, self.alpha(step + 1))
         torch._foreach_copy_(fast, slow)
+
+    def average(self, model: nn.Module) -> SlowAverage:
+        """The network with the slow weights, for evaluation."""
+        return SlowAverage(model, self.slow)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The slow weights by name."""
