@@ -18,6 +18,7 @@ from dltrain.data.depth import depth_of
 from dltrain.data.evaluation import Views
 from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
+from dltrain.data.streaming import LostWorkerError
 from dltrain.data.views import log_mean_probability
 from dltrain.experiment import Experiment
 from dltrain.losses import CrossEntropy, Loss
@@ -112,6 +113,8 @@ def measure_together(
                 batch, valid = batches[0]
                 logits = log_mean_probability(answers)
                 whole.update(logits, batch.labels, together.evaluation_loss(logits, batch.labels), valid)
+    except LostWorkerError as error:
+        raise RunError(str(error)) from None
     finally:
         for opened in loaders:
             opened.close()

@@ -15,6 +15,7 @@ from torch import Tensor
 from dltrain.builder import build
 from dltrain.config import ConfigError
 from dltrain.console import Display
+from dltrain.data.streaming import LostWorkerError
 from dltrain.diagnosis import diagnose
 from dltrain.distributed import ALONE, Group, is_loss
 from dltrain.experiment import Experiment
@@ -117,6 +118,8 @@ def _built(
 ) -> Iterator[Trainer]:  # fmt: skip
     try:
         trainer = build(experiment, group.device(device), state, decisions, group)
+    except LostWorkerError as error:  # while the first weights were measured on images
+        raise RunError(str(error)) from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

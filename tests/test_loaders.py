@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from dltrain.data.canvas import Canvas
 from dltrain.data.loaders import Loader, ResidentLoader, choose_loader, choose_workers, make_loader
 from dltrain.data.order import Order
 from dltrain.data.resources import free_memory
-from dltrain.data.streaming import StreamingLoader
+from dltrain.data.streaming import LostWorkerError, StreamingLoader
 
 CPU = torch.device("cpu")
 FIELDS = ("images", "labels", "indices", "epochs", "extents")
@@ -277,3 +278,20 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
         return int(child.stdout)
 
     assert 2 * faults() < faults(MALLOC_TRIM_THRESHOLD_="131072")  # the heap grows some times; else 60 times
+
+
+def test_a_killed_decoding_process_is_called_that(files: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, with what takes less memory."""
+    from torch.utils.data import _utils
+
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds between looks at the workers
+    loader = StreamingLoader(files, Canvas(8, 8, "crop"), batch_size=4, seed=0, device=CPU, workers=2)
+    batches = loader.batches()
+    next(batches)
+    for worker in multiprocessing.active_children():
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(LostWorkerError, match=r"was killed, .* lack of memory \(DataLoader.*: data.workers=1"):
+        for _ in islice(batches, 50):
+            pass
+    loader.close()

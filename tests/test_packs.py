@@ -120,6 +120,18 @@ def make(root: str, paths: list[str], cache: Path, answers) -> None:  # type: ig
     answers.put((len(made), int(source.packs[CANVASES["fit"]].images.sum())))
 
 
+@pytest.mark.parametrize("extent", [0, -3, 15, 2**40])
+def test_it_is_made_anew_when_its_images_have_sizes_that_cannot_be(files: FileSource, extent: int) -> None:
+    canvas = CANVASES["fit"]
+    sound = packed(files, canvas).extents.clone()
+    path = pack_path(files, canvas)
+    content = bytearray(path.read_bytes())
+    place = content.index(sound[0].numpy().tobytes())
+    content[place : place + 8] = extent.to_bytes(8, "little", signed=True)
+    path.write_bytes(content)
+    assert torch.equal(packed(again(files), canvas).extents, sound)
+
+
 def test_several_processes_make_it_once(files: FileSource) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()

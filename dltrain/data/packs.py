@@ -130,7 +130,15 @@ def _opened(path: Path, header: dict[str, object]) -> Pack | None:
     data = torch.from_file(str(path), shared=False, size=length, dtype=torch.uint8)
     images = data[begin:].view(shape)
     extents = data[len(first) : begin].view(torch.int64).view(-1, 2)
+    if bool((extents < 1).any()) or bool((extents > torch.tensor(_sides(header))).any()):
+        return None
     return Pack(path, images.permute(0, 3, 1, 2) if header["canvas"]["rule"] == "fit" else images, extents)  # type: ignore[index]
+
+
+def _sides(header: dict[str, object]) -> list[int]:
+    """The height and width of the canvas."""
+    canvas: dict[str, int] = header["canvas"]  # type: ignore[assignment]
+    return [canvas["height"], canvas["width"]]
 
 
 def _write(path: Path, header: dict[str, object], source: FileSource, canvas: Canvas) -> Iterator[int]:

@@ -39,6 +39,10 @@ PREFETCH = 2
 """Batches that each worker decodes ahead."""
 
 
+class LostWorkerError(RuntimeError):
+    """A process that decodes images has ended: nothing that was asked for is wrong."""
+
+
 class StreamingLoader(Loader):
     """Reads images when their batch is due. Each of its two streams, training and evaluation, has its own
     workers, started when it is first used, and gives one iterator at a time."""
@@ -207,14 +211,30 @@ class Pool:
         )
 
     def run(self, indices: Iterable[tuple[int, Tensor]]) -> Iterator[Images]:
-        """The images of each batch. Raises ConfigError naming the files that cannot be read."""
+        """The images of each batch.
+
+        Raises ConfigError naming the files that cannot be read, and LostWorkerError when a process is killed.
+        """
         self.sampler.indices = indices
         with _signals_held_back(), _main_hidden():  # processes that start meanwhile see neither
             results = iter(self.loader)
-        for result in results:
+        while (result := self._next(results)) is not None:
             if isinstance(result, list):
                 raise ConfigError(result)
             yield result
+
+    def _next(self, results: Iterator[Any]) -> Any:
+        try:
+            return next(results, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):  # which is all that tells it apart
+                raise
+            first = str(error).splitlines()[0]
+            fewer = max(self.loader.num_workers // 2, 0)
+            raise LostWorkerError(
+                f"a process that decodes images was killed, most often by the system for lack of memory ({first}); "
+                f"fewer of them take less: data.workers={fewer}"
+            ) from None
 
 
 def _as_it_is(batch: Any) -> Any:
