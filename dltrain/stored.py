@@ -284,10 +284,29 @@ def require_state_of(parts: Mapping[str, Any], groups: list[dict[str, Any]], sta
             raise StoredError(f"`{name}`: the training has {'none' if part is None else 'one'}")
         if part is not None:
             require_like(state[name], part.state_dict(), name)
-    require_groups(state["optimizer"]["param_groups"], groups)
+    _require_groups(state["optimizer"]["param_groups"], groups)
+    _require_states(state["optimizer"], groups)
 
 
-def require_groups(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def _require_states(found: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Raise StoredError when what an optimizer keeps of a weight has not the weight's shape, where fused kernels
+    compute with it: they look at no shape, and would write beyond the end of a smaller tensor."""
+    for own, group in zip(found["param_groups"], groups, strict=True):
+        ids = own.get("params")
+        if not isinstance(ids, list) or len(ids) != len(group["params"]) or not all(type(each) is int for each in ids):
+            raise StoredError("`optimizer.param_groups`: `params` must be the numbers of the optimizer's weights")
+        if not (own.get("fused") or group.get("fused")):
+            continue
+        for number, weight in zip(ids, group["params"], strict=True):
+            for key, kept in found["state"].get(number, {}).items():
+                shape = () if key == "step" else tuple(weight.shape)
+                if kept is not None and (not isinstance(kept, Tensor) or tuple(kept.shape) != shape):
+                    has = tuple(kept.shape) if isinstance(kept, Tensor) else type(kept).__name__
+                    where = _named(f"optimizer.state.{number}.{key}")
+                    raise StoredError(f"{where}: it is {has}, and its weight takes {shape}")
+
+
+def _require_groups(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Raise StoredError when an optimizer's groups have not the options, by their types, that are expected."""
     if len(found) != len(expected):
         raise StoredError(f"`optimizer.param_groups`: there are {len(found)}, and the optimizer has {len(expected)}")

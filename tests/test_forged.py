@@ -132,6 +132,7 @@ def test_a_forged_checkpoint_is_refused_by_its_field(run: Path, state: State, wh
     [
         ("optimizer.param_groups.0.betas", "x"), ("optimizer.param_groups.0.momentum", [1]),
         ("optimizer.param_groups.0.params", []), ("optimizer.state", {99: {}, 0: {"momentum_buffer": "x"}}),
+        ("optimizer.state.0.momentum_buffer", torch.zeros(3)), ("optimizer.state.0.momentum_buffer", torch.zeros(())),
         ("average", None), ("scaler", {}),
     ],
 )  # fmt: skip
