@@ -29,6 +29,12 @@ class CrossEntropyLoss(nn.Module):
             logits_bk, targets, weight=weights, reduction="none", label_smoothing=self.label_smoothing
         )
 
+    def weights_of(self, targets: Tensor) -> Tensor | None:
+        """The weight (B,) of each example, of mixed classes their mean; None where all weigh the same."""
+        if self.weights is None:
+            return None
+        return targets @ self.weights.to(targets.dtype) if targets.is_floating_point() else self.weights[targets]
+
 
 class JensenShannonLoss(nn.Module):
     """Cross-entropy of the first view plus weight * mean_v KL(p_v | mean_v p_v), the same number for each view.

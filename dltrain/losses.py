@@ -56,12 +56,12 @@ class CrossEntropy(Loss):
     """Share of the target that is spread evenly over all classes; 0.1 is usual."""
     class_weights: list[Positive] | Literal["balanced"] | None = None
     """A weight per class, in the order of the classes; balanced: n / (K n_k), so that every class of the training
-    split weighs the same; null: 1 for all. Validation and test are not weighted."""
+    split weighs the same; null: 1 for all. As in torch, the loss of a batch is the weighted mean, its sum divided by the
+    sum of the weights of the whole batch: only their ratios count. Validation and test are not weighted."""
 
     def fitted(self, counts: list[int]) -> Loss:
         if self.class_weights != "balanced":
             return self
-        # The loss is a mean over examples: these weights have the mean 1 over the training split.
         weights = [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
         return self.model_copy(update={"class_weights": weights})
 
@@ -119,7 +119,8 @@ class Focal(Loss):
     """How fast attention falls as the probability of the true class rises; 0 is cross-entropy."""
     alpha: list[Positive] | Fraction | None = None
     """softmax: a weight per class, in the order of the classes. sigmoid: the weight of the true class, the others
-    have 1 - alpha; 0.25 in the paper. null: 1 for all."""
+    have 1 - alpha; 0.25 in the paper. null: 1 for all. As in the paper, the mean is not divided by the sum of these
+    weights: 10 for all makes the step 10 times as long."""
 
     @model_validator(mode="after")
     def _alpha_of_the_form(self) -> Focal:

@@ -5,11 +5,12 @@ Another task (regression, reconstruction) is another class with these methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from dltrain.loss_modules import CrossEntropyLoss
 from dltrain.losses import Loss
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 
@@ -38,18 +39,31 @@ class Classification:
         """How many numbers a model puts out per image."""
         return len(self.classes)
 
-    def losses(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scale(self, targets: Tensor, add: Callable[[Sequence[Tensor]], None]) -> Tensor | None:
+        """What makes a mean over the whole batch, in all its parts on all devices, the weighted mean: 1 / the mean of
+        the examples' weights. None where they have none. add: replaces tensors by their sums over processes."""
+        weights = self.loss.weights_of(targets) if isinstance(self.loss, CrossEntropyLoss) else None
+        if weights is None:
+            return None
+        sums = torch.stack([weights.new_tensor(len(weights)), weights.sum()])
+        add([sums])
+        return sums[0] / sums[1]
+
+    def losses(
+        self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The logits (B, K), their losses (B,), which are reported, and the sums (B,) that training minimises: those
-        losses and the weighted losses of the auxiliary heads.
+        losses and the weighted losses of the auxiliary heads. scale: of the whole batch that these are of.
         """
-        if isinstance(outputs, Tensor):
-            losses: Tensor = self.loss(outputs, targets)
-            return outputs, losses, losses
-        logits, *heads = outputs
-        losses = total = self.loss(logits, targets)
+        logits, *heads = (outputs,) if isinstance(outputs, Tensor) else outputs
+        losses = total = self._loss(logits, targets, scale)
         for head in heads:
-            total = total + self.auxiliary * self.loss(head, targets)
+            total = total + self.auxiliary * self._loss(head, targets, scale)
         return logits, losses, total
+
+    def _loss(self, logits: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
+        losses: Tensor = self.loss(logits, targets)
+        return losses if scale is None else losses * scale
 
     def training_metrics(self) -> TrainingMetrics:
         """Sums over training batches."""

@@ -157,14 +157,14 @@ class Trainer:
         """Add the gradients of the mean loss of a batch, computed in as many parts as are accumulated, to the
         parameters'. Returns what each example contributes to the loss (B,)."""
         parts, accumulate = self.parts, self.plan.accumulate
-        summands = []
+        summands, scale = [], parts.task.scale(targets, parts.group.add)
         whole = [(inputs, targets)]
         chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
         for number, (x, y) in enumerate(chunks, 1):
             with nullcontext() if number == accumulate else parts.apart():
                 with parts.autocast():
                     outputs = parts.forward(x)
-                logits, losses, total = parts.task.losses(outputs, y)
+                logits, losses, total = parts.task.losses(outputs, y, scale)
                 weights = self._weights(total)
                 torch.autograd.backward(total, parts.scaler.scale(weights) if parts.scaler is not None else weights)
             summands.append(total.detach())
