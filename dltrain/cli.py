@@ -1,16 +1,15 @@
 """The command line. Commands import what they need when they run: `--help`, `check` and `list` stay instant.
 
-Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130/143 interrupted after saving.
+Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 129/130/143 interrupted after saving (the terminal went
+away, Ctrl-C, asked to end).
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal, ParamSpec
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,45 +26,31 @@ from dltrain.options import (
     ViewsName,
     ViewsShare,
 )  # fmt: skip
-
-P = ParamSpec("P")
+from dltrain.request import fail, request
+from dltrain.streams import print_result, say
 
 app = typer.Typer(
     name="dltrain", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
     rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
-    help="One YAML file in, a trained and trusted image model out.",
 )  # fmt: skip
 
 
-def request(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Turn a command's outcome into its exit code, and a wrong request into a message instead of a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        from dltrain.config import ConfigError
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
 
         try:
-            code = command(*args, **kwargs)
-        except ConfigError as error:
-            _fail(str(error))
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
-            sys.stderr.close()
-            raise typer.Exit(0) from None
-        except Exception as error:
-            if type(error).__name__ != "RunError":
-                raise
-            _fail(f"error: {error}")
-        raise typer.Exit(code or 0)
-
-    return wrapped
+            print_result(f"dltrain {version('dltrain')}")
+        except PackageNotFoundError:
+            print_result("dltrain, not installed: run from its source")
+        raise typer.Exit
 
 
-def _fail(message: str) -> None:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)
+@app.callback()
+def every_command(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """One YAML file in, a trained and trusted image model out."""
 
 
 @app.command(epilog="Example: dltrain fit experiments/digits.yaml optimizer.lr=0.05 training.epochs=20")
@@ -89,7 +74,7 @@ def fit(
     _device(device)
     if (code := _launched(devices, max_restarts, device)) is not None:
         return code
-    from dltrain.console import Display, Errors, stdout
+    from dltrain.console import Display, Errors
     from dltrain.distributed import joined
     from dltrain.fit import fit as run_fit
 
@@ -101,7 +86,7 @@ def fit(
             group=group,
         )  # fmt: skip
         if group.leads:
-            stdout(str(run.path))
+            print_result(str(run.path))
         group.leave(code)
     return code
 
@@ -122,7 +107,7 @@ def resume(
         devices = Run.open(run)[0].read_json("environment.json").get("decisions", {}).get("devices", {}).get("value")
     if (code := _launched(devices, max_restarts, device or "auto")) is not None:
         return code
-    from dltrain.console import Display, Errors, stdout
+    from dltrain.console import Display, Errors
     from dltrain.distributed import joined
     from dltrain.fit import resume as run_resume
 
@@ -130,7 +115,7 @@ def resume(
         display = Display() if group.leads else Errors()
         code, resumed = run_resume(run, device, display, plugins=plugins, group=group)
         if group.leads:
-            stdout(str(resumed.path))
+            print_result(str(resumed.path))
         group.leave(code)
     return code
 
@@ -196,11 +181,11 @@ def adapt(
 ) -> int:  # fmt: skip
     """Measure batch norm's mean and variance anew on images of another kind; no weight changes."""
     load_plugins(plugin)
-    from dltrain.console import Display, stdout
+    from dltrain.console import Display
     from dltrain.domain import adapt_run
 
     adapt_run(run, paths, output, checkpoint, _device(device), Display(), batch_size)
-    stdout(str(output))
+    print_result(str(output))
     return 0
 
 
@@ -221,15 +206,15 @@ def sweep(
     if loaded.sweep is None:
         note = "write `sweep: {space: {optimizer.lr: {low: 1.0e-3, high: 1.0, log: true}}}`"
         raise loaded.error("sweep", f"{experiment} has no `sweep` section", note)
-    from dltrain.console import Display, stdout
+    from dltrain.console import Display
     from dltrain.sweep import is_sweep, run_sweep
 
     if continued is not None and not is_sweep(continued):
-        _fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
+        fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on
     code, best = run_sweep(loaded, continued or runs / loaded.name, _device(device), Display(), plugins)
     if best is not None:
-        stdout(str(best))
+        print_result(str(best))
     return code
 
 
@@ -247,18 +232,18 @@ def check(
     overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
     files = [text for text in experiments if text not in overrides]
     if not files:
-        _fail("error: no experiment is named: dltrain check EXPERIMENT... [KEY=VALUE]...")
+        fail("error: no experiment is named: dltrain check EXPERIMENT... [KEY=VALUE]...")
     failed = 0
     for file in files:
         try:
             experiment = Experiment.load(file, overrides)
         except ConfigError as error:
             failed += 1
-            typer.echo(str(error) + "\n", err=True)
+            say(str(error) + "\n")
         else:
             for note in experiment.notes:
-                typer.echo(f"{file}: {note}", err=True)
-            typer.echo(f"{file}: ok")
+                say(f"{file}: {note}")
+            print_result(f"{file}: ok")
     return 2 if failed else 0
 
 
@@ -280,13 +265,13 @@ def plan(
 
     loaded = Experiment.load(experiment, overrides or ())
     for note in loaded.notes:
-        typer.echo(note, err=True)
+        say(note)
     target = _device(device)
     from dltrain.plan import plan as plan_training
     from dltrain.plan_text import render
 
     found = plan_training(loaded, target, depth)
-    typer.echo(json.dumps(found, indent=2) if as_json else render(found, shutil.get_terminal_size().columns))
+    print_result(json.dumps(found, indent=2) if as_json else render(found, shutil.get_terminal_size().columns))
     return 0
 
 
@@ -298,11 +283,11 @@ def pack(experiment: ExperimentFile, overrides: Overrides = None, plugin: Plugin
     from dltrain.experiment import Experiment
 
     loaded = Experiment.load(experiment, overrides or ())
-    from dltrain.console import Display, stdout
+    from dltrain.console import Display
     from dltrain.pack import pack as make_packs
 
     for made in make_packs(loaded, Display()):
-        stdout(str(made.path))
+        print_result(str(made.path))
     return 0
 
 
@@ -319,7 +304,7 @@ def list_(
     load_plugins(plugin)
     from dltrain.catalogue import show
 
-    typer.echo(show(kind, name, as_json=as_json))
+    print_result(show(kind, name, as_json=as_json))
     return 0
 
 
@@ -333,7 +318,7 @@ def schema(plugin: Plugins = None) -> int:
     from dltrain.config.schema import json_schema
     from dltrain.experiment import Experiment
 
-    typer.echo(json.dumps(json_schema(Experiment), indent=2))
+    print_result(json.dumps(json_schema(Experiment), indent=2))
     return 0
 
 
@@ -350,10 +335,10 @@ def init(
     ] = None,
 ) -> int:
     """Look at data and write a commented experiment that trains well on it."""
-    from dltrain.console import Display, stdout
+    from dltrain.console import Display
     from dltrain.init import write_experiment
 
-    stdout(str(write_experiment(path, output, Display(), pretrained=pretrained)))
+    print_result(str(write_experiment(path, output, Display(), pretrained=pretrained)))
     return 0
 
 
@@ -376,9 +361,9 @@ def _launched(devices: int | None, max_restarts: int, device: str) -> int | None
     if is_started_together():
         return None
     if ":" in device:
-        _fail(f"error: --devices {devices} takes the first {devices} GPUs: write --device cuda, not {device}")
+        fail(f"error: --devices {devices} takes the first {devices} GPUs: write --device cuda, not {device}")
     if (there := count_devices(device)) is not None and there < devices:
-        _fail(f"error: --devices {devices}: this machine has {there} GPUs")
+        fail(f"error: --devices {devices}: this machine has {there} GPUs")
     return launch(sys.argv[1:], devices, max_restarts)
 
 
@@ -389,5 +374,5 @@ def _device(name: str) -> str:
     try:
         pick_device(name)
     except ValueError as error:
-        _fail(f"error: {error}")
+        fail(f"error: {error}")
     return name

@@ -5,13 +5,14 @@ Everything goes to stderr; results go to stdout and are printed by the commands 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
+
+from dltrain.streams import printable, styled
 
 if TYPE_CHECKING:
     from dltrain.reports import EpochReport, Progress
@@ -28,13 +29,14 @@ class Display:
     """
 
     def __init__(self, log: Callable[[str], None] | None = None, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(file=styled(), highlight=False, soft_wrap=True)
         self.log, self.quiet = log, quiet
         self._live: Any = None
         self._last_line = time.monotonic()
 
     def line(self, text: str, style: str = "") -> None:
-        """A lasting line."""
+        """A lasting line. `text` may hold names of files and classes: what could steer a terminal becomes escapes."""
+        text = printable(text, "\n")
         if not self.quiet:
             self.console.print(Text(text, style=style))
         if self.log is not None:
@@ -118,7 +120,7 @@ class Errors(Display):
         pass
 
     def error(self, text: str) -> None:
-        self.console.print(Text(text))
+        self.console.print(Text(printable(text, "\n")))
 
     def _draw(self, name: str, measures: str = "", share: float = 0.0) -> None:
         pass
@@ -141,9 +143,3 @@ def _live(console: Console) -> Any:
     live = Progress(*columns, console=console, transient=True, auto_refresh=False)
     live.add_task("", measures="", total=1.0)
     return live
-
-
-def stdout(text: str) -> None:
-    """A result, on stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config import ConfigError
-from dltrain.console import Display, stdout
+from dltrain.console import Display
 from dltrain.data.base import FileSource, Source, Splits
 from dltrain.data.datasets import Dataset
 from dltrain.data.depth import depth_of
@@ -25,6 +25,7 @@ from dltrain.losses import CrossEntropy, Loss
 from dltrain.metrics import ClassificationReport
 from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
+from dltrain.streams import print_result
 from dltrain.tasks import Classification
 
 
@@ -76,7 +77,7 @@ def evaluate_run(
         lines = [f"{m['checkpoint']}, {split}: accuracy {m['accuracy']:.4f}, loss {m['loss']:.4f}" for m in members]
         title = "\n".join([*lines, f"ensemble of {len(found)}, {split}"])
     title = ", ".join([title, *map(str, seen[0].values())])
-    stdout(json.dumps(results[-1], ensure_ascii=False) if as_json else f"{title}\n{reports[-1].table(classes)}")
+    print_result(json.dumps(results[-1], ensure_ascii=False) if as_json else f"{title}\n{reports[-1].table(classes)}")
     return results[-1]
 
 

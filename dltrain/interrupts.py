@@ -1,11 +1,15 @@
-"""SIGINT and SIGTERM while a run is being made: noted, and acted upon between two steps."""
+"""SIGINT, SIGTERM and SIGHUP while a run is being made: noted, and acted upon between two steps."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from types import FrameType
 from typing import Any
+
+NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C, a request to end, and a terminal that goes away."""
 
 
 class Signals:
@@ -21,7 +25,9 @@ class Signals:
         self._outer: Signals | None = None
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in NUMBERS:
+            if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started with `nohup`, say
             try:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not in the main thread: leave signals to whoever is
@@ -42,4 +48,5 @@ class Signals:
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
-        os.write(2, b"\nstopping after this step; a second time stops at once\n")  # print is not safe in a handler
+        with contextlib.suppress(OSError):  # the terminal may be gone; print is not safe in a handler
+            os.write(2, b"\nstopping after this step; a second time stops at once\n")

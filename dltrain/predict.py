@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from dltrain.data.views import decide, log_mean_probability
 from dltrain.evaluate import find_checkpoint
 from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
+from dltrain.streams import say
 
 Row = Callable[[Path, int, list[float]], None]
 """Writes one image's path, the number of its class, and its probability of every class."""
@@ -54,8 +54,6 @@ def predict_files(
         if predictor.classes != classes:
             raise RunError(f"the runs have different classes: {', '.join(map(str, paths))}")
     targets = [(predictor.canvas, predictor.preprocessing.shape.channels) for predictor in predictors]
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     row = _csv(classes) if form == "csv" else _json_lines(classes)
     total = failed = 0
     remarks: list[str] = []
@@ -67,7 +65,7 @@ def predict_files(
                 images.append(future.result())
             except ConfigError as error:
                 failed += 1
-                print(error.diagnostics[0].message, file=sys.stderr)
+                say(error.diagnostics[0].message)
             else:
                 names.append(name)
         for _ in range(len(remarks)):  # threads add more meanwhile
@@ -83,7 +81,7 @@ def predict_files(
                 row(*answer)
     sys.stdout.flush()
     if failed:
-        print(f"{failed} of {total} files could not be read", file=sys.stderr)
+        say(f"{failed} of {total} files could not be read")
     return 1 if failed else 0
 
 

@@ -16,8 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
-from dltrain.config.diagnostics import printable
 from dltrain.data.base import Interpolation
+from dltrain.streams import printable
 
 SHOWN = 3
 """Mistakes in one message."""

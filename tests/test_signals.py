@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at every moment: training stops between two steps, saved, and leaves nothing behind."""
+"""SIGINT, SIGTERM and SIGHUP at every moment: training stops between two steps, saved, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def begin(zygote: Zygote, arrays: Path, folder: Path, setup: str = SLOW.format(0
     return child, run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_training_between_two_steps(
     number: signal.Signals, zygote: Zygote, arrays: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from dltrain.streams import printable
+
 MAX_SHOWN = 50
 
 
@@ -57,11 +59,6 @@ class Diagnostic:
         notes = ([hint] if hint else []) + [note for note in self.notes if note]
         gutter = " " * (len(str(self.where.line or "")) + 1 if self.where else 1)
         return "\n".join(map(printable, out + [f"{gutter} = {note}" for note in notes]))
-
-
-def printable(text: str) -> str:
-    """`text` without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _excerpt(where: Span, hint: str) -> list[str]:

@@ -243,7 +243,7 @@ def _as_it_is(batch: Any) -> Any:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the end of the block.
+    """SIGINT, SIGTERM and SIGHUP wait until the end of the block.
 
     A terminal or a job scheduler sends them to all processes. The main one decides what to do, for which it may
     need its workers; and one that is interrupted while it starts would print a traceback.
@@ -251,8 +251,8 @@ def _signals_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # when it is started, it lets both signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    resource_tracker.ensure_running()  # when it is started, it lets signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:
