@@ -56,8 +56,8 @@ class CrossEntropy(Loss):
     """Share of the target that is spread evenly over all classes; 0.1 is usual."""
     class_weights: list[Positive] | Literal["balanced"] | None = None
     """A weight per class, in the order of the classes; balanced: n / (K n_k), so that every class of the training
-    split weighs the same; null: 1 for all. As in torch, a batch's loss is the weighted mean, the sum divided by that of the
-    weights, of the whole batch: only their ratios count. Validation and test are not weighted."""
+    split weighs the same; null: 1 for all. As in torch, a batch's loss is the weighted mean, the sum divided by that
+    of the weights, of the whole batch: only their ratios count. Validation and test are not weighted."""
 
     def fitted(self, counts: list[int]) -> Loss:
         if self.class_weights != "balanced":
