@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from dltrain.data.resources import free_memory, size
 from dltrain.experiment import Experiment
 from dltrain.optim.averages import EMA, SWA
-from dltrain.optim.groups import is_exempt, trainable
+from dltrain.optim.roles import exempt, trainable
 from dltrain.plan_network import Measured
 
 LEAST_FOR_STATISTICS = 8
@@ -132,11 +132,8 @@ def selu_alone(facts: Facts) -> str | None:
 def decay_of_norms(facts: Facts) -> str | None:
     """Gains and offsets are few and mean something: strong decay towards 0 hurts them."""
     strong = {id(p) for g in facts.groups if g.get("weight_decay", 0) > STRONG_DECAY for p in g["params"]}
-    spared = [
-        name
-        for name, parameter, owner in trainable(facts.model)
-        if id(parameter) in strong and is_exempt(name, parameter, owner, ["bias", "norm"])
-    ]
+    small = exempt(facts.model, ["bias", "norm"])
+    spared = [name for name, parameter in trainable(facts.model) if id(parameter) in strong and name in small]
     if not spared:
         return None
     decay = facts.experiment.optimizer.weight_decay

@@ -17,7 +17,7 @@ from dltrain import ConfigError, Experiment
 from dltrain.data.base import ImageShape
 from dltrain.layers import Activation
 from dltrain.models import Model
-from dltrain.optim.groups import is_exempt
+from dltrain.optim.roles import exempt
 
 Array = np.ndarray[Any, Any]
 WRITTEN = [
@@ -432,12 +432,12 @@ def test_mlp_refuses_what_needs_maps_and_vectors_get_relu_for_frelu() -> None:
 def test_learned_parameters_do_not_decay_but_weights_of_layers_within_do() -> None:
     words, decaying = ["bias", "norm", "activation"], {}
     for name in LEARNED:
-        for owner_name, owner in build(name).named_modules():
-            for key, parameter in owner.named_parameters(recurse=False):
-                exempt = is_exempt(key, parameter, owner, words)
-                assert exempt == (parameter.ndim == 1), f"{name}: Muon takes the others for matrices"
-                if not exempt:
-                    decaying.setdefault(name, []).append(f"{owner_name}.{key}")
+        layer = build(name)
+        spared = exempt(layer, words)
+        for key, parameter in layer.named_parameters():
+            assert (key in spared) == (parameter.ndim == 1), f"{name}: Muon takes the others for matrices"
+            if key not in spared:
+                decaying.setdefault(name, []).append(key)
     dynamic = ["shifts.first.weight", "shifts.second.weight"]
     assert decaying == {
         "maxout": ["maps.weight"], "meta_acon": ["first.weight", "second.weight"], "dynamic_relu_a": dynamic,

@@ -46,9 +46,10 @@ class Group(Section):
     match: str
     """Pattern of whole parameter names: `head.*`, `*.weight`. The first group that matches a parameter has it."""
     lr: Positive | None = None
-    """Their peak learning rate; it follows the schedule in proportion. Null: the optimizer's."""
+    """Their peak learning rate, also under `layer_decay`; it follows the schedule in proportion. Null: the
+    optimizer's."""
     lr_scale: Positive | None = None
-    """Their learning rate as a share of the optimizer's, instead of `lr`."""
+    """Their learning rate as a share of what it would be, that is the optimizer's, or less by `layer_decay`."""
     weight_decay: NonNegative | None = None
     """Their weight decay, whatever `no_decay` says; null: the optimizer's, and `no_decay` holds."""
     after: NonNegative = 0.0
@@ -100,8 +101,9 @@ class Optimizer(Choice):
     weight_decay: NonNegative = 0.0
     """L2 penalty: this times the weight is added to its gradient."""
     no_decay: list[str] = []
-    """Parameters without weight decay: `bias`, `norm` (of normalisation layers), `activation` (of trainable
-    activations), or patterns of parameter names such as `classifier.*`. Empty: all decay, as in torch."""
+    """Parameters without weight decay: `bias` (with all that is added: class tokens, embeddings of positions, tables of
+    relative ones), `norm` (of normalisation layers, with other vectors, such as layer scales), `activation` (of
+    trainable activations), or patterns of names such as `classifier.*`. Empty: all decay, as in torch."""
     groups: list[Group] = []
     """Parameters with a learning rate or weight decay of their own: [{match: "head.*", lr: 0.1}]."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -121,8 +123,8 @@ class Optimizer(Choice):
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
         """The torch optimizer of parameter groups that carry their own `weight_decay`."""
 
-    def options_of(self, name: str, parameter: nn.Parameter) -> dict[str, Any]:
-        """What this optimizer must know about a parameter besides: parameters that differ in it get groups apart."""
+    def options_of(self, model: nn.Module) -> dict[str, dict[str, Any]]:
+        """What this optimizer must know about parameters besides, by name: those that differ in it get groups apart."""
         return {}
 
     def average(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from dltrain.config import ConfigError, Diagnostic, suggest
 from dltrain.optim.base import EXEMPTIONS, Optimizer
+from dltrain.optim.roles import exempt, trainable
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_SIZES = ("num_features", "num_channels", "normalized_shape")
+TRUNK = 0.75
+"""Share of a network's weights above which a module is no layer, but a row of them: the encoder of a transformer."""
 
 
 def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -33,16 +33,18 @@ def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, A
     patterns += [(group.match, "groups") for group in optimizer.groups]
     check_patterns(patterns, names, "optimizer")
     decay = layer_scales(model, optimizer.layer_decay)
+    own_options, spared = optimizer.options_of(model), exempt(model, optimizer.no_decay)
     found: dict[str, dict[str, Any]] = {}
-    for name, parameter, owner in trainable(model):
-        options: dict[str, Any] = {"weight_decay": optimizer.weight_decay, **optimizer.options_of(name, parameter)}
+    for name, parameter in trainable(model):
+        options: dict[str, Any] = {"weight_decay": optimizer.weight_decay, **own_options.get(name, {})}
         own = next((group for group in optimizer.groups if fnmatch.fnmatchcase(name, group.match)), None)
         if own is not None and own.weight_decay is not None:
             options["weight_decay"] = own.weight_decay
-        elif optimizer.weight_decay > 0 and is_exempt(name, parameter, owner, optimizer.no_decay):
+        elif optimizer.weight_decay > 0 and name in spared:
             options["weight_decay"] = 0.0
-        scale = 1.0 if own is None else own.lr / optimizer.lr if own.lr is not None else own.lr_scale or 1.0
-        scale *= decay[name]
+        scale = decay[name] * (1.0 if own is None else own.lr_scale or 1.0)
+        if own is not None and own.lr is not None:
+            scale = own.lr / optimizer.lr
         if scale != 1:
             options["lr_scale"] = scale
         if own is not None and (own.after or own.until is not None):
@@ -58,7 +60,8 @@ def layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
     """The factor of each parameter's learning rate: decay^d for a layer d layers before the last one.
 
     timm's networks say what their layers are. In others a layer is a block or another module with weights, in the
-    order of the modules, and what has no convolution or linear layer of its own belongs to the one before it.
+    order of the modules, and what has no convolution or linear layer of its own belongs to the one before it. A module
+    with most of the network's weights, such as the encoder of a transformer, is as many layers as it has blocks.
     """
     names = [name for name, _ in model.named_parameters()]
     if decay is None or decay == 1:
@@ -68,52 +71,27 @@ def layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
 
         layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
     else:
-        starts = list(_layers(model, ""))
+        starts = list(_layers(model))
         layers = {name: max(sum(names.index(start) <= index for start in starts) - 1, 0)
                   for index, name in enumerate(names)}  # fmt: skip
     last = max(layers.values())
     return {name: decay ** (last - layers[name]) for name in names}
 
 
-def _layers(module: nn.Module, path: str) -> Iterator[str]:
+def _layers(model: nn.Module) -> Iterator[str]:
     """The first parameter of each layer: of the outermost modules with weights that are no mere containers."""
-    for key, child in module.named_children():
-        if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-            yield from _layers(child, f"{path}{key}.")
-        elif any(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in child.modules()):
-            yield f"{path}{key}.{next(name for name, _ in child.named_parameters())}"
+    trunk = TRUNK * sum(parameter.numel() for parameter in model.parameters())
 
+    def inside(module: nn.Module, path: str) -> Iterator[str]:
+        for key, child in module.named_children():
+            layers = sum(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in child.modules())
+            size = sum(parameter.numel() for parameter in child.parameters())
+            if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict) or (layers > 1 and size > trunk):
+                yield from inside(child, f"{path}{key}.")
+            elif layers:
+                yield f"{path}{key}.{next(name for name, _ in child.named_parameters())}"
 
-def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """Each parameter that is trained, with its name and the module that has it first."""
-    owners = {id(p): module for module in reversed(list(model.modules())) for p in module.parameters(recurse=False)}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter, owners[id(parameter)]
-
-
-def is_exempt(name: str, parameter: nn.Parameter, owner: nn.Module, words: list[str]) -> bool:
-    """Whether one of `words` (of EXEMPTIONS, or patterns of names) means this parameter of `owner`."""
-    kinds = {
-        "bias": name.rpartition(".")[2] == "bias" or name.endswith("_bias"),
-        "norm": is_norm(owner, parameter),
-        "activation": is_activation(owner),
-    }
-    return any(kinds[w] if w in kinds else fnmatch.fnmatchcase(name, w) for w in words)
-
-
-def is_norm(module: nn.Module, parameter: nn.Parameter) -> bool:
-    """Whether a parameter belongs to a normalisation: by the class, the file that the class is from (torch,
-    timm and dltrain keep norms in files named so), or a vector in a module that states what it normalises."""
-    if isinstance(module, _NORMS) or "norm" in type(module).__module__.rpartition(".")[2]:
-        return True
-    return parameter.ndim == 1 and any(hasattr(module, size) for size in _SIZES)
-
-
-def is_activation(module: nn.Module) -> bool:
-    """Whether a module is an activation, as PReLU is, by the file that its class is from."""
-    file = type(module).__module__.rpartition(".")[2]
-    return "activation" in file and not isinstance(module, nn.MultiheadAttention)
+    return inside(model, "")
 
 
 def check_patterns(patterns: Iterable[tuple[str, str]], names: list[str], section: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
@@ -30,7 +29,8 @@ class Muon(Optimizer):
 
     M = momentum M + g, then g + momentum M (or M) is divided by its norm and goes `ns_steps` times through
     X <- 3.4445 X - 4.775 X X' X + 2.0315 (X X')^2 X. A convolution's kernel is the matrix of its outputs. Weight
-    decay is decoupled. Vectors, and what `adamw` names, are trained by AdamW with lr * adamw_scale.
+    decay is decoupled. All but the weights of hidden layers is trained by AdamW with lr * adamw_scale: the last layer,
+    vectors, embeddings, and what `adamw` names.
     """
 
     source = "https://kellerjordan.github.io/posts/muon/"
@@ -46,8 +46,8 @@ class Muon(Optimizer):
     normalize: bool = False
     """Before each step, bring every matrix of n outputs to the norm sqrt(n): for weights whose size does not matter, as
     before a norm (https://github.com/KellerJordan/cifar10-airbench)."""
-    adamw: list[str] = ["fc.*", "head.*", "classifier.*"]
-    """Patterns of parameters that AdamW trains besides vectors: the last layer, by its usual names."""
+    adamw: list[str] = []
+    """Patterns of more parameters that AdamW trains."""
     adamw_scale: Positive = 0.05
     """AdamW's learning rate, as a share of `lr`."""
     adamw_betas: list[Fraction] = [0.9, 0.95]
@@ -62,9 +62,11 @@ class Muon(Optimizer):
     def _two(cls, betas: list[float]) -> list[float]:
         return check_betas(betas, "adamw_betas")
 
-    def options_of(self, name: str, parameter: nn.Parameter) -> dict[str, Any]:
-        matrix = parameter.ndim > 1 and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.adamw)
-        return {"matrix": matrix}
+    def options_of(self, model: nn.Module) -> dict[str, dict[str, Any]]:
+        from dltrain.optim.roles import exempt, hidden_matrices
+
+        matrices = hidden_matrices(model) - exempt(model, self.adamw)
+        return {name: {"matrix": name in matrices} for name, _ in model.named_parameters()}
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
         from dltrain.optim.muon import MuonWithRest
@@ -77,10 +79,5 @@ class Muon(Optimizer):
         ))  # fmt: skip
 
     def first_step(self, w: float, g: float) -> float | None:
-        if "weight" in self.adamw:
-            lr = self.lr * self.adamw_scale
-            return w * (1 - lr * self.weight_decay) - lr * g / (abs(g) + self.eps)
-        size = 1.0
-        for _ in range(self.ns_steps):
-            size = 3.4445 * size - 4.775 * size**3 + 2.0315 * size**5
-        return w * (1 - self.lr * self.weight_decay) - self.lr * size * (1 if g > 0 else -1)
+        lr = self.lr * self.adamw_scale  # a weight alone is that of the last layer
+        return w * (1 - lr * self.weight_decay) - lr * g / (abs(g) + self.eps)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.optim.base import EXEMPTIONS
-from dltrain.optim.groups import check_patterns, is_exempt, trainable
+from dltrain.optim.groups import check_patterns
 from dltrain.optim.penalties import Penalty
+from dltrain.optim.roles import exempt, trainable
 
 
 class Penalties:
@@ -23,11 +24,10 @@ class Penalties:
         for index, penalty in enumerate(penalties):
             patterns = [(word, "exempt") for word in penalty.exempt if word not in EXEMPTIONS]
             check_patterns(patterns, names, f"penalties.{index}")
-        found = list(trainable(model))
-        self._weights = [
-            (penalty, [p for name, p, owner in found if not is_exempt(name, p, owner, penalty.exempt)])
-            for penalty in penalties
-        ]
+        self._weights = []
+        for penalty in penalties:
+            spared = exempt(model, penalty.exempt)
+            self._weights.append((penalty, [p for name, p in trainable(model) if name not in spared]))
 
     def loss(self, frozen: Collection[Tensor] = ()) -> Tensor | None:
         """What to add to the loss, a scalar, without `frozen` weights; None when all are bounds. Differentiable."""
