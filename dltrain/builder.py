@@ -195,7 +195,7 @@ def build(
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
-    trainer.notes = [*splits.notes, *downgrades(experiment, decisions), *notes]
+    trainer.notes = [*splits.notes, *downgrades(experiment, decisions, trainer.examples), *notes]
     return trainer
 
 
@@ -355,9 +355,13 @@ def _summary(
     return {**lines, **{name: str(decision) for name, decision in decisions.items()}}
 
 
-def downgrades(experiment: Experiment, decisions: Decisions) -> list[str]:
-    """What the experiment asks for and does not get."""
-    notes = []
+def downgrades(experiment: Experiment, decisions: Decisions, examples: dict[str, int]) -> list[str]:
+    """What the experiment asks for and does not get, and what it leaves out. examples: of each split."""
+    notes, training = [], experiment.training
+    seen, unseen = (training.limit_batches or 0) * training.batch_size, examples.get("validation", 0)
+    if 0 < seen < unseen:
+        measured = f"`limit_batches` measures {seen:,} of {unseen:,} validation examples"
+        notes.append(f"{measured}: the same ones each time, with all classes in proportion")
     if experiment.training.compile is True and not decisions["compile"].value:
         notes.append(f"warning: not compiled: {decisions['compile'].reason}")
     if experiment.training.graph is True and not decisions["graph"].value:

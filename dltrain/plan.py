@@ -184,7 +184,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         experiment, training.model, measured, training.groups, device, training.steps_per_epoch, training.total_steps,
         training.learning_rate, sum(memory.values()) - memory["data"],
     )  # fmt: skip
-    notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions)]
+    notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions, training.examples)]
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
     curve = partial(_samples, total_steps=training.total_steps)

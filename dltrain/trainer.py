@@ -344,7 +344,7 @@ def evaluate(
     network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, parts: Parts,
     limit_batches: int | None = None,
 ) -> ClassificationReport:  # fmt: skip
-    """Measure a network on every example of a loader, in file order."""
+    """Measure a network on every example of a loader, in file order, or on a sample of so many batches."""
 
     def logits_of(images: Tensor) -> Tensor:
         with parts.autocast():
@@ -354,9 +354,7 @@ def evaluate(
     report = task.report()
     was_training = network.training
     network.eval()
-    for number, (batch, valid) in enumerate(loader.evaluation_batches()):
-        if limit_batches is not None and number >= limit_batches:
-            break
+    for batch, valid in loader.evaluation_batches(limit_batches):
         logits = answer(logits_of, batch.images, parts.shape, parts.evaluation, valid)
         report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
     network.train(was_training)

@@ -102,7 +102,8 @@ class Training(Section):
     checkpoint_every: Positive = 10.0
     """Minutes between checkpoints inside an epoch; one is written after every epoch too."""
     limit_batches: PositiveInt | None = None
-    """Use only this many batches of each split per epoch: to try things out."""
+    """Use only this many batches of each split per epoch: to try things out. Of the validation split, always the same
+    ones, with all classes in proportion."""
 
     @model_validator(mode="before")
     @classmethod

@@ -22,7 +22,7 @@ from dltrain.config import ConfigError
 from dltrain.data.base import ArraySource, Batch, FileSource, Source
 from dltrain.data.canvas import Canvas
 from dltrain.data.loaders import Loader, ResidentLoader, choose_loader, choose_workers, make_loader
-from dltrain.data.order import Order
+from dltrain.data.order import Order, stratified
 from dltrain.data.resources import free_memory
 from dltrain.data.streaming import LostWorkerError, StreamingLoader
 
@@ -139,6 +139,25 @@ def assert_same_evaluation(resident: Loader, streaming: Loader) -> None:
         assert_same(one, other)
     counted = torch.cat([batch.indices[:valid] for (batch, valid), _ in pairs])
     assert counted.tolist() == list(range(22)) and {len(batch.images) for (batch, _), _ in pairs} == {5}
+
+
+@pytest.mark.parametrize("counts", [[900, 90, 10], [5] * 40, [1, 0, 700]], ids=str)
+def test_every_beginning_of_a_stratified_order_has_the_classes_in_proportion(counts: list[int]) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    order = stratified(labels)
+    assert order.sort().values.equal(torch.arange(len(labels)))
+    assert order.equal(stratified(labels)) and not order.equal(order.sort().values)
+    seen = torch.nn.functional.one_hot(labels[order], len(counts)).cumsum(0)
+    expected = torch.arange(1, len(labels) + 1)[:, None] * torch.tensor(counts) / len(labels)
+    assert (seen - expected).abs().max() < 2
+
+
+def test_limited_evaluations_see_the_same_sample(files: FileSource) -> None:
+    resident, streaming = both(files, Canvas(7, 7, "fit"), workers=0)
+    found = [batch.indices.tolist() for batch, valid in resident.evaluation_batches(2) if valid == 5]
+    assert found == [batch.indices.tolist() for batch, _ in streaming.evaluation_batches(2)]
+    assert len(found) == 2 and len({*found[0], *found[1]}) == 10
+    assert [valid for _, valid in resident.evaluation_batches(9)] == [5, 5, 5, 5, 2]
 
 
 def test_worker_processes(files: FileSource) -> None:

@@ -134,6 +134,9 @@ def test_limited_batches_limit_validation_too(arrays: Path) -> None:
     trainer.parts.task.report = lambda: seen.append(update()) or seen[-1]  # type: ignore[method-assign, func-returns-value]
     reports(trainer)
     assert {int(report.counts.sum()) for report in seen} == {20}  # of 24
+    each = seen[0].counts.view(3, 3).sum(1).tolist()
+    assert all(abs(count - 20 / 3) <= 1 for count in each), "all classes, as many of each as in the split"
+    assert any("measures 20 of 24 validation examples" in note for note in trainer.notes)
 
 
 def test_evaluation_happens_as_often_as_it_is_asked_for(arrays: Path) -> None:

@@ -48,9 +48,9 @@ class Loader(ABC):
         batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
         return self.share.of(self._epoch[1][batch]), self.share.of(self._epoch[2][batch])
 
-    def evaluation_indices(self) -> list[tuple[Tensor, int]]:
+    def evaluation_indices(self, limit: int | None) -> list[tuple[Tensor, int]]:
         """Indices (B,) of each batch of an evaluation, on the CPU, and how many of them count."""
-        whole = evaluation_indices(len(self.source), self.batch_size)
+        whole = evaluation_indices(self.labels.cpu(), self.batch_size, limit)
         return [(self.share.of(indices), self.share.valid(valid, self.batch_size)) for indices, valid in whole]
 
     @property
@@ -68,9 +68,13 @@ class Loader(ABC):
         """The batches of step start_step, start_step + 1, ... without end."""
 
     @abstractmethod
-    def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
+    def evaluation_batches(self, limit: int | None = None) -> Generator[tuple[Batch, int], None, None]:
         """Every example once, in the order of the split, and how many of each batch count: all batches have one
-        size, the last one is completed by repeating."""
+        size, the last one is completed by repeating.
+
+        limit: of batches. Where they do not hold the whole split, it is a sample with all classes in proportion, which
+        depends on the labels alone.
+        """
 
     @abstractmethod
     def close(self) -> None:

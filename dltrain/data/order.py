@@ -56,7 +56,29 @@ class Order:
             epoch, first = epoch + 1, 0
 
 
-def evaluation_indices(examples: int, batch_size: int) -> list[tuple[Tensor, int]]:
-    """Indices of each batch in file order, and how many of them count: the last batch is completed by repeating."""
+def evaluation_indices(labels: Tensor, batch_size: int, limit: int | None = None) -> list[tuple[Tensor, int]]:
+    """Indices (B,) of each batch of an evaluation, and how many of them count: the last is completed by repeating.
+
+    labels: (N,) int64 on the CPU. All examples in file order; with fewer than these in `limit` batches, the same sample
+    each time, with all classes in proportion.
+    """
+    examples = len(labels)
+    if limit is not None and limit * batch_size < examples:
+        return [(indices, batch_size) for indices in stratified(labels)[: limit * batch_size].view(limit, -1)]
     starts = range(0, examples, batch_size)
     return [(torch.arange(s, s + batch_size) % examples, min(batch_size, examples - s)) for s in starts]
+
+
+def stratified(labels: Tensor) -> Tensor:
+    """The indices (N,) in an order of which every beginning has each class in proportion, but for about one example.
+
+    It is mixed, and depends on the labels (N,) int64 alone: the examples of each class lie evenly over the whole.
+    """
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randperm(len(labels), generator=generator)
+    grouped = mixed[labels[mixed].argsort(stable=True)]
+    counts = labels.bincount()
+    rank = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[grouped]]
+    start = torch.rand(len(counts), generator=generator, dtype=torch.float64)
+    place = (rank + start[labels[grouped]]) / counts[labels[grouped]]
+    return grouped[place.argsort(stable=True)]

@@ -79,8 +79,8 @@ class ResidentLoader(Loader):
                 yield self.batch(step)
                 step += 1
 
-    def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
-        for indices, valid in self.evaluation_indices():
+    def evaluation_batches(self, limit: int | None = None) -> Generator[tuple[Batch, int], None, None]:
+        for indices, valid in self.evaluation_indices(limit):
             yield self._gather(indices.to(self.device), torch.zeros_like(indices, device=self.device)), valid
 
     def close(self) -> None:

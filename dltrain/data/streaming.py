@@ -73,8 +73,8 @@ class StreamingLoader(Loader):
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         return self._opened(self._train(start_step))
 
-    def evaluation_batches(self) -> Generator[tuple[Batch, int], None, None]:
-        return self._opened(self._evaluate())
+    def evaluation_batches(self, limit: int | None = None) -> Generator[tuple[Batch, int], None, None]:
+        return self._opened(self._evaluate(limit))
 
     def _train(self, start_step: int) -> Generator[Batch, None, None]:
         images = self._images("train", map(self.share.of, self.order.batches(start_step)), start_step)
@@ -82,8 +82,8 @@ class StreamingLoader(Loader):
             indices, epochs = self.examples_of(step)
             yield Batch(pixels, self.labels.index_select(0, indices), indices, epochs, extents)
 
-    def _evaluate(self) -> Generator[tuple[Batch, int], None, None]:
-        plan = self.evaluation_indices()
+    def _evaluate(self, limit: int | None) -> Generator[tuple[Batch, int], None, None]:
+        plan = self.evaluation_indices(limit)
         images = self._images("evaluate", (indices for indices, _ in plan))
         for (pixels, extents), (host_indices, valid) in zip(images, plan, strict=True):
             indices = host_indices.to(self.device)
