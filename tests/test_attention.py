@@ -152,11 +152,10 @@ def test_attention_has_no_activation_to_replace() -> None:
 
 
 def test_only_the_norm_of_cbam_counts_as_one() -> None:
-    from dltrain.optim.groups import is_norm
+    from dltrain.optim.roles import exempt
 
     layer = build("cbam")
-    norms = {name for name, module in layer.named_modules() for p in module.parameters(False) if is_norm(module, p)}
-    assert norms == {"norm"}
+    assert exempt(layer, ["norm"]) == {"norm.weight", "norm.bias"}
 
 
 @pytest.mark.parametrize("value", [{"name": "cbam", "kernel": 4}, {"name": "eca", "kernel": 2}])

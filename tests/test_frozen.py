@@ -149,6 +149,8 @@ def test_a_frozen_group_is_reported_and_keeps_no_optimizer_state(arrays: Path) -
     [
         ([{"match": "0.*", "frozen": True, "lr": 0.1}], "a `frozen` group never learns, and `lr` would do nothing"),
         ([{"match": "0.*", "frozen": False}], "a group changes nothing without"),
+        ([{"match": "0.*", "lr": 0}], "`lr` must be above 0; `frozen: true` says that the group never learns"),
+        ([{"match": "0.*", "until": 0.0}], "`until` must be above 0; `frozen: true` says"),
     ],
 )
 def test_mistakes_of_frozen_groups(groups: list[dict[str, Any]], message: str) -> None:

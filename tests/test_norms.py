@@ -283,13 +283,12 @@ def test_sync_batch_norm_of_one_process_is_batch_norm() -> None:
 
 
 def test_norms_of_one_pixel_are_finite_and_weights_do_not_decay() -> None:
-    from dltrain.optim.groups import is_norm
+    from dltrain.optim.roles import exempt
 
     for value in OURS:
         layer = build(value)
         assert layer(normal(4, 6, 1, 1)).isfinite().all()
-        for module in layer.modules():
-            assert all(is_norm(module, parameter) for parameter in module.parameters(recurse=False))
+        assert exempt(layer, ["norm"]) == {name for name, _ in layer.named_parameters()}
 
 
 # -- in networks

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dltrain.config import (
     Choice,
@@ -60,6 +60,14 @@ class Group(Section):
     """They never learn. While parameters are frozen, by this, `after` or `until`, nothing moves them, their gradients
     do not count in `clip_norm`, and a norm of which no parameter learns keeps its statistics and works with them, as in
     evaluation."""
+
+    @field_validator("lr", "lr_scale", "until", mode="before")
+    @classmethod
+    def _not_frozen_by_0(cls, value: Any, info: ValidationInfo) -> Any:
+        if type(value) in (int, float) and value == 0:
+            key = info.field_name or ""
+            raise reject(key, f"`{key}` must be above 0; `frozen: true` says that the group never learns")
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Group:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -66,23 +66,25 @@ class Learning:
         self.frozen: frozenset[Tensor] = frozenset()
         self._statistics = list(_statistics(model, groups))
 
-    @contextmanager
-    def at(self, epoch: float, lr: float, momentum: float | None) -> Iterator[None]:
+    def at(self, epoch: float, lr: float, momentum: float | None) -> AbstractContextManager[None]:
         """The context of a step at a time in epochs, with the optimizer's learning rate, and its momentum where a
         schedule moves it. Afterwards all groups are there again."""
-        groups = self.optimizer.param_groups
-        learning = [group for group in groups if _within(group.get("epochs", ALWAYS), epoch)]
-        for group in groups:
-            group["lr"] = 0.0
-        for group in learning:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+        learning = []
+        for group in self.optimizer.param_groups:
+            learns = _within(group.get("epochs", ALWAYS), epoch)
+            group["lr"] = lr * group.get("lr_scale", 1.0) if learns else 0.0
+            if learns:
+                learning.append(group)
         if momentum is not None:
             set_momentum(self.optimizer, momentum)
         resting = [module for module, spans in self._statistics if not any(_within(span, epoch) for span in spans)]
-        if len(learning) == len(groups) and not resting:
-            yield
-            return
-        known = {id(group) for group in learning}
+        if len(learning) == len(self.optimizer.param_groups) and not resting:
+            return nullcontext()
+        return self._only(learning, resting)
+
+    @contextmanager
+    def _only(self, learning: list[dict[str, Any]], resting: list[nn.Module]) -> Iterator[None]:
+        groups, known = self.optimizer.param_groups, {id(group) for group in learning}
         self.frozen = frozenset(p for group in groups if id(group) not in known for p in group["params"])
         self.optimizer.param_groups = learning
         for module in resting:
