@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,12 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from dltrain.data.base import mix
+from dltrain.journal import mend, outcome_of
+from dltrain.runs import RunError
 from dltrain.training import Range, Sweep
 
 JOURNAL = "journal.log"
+NEW = "start a new sweep: dltrain sweep EXPERIMENT"
 DIGITS = 6
 """Significant digits of drawn numbers: enough for any hyperparameter, and readable in best.yaml."""
 
@@ -47,13 +49,20 @@ class Study:
 
     def __init__(self, folder: Path, sweep: Sweep, seed: int) -> None:
         self.sweep, self.seed = sweep, seed
+        self.mended = mend(folder / JOURNAL, 1 if sweep.metric.endswith("loss") else 2)
+        """What was damaged in the journal, if anything was."""
         self._study = _open(folder, sweep)
 
     def remember(self, facts: dict[str, Any]) -> dict[str, Any]:
         """The facts that the sweep began with: these ones, when it begins now."""
-        if not self._study.user_attrs:
+        if "facts" not in self._study.user_attrs:
             self._study.set_user_attr("facts", json.dumps(facts))
-        known: dict[str, Any] = json.loads(self._study.user_attrs["facts"])
+        try:
+            known = json.loads(self._study.user_attrs["facts"])
+        except (TypeError, ValueError, RecursionError):
+            known = None
+        if not isinstance(known, dict):
+            raise RunError(f"the journal of the sweep does not tell what it began with; {NEW}")
         return known
 
     def start(self, index: int) -> tuple[Trial, dict[str, Any]]:
@@ -77,10 +86,9 @@ class Study:
         """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
         found = {}
         for trial in self._study.get_trials(deepcopy=False):
-            note = trial.user_attrs
-            if trial.state.is_finished() and "outcome" in note:
-                outcome = Outcome(note["index"], json.loads(note["values"]), **json.loads(note["outcome"]))
-                found[outcome.index] = outcome
+            told = outcome_of(trial.user_attrs, self.sweep.space, self.sweep.metric)
+            if trial.state.is_finished() and told is not None:
+                found[told["index"]] = Outcome(**told)
         return [found[index] for index in sorted(found)]
 
 
@@ -118,21 +126,17 @@ def _open(folder: Path, sweep: Sweep) -> optuna.Study:
     optuna.logging.set_verbosity(logging.ERROR)
     journal = (folder / JOURNAL).resolve()
     journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)  # stale: we hold the directory
-    _cut_torn_line(journal)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
     direction = StudyDirection.MINIMIZE if sweep.metric.endswith("loss") else StudyDirection.MAXIMIZE
-    study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+        study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    except OSError:
+        raise
+    except Exception as error:  # whatever Optuna makes of a journal that is not a sweep's
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(f"{journal} is not the journal of a sweep ({reason}); {NEW}") from None
     return study
-
-
-def _cut_torn_line(journal: Path) -> None:
-    """Drop a last line that was only half written: it would spoil the next one."""
-    if not journal.exists():
-        return
-    data = journal.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(journal, data.rfind(b"\n") + 1)

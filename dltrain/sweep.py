@@ -64,6 +64,8 @@ def run_sweep(
         raise RunError(f"{path} is being run by another process") from None
     try:
         study = Study(path, experiment.sweep, experiment.seed)
+        if study.mended is not None:
+            display.warning(study.mended)
         _refuse_changes(experiment, study.remember(facts), facts, path)
         write_atomically(path / "experiment.yaml", experiment.dump().encode())
         examples = len(splits.train)
