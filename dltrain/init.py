@@ -87,7 +87,8 @@ def look(path: Path) -> Findings:
         sizes, grey = [(width, height)], channels == 1
     else:
         sizes, grey, damaged = _headers(splits.train)
-    return Findings(where, splits, counts, sizes, grey, _notes(counts, scarce, damaged))
+    copies = [note.removeprefix("warning: ") for note in splits.notes]
+    return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, damaged), *copies])
 
 
 def _require_class_folders(path: Path) -> None:

@@ -103,7 +103,9 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         [(source, canvas) for source, canvas in parts if source is not None], decisions, groups, steps_per_epoch,
         total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch), resizing,
     )  # fmt: skip
-    return _written(training, depth)
+    written = _written(training, depth)
+    written["warnings"] += [note.removeprefix("warning: ") for note in splits.notes if note.startswith("warning: ")]
+    return written
 
 
 def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:

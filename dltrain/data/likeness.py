@@ -38,7 +38,7 @@ SAME, SAME_PLAIN = 0.96, 0.995
 """How much two pictures correlate to be copies: those with detail, and plain ones."""
 LEAST_DETAIL, LEAST_WAVES, LEAST_BUSY = 0.4, 16.0, 12
 """Pictures with less detail, whose change lies in fewer frequencies, or with fewer fields that are busy, are plain."""
-BUSY = 5.0
+BUSY = 2.5
 """Standard deviation of a field's grey, of 255, from which it is busy."""
 SAME_FIELDS, SAME_IN_FIELD = 14, 0.75
 """In how many of the 16 fields, at least, copies with detail correlate, and how much."""

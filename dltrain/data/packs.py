@@ -2,7 +2,7 @@
 
     <magic> <length of the header> <header: JSON> <extents (N, 2) int64> <images (N, H, W, C) or (N, C, H, W) uint8>
 
-A pack belongs to its files by their names, sizes and times of change, and is made anew when one of these is different.
+A pack belongs to its files by their names and their bytes, and is made anew when one of these is different.
 It is written beside its place and then renamed, under a lock: any number of processes may want it at once.
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import FileSource
 from dltrain.data.canvas import Canvas, load_files
+from dltrain.data.contents import contents
 from dltrain.data.resources import size, usable_cores
 
 MAGIC = b"dltrain pack 3\n"
@@ -99,10 +100,7 @@ def load_source(source: FileSource, indices: Tensor, canvas: Canvas) -> tuple[Te
 
 def _header(source: FileSource, canvas: Canvas) -> dict[str, object]:
     """What the pack must say of itself to be this source's on this canvas."""
-    files = hashlib.blake2b(digest_size=16)
-    for name in source.paths:
-        stat = Path(source.root, name).stat()
-        files.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    files = hashlib.blake2b(contents(source, look=False)["bytes"].tobytes(), digest_size=16)
     pixels = [canvas.height, canvas.width]
     shape = [*pixels, source.channels] if canvas.rule == "fit" else [source.channels, *pixels]
     return {"canvas": asdict(canvas), "files": files.hexdigest(), "shape": [len(source), *shape]}
