@@ -102,10 +102,12 @@ def overwrite(files: FileSource) -> None:
 def exchange(files: FileSource) -> None:
     """Other pixels, in a file of the same size and the same time of change."""
     path = Path(files.root, files.paths[4])
-    Image.open(path).save(path, "BMP")
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, "BMP")
     packed(again(files), CANVASES["fit"])
     state = path.stat()
-    Image.new("RGB", Image.open(path).size, (9, 200, 30)).save(path, "BMP")
+    Image.new("RGB", image.size, (9, 200, 30)).save(path, "BMP")
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
