@@ -69,7 +69,7 @@ def predict_files(
             else:
                 names.append(name)
         for _ in range(len(remarks)):  # threads add more meanwhile
-            print(f"warning: {remarks.pop(0)}", file=sys.stderr)
+            say(f"warning: {remarks.pop(0)}")
         if images:
             answers = [
                 predictor.logits(torch.stack(seen))

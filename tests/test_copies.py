@@ -279,7 +279,15 @@ def test_files_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> N
     again = load(photos)
     assert again.fingerprint == first.fingerprint and paths(again.test) == paths(first.test)
     monkeypatch.undo()
-    for damage in (b"", b"nonsense", memory.read_bytes()[:-7], memory.read_bytes()[:200] + b"x" * 99):
+    junk = [
+        b"",
+        b"x" * 99,
+        (2**40).to_bytes(8, "little") + b"x" * 999,
+        (3).to_bytes(8, "little") + b"a\0b" + b"x" * 999,
+    ]
+    magic = memory.read_bytes().partition(b"\n")[0] + b"\n"
+    forged = [magic + hashlib.blake2b(body, digest_size=16).digest() + body for body in junk]
+    for damage in (b"", b"nonsense", memory.read_bytes()[:-7], memory.read_bytes()[:200] + b"x" * 99, *forged):
         memory.write_bytes(damage)
         assert load(photos).fingerprint == first.fingerprint
 

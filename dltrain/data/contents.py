@@ -202,8 +202,10 @@ class _Memory:
         if data[:start] != MAGIC + _digest(body).tobytes():
             return [], np.zeros(0, ENTRY)
         end = 8 + int.from_bytes(body[:8], "little")
-        known = np.frombuffer(body, ENTRY, offset=end)
-        return [os.fsdecode(name) for name in body[8:end].split(b"\0")] if len(known) else [], known
+        names = [os.fsdecode(name) for name in body[8:end].split(b"\0")]
+        if len(body) != end + len(names) * ENTRY.itemsize:  # a digest does not say that it holds what it should
+            return [], np.zeros(0, ENTRY)
+        return names, np.frombuffer(body, ENTRY, offset=end)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
