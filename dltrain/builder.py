@@ -50,6 +50,7 @@ from dltrain.reports import Guess
 from dltrain.tasks import Classification
 from dltrain.trainer import Trainer, seed_layers
 from dltrain.transfer import initialize
+from dltrain.traps import require_statistics
 
 
 def build(
@@ -78,7 +79,7 @@ def build(
     for_data = kept or data_decisions(experiment, splits, preprocessing, target)
     if for_data["loader"].value == "streaming" and for_data["workers"].value:
         start_worker_server()  # it imports torch while the network is built
-    model, multiply_adds = build_network(experiment, shape, classes, fresh=state is None)
+    model, multiply_adds = build_network(experiment, shape, classes, fresh=state is None, devices=group.size)
     if kept:
         decisions = kept | {"device": Decision(str(target), kept["device"].reason)}
     else:
@@ -126,6 +127,8 @@ def build(
         validation = loader(unseen, canvas, share=group.share) if unseen is not None else None
     notes: list[str] = list(preprocessing.remarks)
     pipeline.resize = resizing = progressive_size(experiment, model, shape, total_steps)
+    if resizing is not None:
+        require_statistics(experiment, model, resizing.smallest, group.size)
     if state is None:
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
@@ -256,13 +259,19 @@ def _preprocessing(experiment: Experiment, splits: Splits, about: dict[str, Any]
     return Preprocessing.from_dict(about["preprocessing"])
 
 
-def build_network(experiment: Experiment, shape: ImageShape, classes: int, *, fresh: bool) -> tuple[nn.Module, int]:
-    """The model on the CPU (the same weights on every device), and its multiply-adds an image."""
+def build_network(
+    experiment: Experiment, shape: ImageShape, classes: int, *, fresh: bool, devices: int = 1
+) -> tuple[nn.Module, int]:
+    """The model on the CPU (the same weights on every device), and its multiply-adds an image.
+
+    devices: how many share a batch. Raises ConfigError for a network that cannot be trained on what one sees at once.
+    """
     section = experiment.model if fresh else without_pretrained(experiment.model)
     seed_layers(mix(experiment.seed, "weights"), torch.device("cpu"))
     with at(experiment, "model"):
         model = section.make(shape, classes)
     freeze(model, experiment.optimizer.groups)
+    require_statistics(experiment, model, shape, devices)
     return model, count_multiply_adds(model, shape)
 
 

@@ -10,18 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dltrain import checkpoints
 from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.evaluate import find_checkpoint
+from dltrain.layers.statistics import averaging_layers, measuring, single_values
 from dltrain.predict import decoded, image_files, require_files
 from dltrain.predictor import Predictor, restore_predictor
 from dltrain.runs import Run, RunError
-
-AVERAGES = ("running_mean", "running_center")
-"""A layer with one of these buffers and a momentum keeps statistics of its training batches."""
 
 
 def adapt_run(
@@ -46,6 +44,8 @@ def adapt_run(
     if not averaging_layers(predictor.model):
         raise RunError(f"network `{predictor.experiment.model.name}` has no batch norm whose statistics could adapt")
     seen: list[int] = []
+    network = predictor.model.requires_grad_(True)  # what was frozen in training is measured here too
+    alone = list(single_values(network, predictor.preprocessing.shape, images=1))
 
     def batches() -> Iterable[Tensor]:
         parts = -(-len(files) // batch_size)  # of about one size: each weighs the same
@@ -58,6 +58,8 @@ def adapt_run(
                 except ConfigError as error:
                     display.warning(error.diagnostics[0].message)
             seen.append(len(images))
+            if len(images) == 1 and alone:
+                raise RunError(f"batch norm `{alone[0]}` cannot measure a single image, of one pixel there: give more")
             if images:
                 yield torch.stack(images)
 
@@ -71,32 +73,12 @@ def adapt_run(
     display.note(f"batch norm measured on {sum(seen):,} images")
 
 
-def averaging_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers that keep running statistics of their batches."""
-    return [
-        layer
-        for layer in model.modules()
-        if isinstance(getattr(layer, "momentum", None), float)
-        and any(isinstance(getattr(layer, name, None), Tensor) for name in AVERAGES)
-    ]
-
-
 @torch.no_grad()
 def adapt_statistics(predictor: Predictor, batches: Iterable[Tensor]) -> None:
     """The running statistics of the network become the means of those of the batches (B, C, H, W) uint8.
 
     All other layers are as in evaluation: dropout is silent.
     """
-    layers = averaging_layers(predictor.model)
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.train()
-    try:
-        for number, images in enumerate(batches, start=1):
-            for layer in layers:
-                layer.momentum = 1 / number  # type: ignore[assignment]
+    with measuring(predictor.model) as numbers:
+        for images, _ in zip(batches, numbers):
             predictor.logits(images)
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-            layer.eval()

@@ -74,12 +74,12 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
     model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
-    freeze(model, experiment.optimizer.groups)
     images = total_steps * experiment.training.batch_size
     multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.reevaluates
     decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
-    resizing = progressive_size(experiment, model, preprocessing.shape, total_steps)
+    if (resizing := progressive_size(experiment, model, preprocessing.shape, total_steps)) is not None:
+        traps.require_statistics(experiment, model, resizing.smallest)
     dtype, pure = dtype_of(decisions["precision"].value), decisions["precision"].value.startswith(PURE)
     if pure:
         halve(model, dtype)
@@ -143,13 +143,20 @@ def _load(experiment: Experiment) -> Splits:
 def _network(experiment: Experiment, shape: ImageShape, classes: int) -> tuple[nn.Module, Measured]:
     """The network, on the meta device where it can be built and run there, and what an image costs."""
     section, batch = without_pretrained(experiment.model), _micro_batch(experiment)
+
+    def made() -> nn.Module:
+        model = section.make(shape, classes)
+        freeze(model, experiment.optimizer.groups)
+        traps.require_statistics(experiment, model, shape)
+        return model
+
     try:
         with torch.device("meta"):
-            model = section.make(shape, classes)
+            model = made()
         return model, measure(model, shape, batch)
     except Exception:  # a mistake of the experiment's shows below, where numbers are computed
         with at(experiment, "model"):
-            model = section.make(shape, classes)
+            model = made()
         return model, measure(model, shape, batch)
 
 

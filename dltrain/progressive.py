@@ -32,6 +32,12 @@ class Resizing:
             return images
         return F.interpolate(images, size, mode="bilinear", antialias=True)
 
+    @property
+    def smallest(self) -> ImageShape:
+        """Of the images that the network sees first."""
+        _, height, width = self.sizes[0]
+        return replace(self.shape, height=height, width=width)
+
     def __str__(self) -> str:
         return ", ".join(f"{h}x{w}" + (f" from step {step:,}" if step else "") for step, h, w in self.sizes)
 

@@ -14,9 +14,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
+from dltrain.data.base import ImageShape
 from dltrain.data.resources import free_memory, size
 from dltrain.experiment import Experiment
+from dltrain.layers.statistics import single_values
 from dltrain.optim.averages import EMA, SWA
 from dltrain.optim.roles import exempt, trainable
 from dltrain.plan_network import Measured
@@ -102,6 +105,29 @@ def noisy_statistics(facts: Facts) -> str | None:
     parts = facts.experiment.training.accumulate
     why = f" (batch_size {facts.micro_batch * parts} / accumulate {parts})" if parts > 1 else ""
     return f"batch norm measures mean and variance of only {facts.micro_batch} images{why}; group_norm needs no batch"
+
+
+def require_statistics(experiment: Experiment, model: nn.Module, shape: ImageShape, devices: int = 1) -> None:
+    """Raise ConfigError where norms would measure single values: a part of a batch is one image, of one pixel there, or
+    they look at one channel of such an image. shape: of the smallest images that the network is trained on."""
+    training = experiment.training
+    images = training.batch_size // (training.accumulate * devices)
+    if not (found := single_values(model, shape, images, devices)):
+        return
+    name, layer = next(iter(found.items()))
+    such = f"`{name}` ({type(layer).__name__})" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+    if isinstance(layer, nn.GroupNorm | _InstanceNorm):
+        message = (
+            f"{such} would measure one value: images of {shape} end there in one pixel, and it takes channels alone"
+        )
+        raise experiment.error("model", message, "use larger images (`data.size`), fewer groups, or another norm")
+    message = f"{such} would measure one value per channel: it sees an image at a time, of one pixel there"
+    cut = [
+        f" / {key} {count}" for key, count in (("accumulate", training.accumulate), ("devices", devices)) if count > 1
+    ]
+    key = "training.accumulate" if training.accumulate > 1 else "training.batch_size"
+    whole = [f"batch_size {training.batch_size}{''.join(cut)} is 1"] if cut else []
+    raise experiment.error(key, message, *whole, "take more images at a time, or a norm that needs no batch")
 
 
 def he_for_saturating(facts: Facts) -> str | None:
