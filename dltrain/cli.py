@@ -196,12 +196,17 @@ def sweep(
         Path, typer.Argument(metavar="EXPERIMENT", help="A YAML file, or an interrupted sweep's directory to go on.")
     ],
     overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="In an earlier sweep's directory: make the failed trials again.")
+    ] = False,
 ) -> int:  # fmt: skip
     """Search hyperparameters on the validation split; the test split takes no part."""
     plugins = load_plugins(plugin)
     from dltrain.experiment import Experiment
 
     continued = experiment if experiment.is_dir() else None
+    if retry_failed and continued is None:
+        fail("error: --retry-failed needs an earlier sweep: dltrain sweep runs/NAME/sweep-001 --retry-failed")
     loaded = Experiment.load(experiment / "experiment.yaml" if continued else experiment, overrides or ())
     if loaded.sweep is None:
         note = "write `sweep: {space: {optimizer.lr: {low: 1.0e-3, high: 1.0, log: true}}}`"
@@ -212,7 +217,8 @@ def sweep(
     if continued is not None and not is_sweep(continued):
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on
-    code, best = run_sweep(loaded, continued or runs / loaded.name, _device(device), Display(), plugins)
+    folder = continued or runs / loaded.name
+    code, best = run_sweep(loaded, folder, _device(device), Display(), plugins, retry_failed=retry_failed)
     if best is not None:
         print_result(str(best))
     return code

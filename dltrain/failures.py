@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dltrain.config import ConfigError
+from dltrain.data.streaming import LostWorkerError
 from dltrain.distributed import is_loss
 from dltrain.reports import NonFiniteError
-from dltrain.runs import Run, unwritable
+from dltrain.runs import Failure, Run, RunError, unwritable
 
 if TYPE_CHECKING:
     from dltrain.experiment import Experiment
     from dltrain.trainer import Trainer
+
+
+def judge(error: Exception, place: Path) -> Failure:
+    """Whose failure an error is: the machine's, or the experiment's own. place: what was being written."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, NonFiniteError):
+        return Failure("not a number", str(error))
+    if isinstance(error, ConfigError):
+        return Failure(_without_numbers(error.diagnostics[0].message), error.diagnostics[0].message)
+    if isinstance(error, RunError):
+        return Failure(error.fault or _without_numbers(str(error)), str(error), error.fault is not None)
+    if is_out_of_memory(error):
+        return Failure("memory", text, of_machine=True)
+    if isinstance(error, OSError):
+        return judge(unwritable(error, place), place)
+    if is_loss(error) or isinstance(error, LostWorkerError):
+        return Failure("lost process", str(error), of_machine=True)
+    if is_lost_device(error):
+        return Failure("device", text, of_machine=True)
+    return Failure(type(error).__name__, text)
 
 
 def explain(error: Exception, run: Run, trainer: Trainer, experiment: Experiment) -> str:
@@ -25,14 +49,17 @@ def explain(error: Exception, run: Run, trainer: Trainer, experiment: Experiment
         again_at_once = trainer.parts.group.restarts_left
         how = ["all are started again from there"] if again_at_once else _resuming(run)
         return "\n".join(["another process of this training has ended", kept, *how])
+    if isinstance(error, LostWorkerError):
+        return "\n".join([str(error), kept, *_resuming(run)])
     if is_out_of_memory(error):
         return "\n".join([*_advice_on_memory(experiment, trainer, again), kept, *_resuming(run)])
     if isinstance(error, ConfigError):  # a damaged image, found when its batch was due
         return "\n".join([*(diagnostic.render() for diagnostic in error.diagnostics), kept, *_resuming(run)])
     if isinstance(error, OSError):
         return "\n".join([str(unwritable(error, run.path)), kept, *_resuming(run)])
-    first = (str(error).strip().splitlines() or [""])[0]
-    reason = f"training failed: {type(error).__name__}: {first}\nthe traceback is in {run.path / 'log.txt'}"
+    reason = (
+        f"training failed: {type(error).__name__}: {_first_line(error)}\nthe traceback is in {run.path / 'log.txt'}"
+    )
     if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
         return "\n".join([reason, kept, *_advice_on_compiler(again)])
     return "\n".join([reason, kept, *_resuming(run)])
@@ -52,8 +79,29 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     text = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def is_lost_device(error: BaseException) -> bool:
+    """Whether the GPU has failed, after which this process can no longer use it."""
+    import torch
+
+    kind = getattr(torch, "AcceleratorError", None)
+    return (kind is not None and isinstance(error, kind)) or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def _without_numbers(text: str) -> str:
+    """What equal mistakes with other values have in common."""
+    return re.sub(r"[0-9][0-9.e+-]*", "#", text.splitlines()[0] if text else "")
 
 
 def _resuming(run: Run) -> list[str]:

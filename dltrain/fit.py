@@ -6,6 +6,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from signal import Signals as Signal
 from typing import Any
@@ -19,7 +20,7 @@ from dltrain.data.streaming import LostWorkerError
 from dltrain.diagnosis import diagnose
 from dltrain.distributed import ALONE, Group, is_loss
 from dltrain.experiment import Experiment
-from dltrain.failures import explain, is_out_of_memory, resume_command
+from dltrain.failures import explain, is_out_of_memory, judge, resume_command
 from dltrain.interrupts import Signals
 from dltrain.plan import plan_of
 from dltrain.profiling import Profiler
@@ -119,12 +120,13 @@ def _built(
     try:
         trainer = build(experiment, group.device(device), state, decisions, group)
     except LostWorkerError as error:  # while the first weights were measured on images
-        raise RunError(str(error)) from None
+        raise RunError(str(error), "lost process") from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        message = f"the model and the data do not fit into memory: {str(error).splitlines()[0]}"
-        raise RunError(f"{message}\nless: data.loader=streaming, a smaller data.size or a smaller model") from None
+        message = f"the model and the data do not fit into memory: {(str(error).splitlines() or [''])[0]}"
+        less = "less: data.loader=streaming, a smaller data.size or a smaller model"
+        raise RunError(f"{message}\n{less}", "memory") from None
     with contextlib.closing(trainer):
         yield trainer
 
@@ -230,18 +232,21 @@ def train(
             _tell(profiler, display)
     except KeyboardInterrupt:  # ours, or that of a second signal
         number = signals.received or Signal.SIGINT
-        result("interrupted", number.name)
+        with contextlib.suppress(OSError):  # a full disk: the checkpoint is what counts
+            result("interrupted", number.name)
         if group.leads:
             display.error(f"interrupted at step {trainer.step}; {_how_to_go_on(run, trainer)}")
         return 128 + number
     except Exception as error:
         if not group.leads and (is_loss(error) or isinstance(error, NonFiniteError)):
             return 1  # the first process says it
-        expected = isinstance(error, (ConfigError, NonFiniteError)) or is_loss(error)
-        if not expected:
+        run.failure = failure = judge(error, run.path)
+        if isinstance(error, ConfigError):  # an image that could be read before: no fault of the settings
+            run.failure = replace(failure, of_machine=True)
+        elif not (isinstance(error, NonFiniteError) or is_loss(error)):
             run.log(traceback.format_exc())
         with contextlib.suppress(OSError):  # the disk may be what failed
-            result("failed", str(error) if expected else f"{type(error).__name__}: {error}")
+            result("failed", str(error) if isinstance(error, ConfigError) else failure.why)
         display.error(explain(error, run, trainer, experiment))
         return 1
     finally:

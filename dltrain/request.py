@@ -37,13 +37,13 @@ def request(command: Callable[P, int | None]) -> Callable[P, None]:
         except Exception as error:
             if type(error).__name__ != "RunError":
                 raise
-            fail(f"error: {error}")
+            fail(f"error: {error}", 1 if getattr(error, "fault", None) == "full disk" else 2)
         raise typer.Exit(code or 0)
 
     return wrapped
 
 
-def fail(message: str) -> NoReturn:
-    """End the command as a wrong request."""
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End the command as a wrong request, or with another exit code."""
     say(message)
-    raise typer.Exit(2)
+    raise typer.Exit(code)

@@ -3,17 +3,19 @@
     experiment.yaml  environment.json  result.json  metrics.csv  log.txt  events.out.tfevents.*
     checkpoints/last.pt  checkpoints/best.pt  eval/<split>.json
 
-Tables and events are always written from the whole history, so that after a resume neither holds a row
-twice.
+After a resume neither the table nor the events hold a row twice: the table is always written from the whole history,
+and a new event file holds what the earlier ones lack.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +23,41 @@ from filelock import FileLock, Timeout
 
 from dltrain import checkpoints
 from dltrain.checkpoints import CheckpointError, write_atomically
+from dltrain.events import EventFile
 from dltrain.stored import StoredError, is_result, require_checkpoint, require_environment
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 History = Sequence[Mapping[str, float]]
+METRICS = ["validation/accuracy", "validation/loss", "train/accuracy", "train/loss"]
+"""What TensorBoard's table of hyperparameters may show beside them."""
 STATES = ("running", "finished", "interrupted", "failed")
 
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""The errors of a disk, a quota or a limit of this process that is used up."""
+
+
 class RunError(Exception):
-    """A run that is not there, is in use, or cannot be continued; the message says what to do."""
+    """A run that is not there, is in use, or cannot be continued; the message says what to do.
+
+    fault: the kind of the machine's fault, when it was one, such as "full disk": the request itself was right.
+    """
+
+    def __init__(self, message: str, fault: str | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a training failed. kind: in a word, so that failures can be counted. of_machine: whether the machine failed
+    (a full disk, lost memory, a killed process): the same training may succeed another time."""
+
+    kind: str
+    why: str
+    of_machine: bool = False
 
 
 class Run:
@@ -40,7 +66,9 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path / ".lock", timeout=0)
-        self._writer: Any = None
+        self._events: EventFile | None = None
+        self.failure: Failure | None = None
+        """What ended the training that this process made here, when it failed."""
 
     # -- finding and making
 
@@ -74,15 +102,17 @@ class Run:
         try:
             self._lock.acquire()
         except Timeout:
-            raise RunError(f"{self.path} is being trained by another process") from None
+            raise RunError(f"{self.path} is being trained by another process", "run in use") from None
+        except OSError as error:
+            raise unwritable(error, self.path) from None
         for folder in (self.path, self.last.parent):
             checkpoints.remove_temporaries(folder)
 
     def close(self) -> None:
         """Finish the event file and give the run free."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
         self._lock.release()
 
     # -- checkpoints
@@ -173,37 +203,29 @@ class Run:
     def record(self, history: History) -> None:
         """Write the table of all epochs, and the newest epoch's scalars as events."""
         self._write_table(history)
-        if self._writer is not None and history:
+        if self._events is not None and history:
             self._add_scalars(history[-1])
-            self._writer.flush()
+            self._events.flush()
 
     def start_events(self, history: History, hyperparameters: Mapping[str, Any], images: Tensor | None) -> None:
-        """Begin the event file: hyperparameters, a grid of training images, and the epochs so far.
+        """Begin the event file: hyperparameters, a grid of training images, and the epochs so far, as far as the files
+        of earlier processes lack them.
 
-        images: (B, C, H, W) in 0..1. Event files of an earlier, interrupted process are replaced.
+        images: (B, C, H, W) in 0..1.
         """
-        from torch.utils.tensorboard import SummaryWriter
-        from torch.utils.tensorboard.summary import hparams
-
-        old = list(self.path.glob("events.out.tfevents.*"))
-        # A suffix of its own: two processes may start in the same second.
-        self._writer = SummaryWriter(str(self.path), filename_suffix=f".{len(old)}")
-        metrics = dict.fromkeys(("validation/accuracy", "validation/loss", "train/accuracy", "train/loss"))
-        for summary in hparams(dict(hyperparameters), metrics):  # type: ignore[no-untyped-call]
-            self._writer.file_writer.add_summary(summary)
+        self._events = EventFile(self.path, int(history[-1]["step"]) if history else 0)
+        self._events.hyperparameters(hyperparameters, METRICS)
         if images is not None:
-            self._writer.add_image("train/images", _grid(images), 0)
+            self._events.image("train/images", _grid(images))
         for row in history:
             self._add_scalars(row)
-        self._writer.flush()
-        for path in old:
-            path.unlink()
+        self._events.flush()
         self._write_table(history)
 
     def _add_scalars(self, row: Mapping[str, float]) -> None:
-        for tag, value in row.items():
-            if "/" in tag or tag == "lr":
-                self._writer.add_scalar(tag, value, int(row["step"]))
+        assert self._events is not None
+        shown = {tag: value for tag, value in row.items() if "/" in tag or tag == "lr"}
+        self._events.scalars(shown, int(row["step"]))
 
     def _write_table(self, history: History) -> None:
         columns = list(dict.fromkeys(key for row in history for key in row))
@@ -219,6 +241,7 @@ class ReadOnlyRun(Run):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.failure = None
 
     @classmethod
     def create(cls, path: Path) -> Run:
@@ -261,7 +284,8 @@ def _grid(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:
 
 def unwritable(error: OSError, path: Path) -> RunError:
     """What to say when `path` cannot be written."""
-    return RunError(f"cannot write to {path}: {(error.strerror or str(error)).lower()}")
+    kind = "full disk" if error.errno in FULL else "disk"
+    return RunError(f"cannot write to {path}: {(error.strerror or str(error)).lower()}", kind)
 
 
 def next_free(folder: Path, prefix: str = "") -> Path:

@@ -6,6 +6,7 @@ function of (seed, k), so an interrupted sweep goes on with the trials that it w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import warnings
@@ -82,12 +83,42 @@ class Study:
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 
+    def set_aside(self, trial: Trial, fault: str) -> None:
+        """Note that the machine failed in a trial, as far as it can write: it has no outcome, and is made again."""
+        with contextlib.suppress(OSError):
+            trial.set_user_attr("fault", fault)
+
+    def faults(self, index: int) -> list[str]:
+        """The machine's faults in the trials that were set aside at this place of the sweep."""
+        again = self._made_again()
+        notes = [t.user_attrs for t in self._study.get_trials(deepcopy=False) if t.number not in again]
+        return [note["fault"] for note in notes if note.get("index") == index and "fault" in note]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether a trial has."""
+        return any(outcome.metrics is not None for outcome in self.outcomes())
+
+    def forget_failures(self) -> list[int]:
+        """Let the failed trials count no longer, so that they are made again; their places in the sweep."""
+        failed = [outcome.index for outcome in self.outcomes() if outcome.metrics is None]
+        if failed:
+            trials = self._study.get_trials(deepcopy=False)
+            again = {trial.number for trial in trials if trial.user_attrs.get("index") in failed}
+            self._study.set_user_attr("again", sorted(again | self._made_again()))
+        return failed
+
+    def _made_again(self) -> set[int]:
+        """The numbers of the trials that count no longer."""
+        noted = self._study.user_attrs.get("again")
+        return {number for number in noted if isinstance(number, int)} if isinstance(noted, list) else set()
+
     def outcomes(self) -> list[Outcome]:
         """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
-        found = {}
+        found, again = {}, self._made_again()
         for trial in self._study.get_trials(deepcopy=False):
             told = outcome_of(trial.user_attrs, self.sweep.space, self.sweep.metric)
-            if trial.state.is_finished() and told is not None:
+            if trial.state.is_finished() and told is not None and trial.number not in again:
                 found[told["index"]] = Outcome(**told)
         return [found[index] for index in sorted(found)]
 

@@ -9,6 +9,7 @@ that a sweep needs to go on.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import io
@@ -18,25 +19,31 @@ import shutil
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from dltrain.checkpoints import write_atomically
+from dltrain.checkpoints import is_sound, write_atomically
 from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.experiment import Experiment
+from dltrain.failures import judge
 from dltrain.fit import Hyperparameters, fit, resume
 from dltrain.interrupts import Signals
 from dltrain.reports import best_epoch
-from dltrain.runs import Run, RunError, next_free
+from dltrain.runs import Failure, Run, RunError, next_free, unwritable
 from dltrain.study import JOURNAL, Outcome, Study
 from dltrain.training import Sweep
 
 SHOWN = 10
 """Trials in the table on screen, which are also those that keep their checkpoints."""
+MOST_ALIKE = 3
+"""Failures of one kind in a row after which a sweep stops: what they have in common is not the setting."""
+DOUBTFUL = ("memory", "lost process", "device")
+"""Faults of the machine that a setting may bring about: when one meets the same trial again, the trial has failed."""
 
 
 def is_sweep(folder: Path) -> bool:
@@ -45,13 +52,15 @@ def is_sweep(folder: Path) -> bool:
 
 
 def run_sweep(
-    experiment: Experiment, folder: Path, device: str, display: Display, plugins: dict[str, str] | None = None
-) -> tuple[int, Path | None]:
+    experiment: Experiment, folder: Path, device: str, display: Display, plugins: dict[str, str] | None = None,
+    *, retry_failed: bool = False,
+) -> tuple[int, Path | None]:  # fmt: skip
     """Make every trial that is still missing; the exit code, and the path of best.yaml.
 
-    folder: an earlier sweep's directory, or where a new one is made. plugins: path -> sha256.
+    folder: an earlier sweep's directory, or where a new one is made. plugins: path -> sha256. retry_failed: whether
+    the trials that failed are made again, from their beginning.
     Raises ConfigError when the data is unfit, or the earlier sweep searched something else, and RunError
-    when another process runs it.
+    when another process runs it or its directory cannot be written.
     """
     assert experiment.sweep is not None
     splits = experiment.data.load()  # before anything is created: unfit data would fail every trial
@@ -64,6 +73,8 @@ def run_sweep(
         lock.acquire()
     except Timeout:
         raise RunError(f"{path} is being run by another process") from None
+    except OSError as error:
+        raise unwritable(error, path) from None
     try:
         study = Study(path, experiment.sweep, experiment.seed)
         if study.mended is not None:
@@ -72,7 +83,10 @@ def run_sweep(
         write_atomically(path / "experiment.yaml", experiment.dump().encode())
         examples = len(splits.train)
         del splits
-        return Search(experiment, experiment.sweep, study, path, examples, device, display, plugins or {}).run()
+        search = Search(experiment, experiment.sweep, study, path, examples, device, display, plugins or {})
+        return search.run(retry_failed=retry_failed)
+    except OSError as error:
+        raise unwritable(error, path) from None
     finally:
         lock.release()
 
@@ -117,76 +131,126 @@ class Search:
         self.experiment, self.sweep, self.study, self.path = experiment, sweep, study, path
         self.examples, self.device, self.display, self.plugins = examples, device, display, plugins
 
-    def run(self) -> tuple[int, Path | None]:
+    def run(self, *, retry_failed: bool = False) -> tuple[int, Path | None]:
         """Make the missing trials and report; the exit code, and the path of best.yaml."""
+        if retry_failed:
+            for index in self.study.forget_failures():
+                shutil.rmtree(self.folder(index), ignore_errors=True)
         ranked = self.rank()
         missing = sorted(set(range(self.sweep.trials)) - {outcome.index for outcome in ranked})
         made = f", {len(ranked)} of them made" if ranked else ""
         self.display.line(f"{self.experiment.name}: {self.sweep.trials} trials{made} -> {self.path}", "bold")
-        code = 0
+        code, failures = 0, list[Failure]()
         with Signals() as signals:
             for place, index in enumerate(missing, 1):
                 try:
-                    code = self.make(index, len(missing) - place)
+                    code, failure = self.make(index, len(missing) - place)
                 except KeyboardInterrupt:  # a second signal, where nothing could be saved
-                    code = 130
+                    code, failure = 130, None
                 if signals.received is not None:
                     code = 128 + signals.received
                 if code:
                     break
-        if code:
-            self.display.error(f"interrupted; to go on: dltrain sweep {self.path}")
-            return code, None
-        return self.report()
+                failures = [*failures, failure] if failure is not None else []
+                if reason := self._why_stop(failures, len(missing) - place):
+                    self.display.error(reason)
+                    return 1, None
+        if code >= 128:
+            self.display.error(f"interrupted; {self._how_to_go_on}")
+        return self.report() if not code else (code, None)
 
-    def make(self, index: int, left: int) -> int:
-        """Make one trial and record it; 0, or the exit code of an interruption."""
+    def make(self, index: int, left: int) -> tuple[int, Failure | None]:
+        """Make one trial and record it; 0 and why the setting failed, if it did, or the exit code of an interruption or
+        of a fault of the machine."""
         trial, values = self.study.start(index)
         _forget_last_trial()
         started = time.perf_counter()
-        code, metrics, reason = self.train(index, values)
-        if code >= 128:
-            return code
-        outcome = Outcome(index, values, metrics, reason, round(time.perf_counter() - started, 3))
-        self.study.finish(trial, outcome)
-        ranked = self.rank()
+        try:
+            code, metrics, failure = self.train(index, values)
+            if code >= 128:
+                return code, None
+            if failure is not None and failure.of_machine and self._stops(failure, index):
+                self.study.set_aside(trial, failure.kind)
+                self._say_machine_failed(failure, index)
+                return 1, None
+            seconds = round(time.perf_counter() - started, 3)
+            outcome = Outcome(index, values, metrics, failure.why if failure is not None else None, seconds)
+            self.study.finish(trial, outcome)
+            ranked = self.rank()
+        except OSError as error:  # where the sweep itself writes
+            self._say_machine_failed(judge(error, self.path), index)
+            return 1, None
         for loser in ranked[SHOWN:]:
             shutil.rmtree(self.folder(loser.index) / "checkpoints", ignore_errors=True)
         width = len(str(self.sweep.trials))
         parts = [f"trial {index + 1:>{width}}/{self.sweep.trials}", *(f"{k}={_short(v)}" for k, v in values.items())]
         if metrics is None:
-            parts.append(f"failed: {reason}")
+            parts.append(f"failed: {outcome.reason}")
         else:
             parts.append(f"{self.sweep.metric} {metrics[self.sweep.metric]:.4f}")
         seconds = sum(o.seconds for o in ranked) / len(ranked)
         parts.append(f"{outcome.seconds:.1f} s" + (f", about {_duration(seconds * left)} left" if left else ""))
         self.display.line("  ".join(parts) + ("  *" if metrics is not None and ranked[0].index == index else ""))
-        return 0
+        return 0, failure
 
-    def train(self, index: int, values: dict[str, Any]) -> tuple[int, dict[str, float] | None, str | None]:
-        """Train one setting: the exit code, and the metrics of its best epoch or the reason why it has none."""
+    def train(self, index: int, values: dict[str, Any]) -> tuple[int, dict[str, float] | None, Failure | None]:
+        """Train one setting: the exit code, and the metrics of its best epoch or why it has none."""
         folder, quiet, row = self.folder(index), Display(quiet=True), _plain(values)
+        begun = (folder / "experiment.yaml").is_file()
+        if begun and (last := Run(folder).last).exists() and not is_sound(last):  # by a fault of the disk
+            shutil.rmtree(folder)
+            begun = False
         try:
-            if (folder / "experiment.yaml").is_file():
+            if begun:
                 code, run = resume(str(folder), None, quiet, plugins=self.plugins, hyperparameters=row)
             else:
                 trial = self.shortened(self.experiment.without_sweep().override_all(values))
                 code, run = fit(trial, folder, self.device, quiet, plugins=self.plugins, hyperparameters=row)
-        except ConfigError as error:
-            return 1, None, error.diagnostics[0].message
-        except RunError as error:
-            return 1, None, str(error)
         except Exception as error:  # whatever a setting brings about, the others can still be tried
-            folder.mkdir(parents=True, exist_ok=True)
-            Run(folder).log(traceback.format_exc())
-            return 1, None, f"{type(error).__name__}: {error}"
+            failure = judge(error, folder)
+            if begun and isinstance(error, RunError):  # it could be trained before
+                failure = replace(failure, of_machine=True)
+            if not isinstance(error, (ConfigError, RunError)):
+                with contextlib.suppress(OSError):
+                    folder.mkdir(parents=True, exist_ok=True)
+                Run(folder).log(traceback.format_exc())
+            return 1, None, failure
         if code:
-            return code, None, run.read_json("result.json").get("why")
+            return code, None, run.failure
         history = run.checkpoint("last")[1]["history"]
         best = best_epoch(history, self.sweep.metric)
         if best is None or not math.isfinite(history[best].get(self.sweep.metric, math.nan)):
-            return 1, None, f"{self.sweep.metric} is not a number"
+            return 1, None, Failure("not a number", f"{self.sweep.metric} is not a number")
         return 0, {key: value for key, value in history[best].items() if math.isfinite(value)}, None
+
+    def _stops(self, failure: Failure, index: int) -> bool:
+        """Whether a fault of the machine stops the sweep; what may be the setting's doing does so once in a trial."""
+        return failure.kind not in DOUBTFUL or failure.kind not in self.study.faults(index)
+
+    def _say_machine_failed(self, failure: Failure, index: int) -> None:
+        again = "the setting is not to blame: the trial is made again"
+        if failure.kind in DOUBTFUL:
+            again += ", and counts as failed if it happens again"
+        self.display.error(f"trial {index + 1} was stopped: {failure.why}\n{again}; {self._how_to_go_on}")
+
+    def _why_stop(self, failures: list[Failure], left: int) -> str | None:
+        """Why the sweep stops after these failures in a row, the last ones made; None when it goes on."""
+        kinds = {failure.kind for failure in failures[-MOST_ALIKE:]}
+        if len(failures) < MOST_ALIKE or len(kinds) > 1 or not left:
+            return None
+        diverged = kinds == {"not a number"}
+        if diverged and self.study.succeeded:  # a wide range has such settings: they are found out one by one
+            return None
+        advice = "narrow the search, such as the upper end of the learning rate" if diverged else "mend its cause"
+        return (
+            f"{MOST_ALIKE} trials in a row have failed alike: {failures[-1].why}\n{advice}, in a new sweep if the "
+            f"experiment must change\nto make them again: dltrain sweep {self.path} --retry-failed\n"
+            f"to go on with the others: dltrain sweep {self.path}"
+        )
+
+    @property
+    def _how_to_go_on(self) -> str:
+        return f"to go on: dltrain sweep {self.path}"
 
     def shortened(self, experiment: Experiment) -> Experiment:
         """`experiment` with the length of a trial, its schedule compressed."""
