@@ -25,9 +25,9 @@ import numpy as np
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    "sgd_plain": {"training.clip_norm": None, "schedule.warmup": None},
+    "unclipped": {"training.clip_norm": None},
+    "warmup": {"schedule.warmup": {"epochs": 1}},
     "adamw": {"optimizer": {"name": "adamw"}},
-    "sgd_05": {"optimizer.lr": 0.05},
 }
 SMALL = ("softmax_regression", "mlp", "convnet", "lenet5", "lenet5_modern")
 LARGE = ("nin_cifar", "vgg11_cifar", "resnet20", "alexnet")

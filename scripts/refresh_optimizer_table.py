@@ -32,6 +32,7 @@ NEEDS = {
     "kron": "a warning: it may continue otherwise than it was going to",
     "srmm": "a warning: its first step shrinks all weights by 0.3, whatever the learning rate, as its mean starts at 0",
 }  # fmt: skip
+RATES = (1e-3, 1e-2, 1e-1, 1.0)
 FIXED: dict[str, dict[str, Any]] = {
     "adafactor": {"relative_step": False, "warmup_init": False},
     "apollodqn": {"warmup_steps": 0, "init_lr": 1e-5},
@@ -101,6 +102,20 @@ def rate_problem(name: str) -> str:
     return ""
 
 
+def falls(name: str, lr: float, steps: int = 60) -> float:
+    """The loss after some steps at a learning rate, as a share of that before."""
+    model, x, y = problem()
+    before = train(model, make(name, groups(name, model), lr), x, y, 0, 0)
+    return train(model, make(name, groups(name, model), lr), x, y, steps, 0) / before
+
+
+def default_lr(name: str) -> float:
+    """The library's own learning rate, or the lowest one tried above it with which the loss falls by a tenth."""
+    own = float(inspect.signature(OPTIMIZERS[name].__init__).parameters["lr"].default)
+    higher = [lr for lr in RATES if lr > own]
+    return next((lr for lr in (own, *higher) if falls(name, lr) < 0.9), own)
+
+
 def has_one_rate(name: str) -> bool:
     """Whether an optimizer takes one learning rate for all groups."""
     alike = moves(name, [1e-2] * 12)
@@ -119,12 +134,7 @@ def reason_against(name: str) -> str:
     if cls.__module__.startswith("torch."):
         return "is torch's own, under dltrain's name for it"
     try:
-        best = 1.0
-        for lr in (1e-3, 1e-2, 1e-1, 1.0):
-            model, x, y = problem()
-            before = train(model, make(name, groups(name, model), lr), x, y, 0, 0)
-            best = min(best, train(model, make(name, groups(name, model), lr), x, y, 60, 0) / before)
-        if not best < 0.9:
+        if not min(falls(name, lr) for lr in RATES) < 0.9:
             return "lowers no loss within 60 steps, at any learning rate tried"
         if problem_found := rate_problem(name):
             return problem_found
@@ -173,7 +183,7 @@ if __name__ == "__main__":
             left[name] = reason
         else:
             decays = "weight_decay" in inspect.signature(OPTIMIZERS[name].__init__).parameters
-            kept[name] = {"decays": decays, "arguments": arguments(name)}
+            kept[name] = {"decays": decays, "lr": default_lr(name), "arguments": arguments(name)}
             if name in FIXED:
                 kept[name]["fixed"] = FIXED[name]
             if has_one_rate(name):

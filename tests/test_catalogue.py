@@ -119,7 +119,7 @@ def test_list_shows_the_published_size_of_a_model() -> None:
 
 def test_list_shows_one_entry_whole() -> None:
     text = run("list", "optimizers", "sgd")
-    assert "lr: a number > 0; required" in text
+    assert "lr: a number > 0; default 0.1" in text
     assert "nesterov: true or false; default false" in text
     assert "source: https://" in text
 

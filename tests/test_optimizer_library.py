@@ -178,3 +178,11 @@ def test_a_training_with_one_continues_exactly(arrays: Path) -> None:
     list(again.run())
     assert_same_state(again.state_dict(), trained(experiment).state_dict())
     assert Experiment.parse(experiment.dump()) == experiment
+
+
+def test_every_optimizer_has_a_learning_rate_of_its_own() -> None:
+    """So its bare name is enough, and a change of the name brings the rate that suits."""
+    rates = {name: Optimizer.parse(name).lr for name in Optimizer.all_names()}  # type: ignore[attr-defined]
+    assert (rates["sgd"], rates["adamw"], rates["lion"], rates["muon"]) == (0.1, 1e-3, 1e-4, 0.02)
+    assert rates["pytorch_optimizer/soap"] == 3e-3, "the library's own"
+    assert rates["pytorch_optimizer/accsgd"] == 0.01, "with the library's 1e-3 it hardly learns"

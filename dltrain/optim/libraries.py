@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from dltrain.config import ConfigError, Diagnostic, reject, suggest
+from dltrain.config import ConfigError, Diagnostic, Positive, reject, suggest
 from dltrain.optim.base import Optimizer
 from dltrain.optim.optimizers import ready
 
@@ -26,8 +26,8 @@ PREFIX = "pytorch_optimizer/"
 
 @cache
 def table() -> dict[str, Any]:
-    """`version`; `optimizers`: for each whether it `decays` weights, its `arguments` with their defaults, those that
-    are `fixed`, and whether it takes `one_rate` for all groups; `left_out`: a reason for each."""
+    """`version`; `optimizers`: for each whether it `decays` weights, its default `lr`, its `arguments` with their
+    defaults, those that are `fixed`, and whether it takes `one_rate` for all groups; `left_out`: a reason for each."""
     text = resources.files("dltrain.optim").joinpath("pytorch_optimizer.json").read_text("utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
@@ -44,6 +44,8 @@ class LibraryOptimizer(Optimizer):
     source = "https://pytorch-optimizers.readthedocs.io"
     waits = True
     name: str
+    lr: Positive = 1e-3
+    """Peak learning rate; without it the library's own, mostly 1e-3, or a higher one where that hardly learns."""
     arguments: dict[str, Any] = {}
     """Arguments of the library besides lr and weight_decay, by the library's names; the others have its defaults."""
 
@@ -54,6 +56,14 @@ class LibraryOptimizer(Optimizer):
     @classmethod
     def left_out(cls) -> Mapping[str, str]:
         return {PREFIX + name: reason for name, reason in table()["left_out"].items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_rate(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("lr") is None:
+            entry = table()["optimizers"].get(str(value.get("name")).removeprefix(PREFIX), {})
+            return {**value, "lr": entry.get("lr", 1e-3)}
+        return value
 
     @model_validator(mode="after")
     def _known_arguments(self) -> LibraryOptimizer:

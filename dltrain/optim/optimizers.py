@@ -100,6 +100,8 @@ class SGD(Optimizer):
 
     source = "https://proceedings.mlr.press/v28/sutskever13.html"
     name: Literal["sgd"] = "sgd"
+    lr: Positive = 0.1
+    """Peak learning rate; the schedule scales it."""
     momentum: Fraction = 0.0
     """Share of the last update that is kept; 0.9 is usual."""
     dampening: Probability = 0.0

@@ -46,6 +46,8 @@ class LARS(Optimizer):
     source = "https://arxiv.org/abs/1708.03888"
     trial_lr = 10.0
     name: Literal["lars"] = "lars"
+    lr: Positive = 10.0
+    """Peak learning rate: a tensor moves by this times `trust_coeff` of its length."""
     momentum: Fraction = 0.9
     """Share of the last update that is kept."""
     nesterov: bool = False
@@ -118,6 +120,8 @@ class NovoGrad(Optimizer):
 
     source = "https://arxiv.org/abs/1905.11286"
     name: Literal["novograd"] = "novograd"
+    lr: Positive = 1e-2
+    """Peak learning rate: how far a tensor moves in a step, about."""
     betas: list[Fraction] = [0.95, 0.98]
     """Shares of the mean gradient and of its mean squared length that are kept."""
     eps: Positive = 1e-8
