@@ -132,7 +132,8 @@ def build(
     if state is None:
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
-        notes += initialize(experiment, model)
+        section = without_pretrained(experiment.model)
+        notes += initialize(experiment, model, splits.classes, lambda classes: section.make(shape, classes))
     idle = group.size > 1 and has_idle_weights(model, shape)
     precision, scaler = decisions["precision"].value, None
     dtype = dtype_of(precision)

@@ -43,7 +43,8 @@ class Experiment(Section):
     model: Model
     """The network."""
     initialize_from: str | None = None
-    """A run or checkpoint whose matching weights the training starts from (transfer learning)."""
+    """A run or checkpoint whose matching weights the training starts from (transfer learning). Rows that are classes
+    are matched by the names of these; those of new classes keep their own start."""
     loss: Loss = CrossEntropy()
     """What training minimises."""
     penalties: list[Penalty] = []
