@@ -15,6 +15,7 @@ from dltrain.config import ConfigError, Diagnostic
 from dltrain.console import Display
 from dltrain.data.base import ArraySource, FileSource, Splits
 from dltrain.data.datasets import Arrays, Dataset, ImageFolder
+from dltrain.data.listing import is_image, url_in
 from dltrain.experiment import Experiment
 from dltrain.recipes import Findings, recipe
 from dltrain.runs import RunError
@@ -33,6 +34,8 @@ def write_experiment(path: Path, output: Path | None, display: Display, *, pretr
     pretrained: whether photos start from pretrained weights; None: when these can be had.
     Raises RunError when the file exists already, ConfigError when the data cannot be used.
     """
+    if url := url_in(path):
+        raise RunError(f"{url} is a URL: download the images, and give the folder where they lie")
     if not path.exists():
         raise RunError(f"there is nothing at {path}")
     target = output or Path("experiments") / f"{_name(path)}.yaml"
@@ -93,11 +96,11 @@ def look(path: Path) -> Findings:
 
 def _require_class_folders(path: Path) -> None:
     """Say more of a folder with images and no class folders than that it has none."""
-    from dltrain.data.folders import IMAGE_SUFFIXES
+    from dltrain.data.layouts import contents_of
 
-    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
-    if images and not any(entry.is_dir() for entry in entries):
+    entries = contents_of(path)
+    images = [entry for entry in entries if entry.kind == "file" and is_image(entry.name)]
+    if images and not any(entry.kind == "folder" for entry in entries):
         message = f"{len(images):,} images lie directly in {path}, and nothing says of which class they are"
         raise ConfigError([Diagnostic(message, notes=(f"move them to {path / '<class>'}, a folder per class",))])
 

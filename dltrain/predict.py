@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +19,9 @@ import torch
 from torch import Tensor
 
 from dltrain.config import ConfigError
-from dltrain.data.canvas import IMAGE_SUFFIXES, Canvas, decode, place
+from dltrain.data.canvas import Canvas, decode, place
 from dltrain.data.evaluation import Views
+from dltrain.data.listing import broken, is_image, url_in, walk
 from dltrain.data.resources import usable_cores
 from dltrain.data.views import decide, log_mean_probability
 from dltrain.evaluate import find_checkpoint
@@ -146,6 +146,10 @@ def image_files(inputs: Iterable[Path]) -> Iterator[Path]:
     """
     inputs = list(inputs)
     for path in inputs:
+        if url := url_in(path):
+            raise RunError(f"{url} is a URL, and only files are read: download it first")
+        if path.is_symlink() and not path.exists():
+            raise RunError(broken(path))
         if path.is_dir():
             if next(_walk(path), None) is None:
                 raise RunError(f"there is no image in {path}")
@@ -155,9 +159,8 @@ def image_files(inputs: Iterable[Path]) -> Iterator[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files before the folders beside them, both sorted; hidden ones are left out."""
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(where, name)
+    """Files before the folders beside them, both sorted; hidden ones are left out. What cannot be seen is given too:
+    reading it says why."""
+    for entry in walk(str(folder)):
+        if entry.kind == "fault" or (entry.kind == "file" and is_image(entry.name)):
+            yield Path(entry.path)

@@ -202,7 +202,7 @@ Source = ArraySource | FileSource
 class Parts:
     """A data set as it was read. Where it brings no test or validation split, `train` holds those examples too.
 
-    test_share: what the test split takes of `train` where none is given.
+    test_share: what the test split takes of `train` where none is given. notes: what was found on the way.
     """
 
     train: Source
@@ -210,6 +210,7 @@ class Parts:
     test: Source | None
     classes: list[str]
     test_share: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def given(self) -> dict[str, Source]:
         """The splits that the data set brings, by their names."""

@@ -26,10 +26,9 @@ from torch.nn.functional import interpolate
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import ArraySource, Interpolation
 from dltrain.data.depth import DARK, dark_colour, is_colour, is_grey, to_bytes
-from dltrain.data.folders import IMAGE_SUFFIXES
 from dltrain.data.resources import one_thread
 
-__all__ = ["IMAGE_SUFFIXES", "Canvas", "decode", "load_files", "place", "place_all"]
+__all__ = ["Canvas", "decode", "load_files", "place", "place_all"]
 
 Extent = tuple[int, int]
 SPARE = 3

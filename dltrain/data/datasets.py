@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from dltrain.config import Choice, Fraction, NonNegativeInt, Positive, PositiveInt, reject
+from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, Positive, PositiveInt, reject
 from dltrain.data.base import Copies, Splits
 
 if TYPE_CHECKING:
@@ -77,7 +78,24 @@ class Dataset(Choice):
         """
         from dltrain.data.splitting import divide
 
-        return divide(self.read(), self.validation, self.treatment, known=self.known, like=like)
+        parts = self.read()
+        splits = divide(parts, self.validation, self.treatment, known=self.known, like=like)
+        idle = self._idle(parts) if like is None else []  # a run's own file sets every option
+        return replace(splits, notes=(*idle, *parts.notes, *splits.notes))
+
+    def _idle(self, parts: Parts) -> list[str]:
+        """Notes on shares that were set, and that the data leaves nothing to do."""
+        notes = []
+        if "validation" in self.model_fields_set and parts.validation is not None:
+            notes.append(f"`validation: {self.validation}` does nothing: the data brings its validation split")
+        share = getattr(self, "test", 0)
+        if "test" in self.model_fields_set and parts.test is not None:
+            notes.append(f"`test: {share}` does nothing: the data brings its test split")
+        elif "test" in self.model_fields_set and share and not parts.test_share:
+            notes.append(
+                f"`test: {share}` does nothing: beside train/, a test/ folder is the test split, and there is none"
+            )
+        return [f"warning: {note}" for note in notes]
 
     def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
         """The splits that the data brings, by name, each with the names of its classes; undivided data is `train`.
@@ -218,9 +236,10 @@ class Collected(Dataset):
 class ImageFolder(Collected):
     """Image files in class folders, as `root/train/<class>/*.jpg` or as `root/<class>/*.jpg`.
 
-    With train/, the folders val/ and test/ are the validation and test splits where they exist. Class
-    folders alone are divided: `test` of them becomes the test split. Hidden files and files without an
-    image's suffix are left out; class folders may hold folders.
+    With train/, the folders val/ and test/ are the validation and test splits where they exist; Train/, training/,
+    seg_train/ and the like are read, too. Class folders alone are divided: `test` of them becomes the test split.
+    Files that are no images by their names are left out and counted, hidden ones are not. Class folders may hold
+    folders.
     """
 
     name: Literal["image_folder"] = "image_folder"
@@ -247,7 +266,7 @@ class ImageFolder(Collected):
         root = Path(self.root)
         try:
             return not root.is_dir() or validation_folder(root) is not None
-        except (OSError, ValueError):  # a name that no folder can have: `read` says so
+        except (OSError, ValueError, ConfigError):  # `read` says what is wrong
             return True
 
     def read(self) -> Parts:

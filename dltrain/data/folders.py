@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +13,12 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import FileSource, Parts, Source
+from dltrain.data.layouts import beside, class_folders, layout_of, left_out, require_root, spelling, subfolders, unfit
+from dltrain.data.listing import Identity, ancestors, counted, identity, is_image, suffix_of, walk
+from dltrain.data.split_names import Split, splits_among
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"))
-VALIDATION_NAMES = ("val", "validation", "valid")
-LAYOUT = (
-    "expected class folders in train/ (and optionally in val/ and test/):",
-    "    {root}/train/<class>/<image>.jpg",
-    "or class folders alone, which are split:",
-    "    {root}/<class>/<image>.jpg",
-)
+SHOWN = 10
+"""Kinds of files that a message about an empty class names."""
 
 
 def cache_folder(cache: bool | str) -> Path | None:
@@ -33,22 +32,23 @@ def read_folder(root: str, test: float, channels: Literal[1, 3], cache: Path | N
     """The splits below `root`, or one set of class folders with `test` of it held out.
 
     cache: the folder for packs of decoded images, if they are to be made.
-    Raises ConfigError when there are no images, a class is empty, or the splits' classes differ.
+    Raises ConfigError when there are no images, a class is empty, the splits' classes differ, something cannot be
+    seen, or names leave open what is a split.
     """
-    base = Path(root)
-    if not base.is_dir():
-        raise _error(base, f"there is no folder {base.absolute()}")
-    if not _has_splits(base):
-        everything, classes = _read_split(base, base, channels, cache)
-        return Parts(everything, None, None, classes, test)
-    files, classes = _read_split(base, base / "train", channels, cache)
-    validation, tested = validation_folder(base), base / "test"
-    return Parts(
-        files,
-        _read_other(base, validation, channels, classes, cache) if validation is not None else None,
-        _read_other(base, tested, channels, classes, cache) if tested.is_dir() else None,
-        classes,
-    )
+    base = require_root(root)
+    layout, reader = layout_of(base), _Reader(base, channels, cache)
+    if not layout.splits:
+        everything, classes = reader.read(base)
+        reader.finish()
+        return Parts(everything, None, None, classes, test, notes=(*beside(base, layout), *reader.notes()))
+    found = {split: reader.read(folder) for split, folder in layout.splits.items()}
+    reader.finish()
+    train, classes = found["train"]
+    for split in found:
+        _require_classes(layout.splits["train"], classes, layout.splits[split], found[split][1])
+    others = {split: found[split][0] if split in found else None for split in ("validation", "test")}
+    notes = (*spelling(layout), *beside(base, layout), *reader.notes())
+    return Parts(train, others["validation"], others["test"], classes, notes=notes)
 
 
 def given_splits(
@@ -57,85 +57,126 @@ def given_splits(
     """What is labelled below `root`, by the split, with the names of its classes; class folders alone are `train`.
 
     A folder with a split's name is that split when it holds a folder with the name of one of `classes`.
-    Raises ConfigError when there are no images, or a class folder is empty.
+    Raises ConfigError when there are no images, a class folder is empty, or something cannot be seen.
     """
-    base = Path(root)
-    if not base.is_dir():
-        raise _error(base, f"there is no folder {base.absolute()}")
-    names = {"train": "train", "test": "test"} | dict.fromkeys(VALIDATION_NAMES, "validation")
+    base = require_root(root)
+    reader = _Reader(base, channels, cache)
+    named = splits_among(subfolders(base))
+    folders: dict[Split, str] = {}
+    for folder, split in named.items():
+        if not set(class_folders(base / folder)) & set(classes):
+            continue
+        if split in folders:
+            raise unfit(base, f"both {base / folders[split]} and {base / folder} could be the {split} split; keep one")
+        folders[split] = folder
     found: dict[str, tuple[Source, list[str]]] = {}
-    for folder, split in names.items():
-        if (base / folder).is_dir() and set(_class_names(base / folder)) & set(classes):
-            source, inside = _read_split(base, base / folder, channels, cache)
-            paths = [f"{folder}/{path}" for path in source.paths]
-            found[split] = FileSource(str(base), paths, source.labels, channels, cache), inside
-    return found or {"train": _read_split(base, base, channels, cache)}
+    for split, folder in folders.items():
+        source, inside = reader.read(base / folder)
+        paths = [f"{folder}/{path}" for path in source.paths]
+        found[split] = FileSource(str(base), paths, source.labels, channels, cache), inside
+    if not found:
+        found["train"] = reader.read(base)
+    reader.finish()
+    return found
 
 
 def validation_folder(base: Path) -> Path | None:
-    """The folder with the validation split, if there is one. Raises ConfigError when there are two."""
-    found = [base / name for name in VALIDATION_NAMES if (base / name).is_dir()] if _has_splits(base) else []
-    if len(found) > 1:
-        raise _error(base, f"both {found[0]} and {found[1]} could be the validation split; keep one")
-    return found[0] if found else None
+    """The folder with the validation split, if there is one. Raises ConfigError when names leave that open."""
+    return layout_of(base).splits.get("validation")
 
 
-def _has_splits(base: Path) -> bool:
-    """Whether train/ holds class folders: it could also be a class of that name."""
-    return (base / "train").is_dir() and bool(_class_names(base / "train"))
+@dataclass
+class _Reader:
+    """Reads the class folders of splits, and gathers what is wrong and what is left out."""
 
+    base: Path
+    channels: int
+    cache: Path | None
+    problems: list[Diagnostic] = field(default_factory=list)
+    suffixes: Counter[str] = field(default_factory=Counter)
+    again: list[str] = field(default_factory=list)
+    special: int = 0
 
-def _class_names(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__MACOSX")))
-
-
-def _read_split(base: Path, folder: Path, channels: int, cache: Path | None) -> tuple[FileSource, list[str]]:
-    classes = _class_names(folder)
-    paths: list[str] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    for label, name in enumerate(classes):
-        found = _images(folder, name)
-        if not found:
-            empty.append(name)
-        paths += found
-        labels += [label] * len(found)
-    if not paths:
-        raise _error(base, f"there are no images in class folders in {folder.absolute()}")
-    if empty:
-        raise ConfigError(
-            Diagnostic(f"class `{name}` is empty: no image in {folder / name}", notes=(_suffixes(),)) for name in empty
+    def read(self, folder: Path) -> tuple[FileSource, list[str]]:
+        """The images in the class folders of `folder`, and the classes; see `finish`."""
+        folders = class_folders(folder)
+        closed = self._closed(folder, folders)
+        paths: list[str] = []
+        labels: list[int] = []
+        for label, (name, inside) in enumerate(folders.items()):
+            found = self._images(folder, name, inside, closed)
+            paths += found
+            labels += [label] * len(found)
+        if not paths and not self.problems:
+            raise unfit(
+                self.base, f"there are no images in class folders in {folder.absolute()}", *self._instead(folder)
+            )
+        return FileSource(str(folder), paths, np.array(labels, dtype=np.int64), self.channels, self.cache), list(
+            folders
         )
-    return FileSource(str(folder), paths, np.array(labels, dtype=np.int64), channels, cache), classes
+
+    def finish(self) -> None:
+        """Raises ConfigError for everything that was wrong."""
+        if self.problems:
+            raise ConfigError(self.problems)
+
+    def notes(self) -> list[str]:
+        return left_out(self.suffixes, self.again, self.special)
+
+    def _closed(self, folder: Path, folders: dict[str, str]) -> dict[str, Identity]:
+        """By the class's name, its folder; by the empty name, those above it."""
+        closed: dict[str, Identity] = {}
+        for name, inside in folders.items():
+            try:
+                known = identity(folder / inside)
+            except OSError:
+                continue  # said when it is read
+            if twin := next((other for other, one in closed.items() if one == known), None):
+                message = (
+                    f"classes `{twin}` and `{name}` are one folder: {folder / folders[twin]} and {folder / inside}"
+                )
+                self.problems.append(Diagnostic(message, notes=("delete the link",)))
+            closed[name] = known
+        return closed
+
+    def _images(self, folder: Path, name: str, inside: str, closed: dict[str, Identity]) -> list[str]:
+        """Paths of the class's image files relative to `folder`, with forward slashes, sorted."""
+        found: list[str] = []
+        own: Counter[str] = Counter()
+        start, skip = str(folder / inside), len(str(folder / "x")) - 1
+        others = {one for other, one in closed.items() if other != name}
+        faults = len(self.problems)
+        for entry in walk(start, {*others, identity(folder), *ancestors(folder)}):
+            if entry.kind == "fault":
+                self.problems.append(Diagnostic(entry.reason))
+            elif entry.kind == "again":
+                self.again.append(entry.path)
+            elif entry.kind == "special":
+                self.special += 1
+            elif is_image(entry.name):
+                found.append(entry.path[skip:].replace(os.sep, "/"))
+            else:
+                own[suffix_of(entry.name)] += 1
+        if not found and len(self.problems) == faults:
+            note = f"it holds {counted(Counter(dict(own.most_common(SHOWN))))}" if own else ""
+            message = f"class `{name}` is empty: no image in {folder / inside}"
+            self.problems.append(Diagnostic(message, notes=(note,) if note else ()))
+        self.suffixes += own
+        return sorted(found)
+
+    def _instead(self, folder: Path) -> list[str]:
+        """Where the data may be instead: one folder deeper."""
+        folders = subfolders(folder)
+        if len(folders) == 1 and (deeper := subfolders(folder / folders[0])):
+            return [f"{folder / folders[0]} holds folders: {', '.join(deeper[:5])}"]
+        return []
 
 
-def _read_other(base: Path, folder: Path, channels: int, classes: list[str], cache: Path | None) -> FileSource:
-    source, found = _read_split(base, folder, channels, cache)
-    if found != classes:
-        unknown, absent = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
-        notes = [f"only in {folder.name}: {', '.join(unknown)}"] if unknown else []
-        notes += [f"only in train: {', '.join(absent)}"] if absent else []
-        message = f"the classes in {folder} are not those in {base / 'train'}"
-        raise ConfigError([Diagnostic(message, notes=notes)])
-    return source
-
-
-def _images(folder: Path, name: str) -> list[str]:
-    """Paths of the class's image files relative to `folder`, with forward slashes, sorted."""
-    found = []
-    for where, folders, files in os.walk(folder / name, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        inside = Path(where).relative_to(folder).as_posix()
-        for file in files:
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-                found.append(f"{inside}/{file}")
-    return sorted(found)
-
-
-def _suffixes() -> str:
-    return f"image files end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-
-
-def _error(base: Path, message: str) -> ConfigError:
-    return ConfigError([Diagnostic(message, notes=[line.format(root=base) for line in LAYOUT])])
+def _require_classes(first: Path, classes: list[str], folder: Path, found: list[str]) -> None:
+    """Raise ConfigError when a split's classes are not those of the training split."""
+    if found == classes:
+        return
+    unknown, absent = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
+    notes = [f"only in {folder.name}: {', '.join(unknown)}"] if unknown else []
+    notes += [f"only in {first.name}: {', '.join(absent)}"] if absent else []
+    raise ConfigError([Diagnostic(f"the classes in {folder} are not those in {first}", notes=notes)])
