@@ -9,18 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import random
+import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dltrain.data.base import mix
 from dltrain.journal import mend, outcome_of
@@ -29,8 +33,8 @@ from dltrain.training import Range, Sweep
 
 JOURNAL = "journal.log"
 NEW = "start a new sweep: dltrain sweep EXPERIMENT"
-DIGITS = 6
-"""Significant digits of drawn numbers: enough for any hyperparameter, and readable in best.yaml."""
+REDRAWS = 100
+"""Draws of one trial that may give a setting of an earlier one, before it is chosen among those that are left."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Study:
         self.mended = mend(folder / JOURNAL, 1 if sweep.metric.endswith("loss") else 2)
         """What was damaged in the journal, if anything was."""
         self._study = _open(folder, sweep)
+        self._settings = settings(sweep, seed)
+        self._drawn: list[dict[str, Any]] = []
 
     def remember(self, facts: dict[str, Any]) -> dict[str, Any]:
         """The facts that the sweep began with: these ones, when it begins now."""
@@ -68,8 +74,12 @@ class Study:
 
     def start(self, index: int) -> tuple[Trial, dict[str, Any]]:
         """Draw trial `index`; the trial, and the value of each key of the space."""
-        trial = draw(self._study, self.sweep, self.seed, index)
-        values = {key: value_of(range_, trial.params[key]) for key, range_ in self.sweep.space.items()}
+        while len(self._drawn) <= index:
+            self._drawn.append(next(self._settings))
+        drawn = self._drawn[index]
+        self._study.sampler = _Drawn(drawn)
+        trial = self._study.ask(distributions(self.sweep))
+        values = values_of(self.sweep, drawn)
         trial.set_user_attr("index", index)
         trial.set_user_attr("values", json.dumps(values))
         return trial, values
@@ -123,34 +133,81 @@ class Study:
         return [found[index] for index in sorted(found)]
 
 
-def draw(study: optuna.Study, sweep: Sweep, seed: int, index: int) -> Trial:
-    """Trial `index` of a sweep, a function of (seed, index): every key independently at random (Bergstra &
-    Bengio 2012). Another way to search is another sampler here, which may look at the study's trials."""
-    study.sampler = RandomSampler(seed=mix(seed, index, "sweep"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # `high` is no multiple of `step`: the last one below it is
-        return study.ask({key: distribution(range_) for key, range_ in sweep.space.items()})
+def settings(sweep: Sweep, seed: int) -> Iterator[dict[str, Any]]:
+    """What is drawn for trial 0, 1, 2, ... of a sweep, by key; it ends when a finite space has no setting left.
+
+    Every key is drawn independently at random (Bergstra & Bengio 2012), and a setting that an earlier trial has is
+    drawn again. So trial k is a function of (seed, k), whatever the number of trials. Another way to search is
+    another function here.
+    """
+    space, seen = distributions(sweep), set[str]()
+    study, trial = optuna.create_study(), create_trial(value=0.0)  # the sampler asks for them, and looks at neither
+    for index in range(sys.maxsize if (size := sweep.size()) is None else size):
+        for redraw in range(REDRAWS):
+            sampler = RandomSampler(seed=mix(seed, index, f"sweep {redraw}" if redraw else "sweep"))
+            drawn = {key: sampler.sample_independent(study, trial, key, of) for key, of in space.items()}
+            if _identity(sweep, drawn) not in seen:
+                break
+        else:
+            if size is not None:
+                drawn = _one_of_the_others(sweep, seen, size, random.Random(mix(seed, index, "sweep, the rest")))
+        seen.add(_identity(sweep, drawn))
+        yield drawn
 
 
-def distribution(values: Range) -> BaseDistribution:
+def _one_of_the_others(sweep: Sweep, seen: set[str], size: int, chance: random.Random) -> dict[str, Any]:
+    """A setting of a finite space that is not among those `seen`, each as likely as the others."""
+    drawable = [r.values() if r.choices is None else range(len(r.choices)) for r in sweep.space.values()]
+    every = (dict(zip(sweep.space, drawn, strict=True)) for drawn in product(*drawable))
+    new = (drawn for drawn in every if _identity(sweep, drawn) not in seen)
+    return next(islice(new, chance.randrange(size - len(seen)), None))
+
+
+def _identity(sweep: Sweep, drawn: dict[str, Any]) -> str:
+    return json.dumps(values_of(sweep, drawn), sort_keys=True)
+
+
+class _Drawn(BaseSampler):
+    """Hands Optuna what was drawn already."""
+
+    def __init__(self, drawn: dict[str, Any]) -> None:
+        self.drawn = drawn
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self.drawn[param_name]
+
+
+def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
+    """The space as Optuna's distributions."""
+    return {key: distribution(range_) for key, range_ in sweep.space.items()}
+
+
+def distribution(range_: Range) -> BaseDistribution:
     """A range as Optuna's distribution. Choices are drawn by their place in the list: they may be anything."""
-    if values.choices is not None:
-        return CategoricalDistribution(range(len(values.choices)))
-    assert values.low is not None and values.high is not None
-    if values.is_integer and (values.step is None or isinstance(values.step, int)):
-        return IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
-    step = None if values.step is None else float(values.step)
-    return FloatDistribution(float(values.low), float(values.high), log=values.log, step=step)
+    if range_.choices is not None:
+        return CategoricalDistribution(range(len(range_.choices)))
+    low, high = range_.bounds()
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=range_.log, step=int(range_.step or 1))
+    return FloatDistribution(low, high, log=range_.log, step=range_.step)
 
 
-def value_of(values: Range, drawn: Any) -> Any:
-    """What was drawn, as the experiment's value: numbers are rounded to 6 digits, within the range."""
-    if values.choices is not None:
-        return values.choices[drawn]
-    if isinstance(drawn, int):
-        return drawn
-    assert values.low is not None and values.high is not None
-    return min(max(float(f"{drawn:.{DIGITS}g}"), float(values.low)), float(values.high))
+def values_of(sweep: Sweep, drawn: dict[str, Any]) -> dict[str, Any]:
+    """What was drawn, as the experiment's values."""
+    return {
+        key: range_.value(drawn[key]) if range_.choices is None else range_.choices[drawn[key]]
+        for key, range_ in sweep.space.items()
+    }
 
 
 def _open(folder: Path, sweep: Sweep) -> optuna.Study:

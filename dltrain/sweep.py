@@ -130,6 +130,7 @@ class Search:
     ) -> None:  # fmt: skip
         self.experiment, self.sweep, self.study, self.path = experiment, sweep, study, path
         self.examples, self.device, self.display, self.plugins = examples, device, display, plugins
+        self.trials = min(sweep.trials, sweep.size() or sweep.trials)
 
     def run(self, *, retry_failed: bool = False) -> tuple[int, Path | None]:
         """Make the missing trials and report; the exit code, and the path of best.yaml."""
@@ -137,9 +138,11 @@ class Search:
             for index in self.study.forget_failures():
                 shutil.rmtree(self.folder(index), ignore_errors=True)
         ranked = self.rank()
-        missing = sorted(set(range(self.sweep.trials)) - {outcome.index for outcome in ranked})
+        missing = sorted(set(range(self.trials)) - {outcome.index for outcome in ranked})
         made = f", {len(ranked)} of them made" if ranked else ""
-        self.display.line(f"{self.experiment.name}: {self.sweep.trials} trials{made} -> {self.path}", "bold")
+        self.display.line(f"{self.experiment.name}: {self.trials} trials{made} -> {self.path}", "bold")
+        if note := self.sweep.exhausted():
+            self.display.warning(note)
         code, failures = 0, list[Failure]()
         with Signals() as signals:
             for place, index in enumerate(missing, 1):
@@ -182,8 +185,8 @@ class Search:
             return 1, None
         for loser in ranked[SHOWN:]:
             shutil.rmtree(self.folder(loser.index) / "checkpoints", ignore_errors=True)
-        width = len(str(self.sweep.trials))
-        parts = [f"trial {index + 1:>{width}}/{self.sweep.trials}", *(f"{k}={_short(v)}" for k, v in values.items())]
+        width = len(str(self.trials))
+        parts = [f"trial {index + 1:>{width}}/{self.trials}", *(f"{k}={_short(v)}" for k, v in values.items())]
         if metrics is None:
             parts.append(f"failed: {outcome.reason}")
         else:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import dltrain.sweep as sweep_module
 from dltrain.cli import app
 from dltrain.experiment import Experiment
 from dltrain.runs import Run
-from dltrain.study import JOURNAL, Study, draw, value_of
+from dltrain.study import JOURNAL, Study, settings, values_of
 from dltrain.training import Range, Sweep
 
 TEXT = """
@@ -85,10 +86,9 @@ def tried(folder: Path) -> list[dict[str, str]]:
 
 
 def draws(count: int, seed: int = 0, **space: dict[str, Any]) -> dict[str, list[Any]]:
-    ranges = {key: Range(**value) for key, value in space.items()}
-    study = optuna.create_study()
-    trials = [draw(study, Sweep(space=ranges), seed, index).params for index in range(count)]
-    return {key: [value_of(ranges[key], trial[key]) for trial in trials] for key in ranges}
+    searched = Sweep(space={key: Range(**value) for key, value in space.items()})
+    trials = [values_of(searched, drawn) for drawn in islice(settings(searched, seed), count)]
+    return {key: [trial[key] for trial in trials] for key in space}
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +128,38 @@ def test_a_trial_is_a_function_of_seed_and_index() -> None:
     space = {"x": {"low": 0.0, "high": 1.0}, "y": {"low": 1, "high": 100}}
     assert draws(5, **space) == {key: values[:5] for key, values in draws(9, **space).items()}
     assert draws(5, **space) != draws(5, seed=1, **space)
+
+
+def test_no_setting_is_drawn_twice_and_a_finite_space_ends() -> None:
+    space: dict[str, dict[str, Any]] = {"x": {"low": 1, "high": 30, "log": True}, "y": {"choices": [0.1, {"a": 1}]}}
+    space["z"] = {"low": 0.0, "high": 0.5, "step": 0.2}
+    found = draws(10_000, **space)
+    assert len(found["x"]) == 30 * 2 * 3
+    assert len({json.dumps(setting) for setting in zip(*found.values(), strict=True)}) == 180
+    assert draws(7, **space) == {key: values[:7] for key, values in found.items()}
+
+
+def test_a_setting_that_is_hardly_ever_drawn_is_found_among_those_left() -> None:
+    found = draws(900, x={"low": 1, "high": 500, "log": True})["x"]
+    assert sorted(found) == list(range(1, 501))
+
+
+def test_steps_give_the_numbers_as_they_are_written() -> None:
+    found = draws(9, x={"low": 1e6, "high": 1000002.0, "step": 0.5})["x"]
+    assert sorted(found) == [1000000, 1000000.5, 1000001, 1000001.5, 1000002]
+    assert sorted(draws(9, x={"low": 0.1, "high": 0.45, "step": 0.1})["x"]) == [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"low": 16, "high": 64, "step": 100}, {"choices": [3]}, {"choices": [0, 5, 0]}, {"low": 1.0, "high": 1.0000001},
+        {"choices": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]}, {"low": 0.1, "high": 0.2, "step": 0.2},
+    ],
+)  # fmt: skip
+def test_what_cannot_vary_is_refused(space: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Range(**space)
 
 
 @pytest.mark.parametrize("step", [0, -1, 0.0])
@@ -230,6 +262,17 @@ def test_checkpoints_are_kept_of_the_best_trials(yaml: Path, tmp_path: Path, mon
     assert [(folder / row["run"] / "checkpoints").exists() for row in ranking(folder)] == [True, True, False, False]
 
 
+def test_a_space_of_two_settings_is_trained_twice_and_no_more(yaml: Path, tmp_path: Path) -> None:
+    text = yaml.read_text()
+    yaml.write_text(text[: text.index("  space")] + "  space: {optimizer.lr: {choices: [0.1, 0.2]}}\n")
+    result = sweep(yaml, "--runs", tmp_path)
+    folder = tmp_path / "tiny/sweep-001"
+    assert sorted(row["optimizer.lr"] for row in ranking(folder)) == ["0.1", "0.2"]
+    assert "the space has 2 settings: each is trained once" in result.stderr
+    assert sweep(folder).exit_code == 0
+    assert len(ranking(folder)) == 2
+
+
 # -- failures
 
 
@@ -247,7 +290,7 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(
     text = yaml.read_text()
     yaml.write_text(text[: text.index("  trials")] + "  trials: 12\n  epochs: 1\n  space:\n"
                     "    optimizer.lr: {choices: [0.1, 1.0e+30]}\n    training.batch_size: {choices: [16, 500]}\n"
-                    "    seed: {choices: [0, 0, 5]}\n")  # fmt: skip
+                    "    seed: {choices: [0, 1, 5]}\n")  # fmt: skip
     result = sweep(yaml, "--runs", tmp_path)
     while "in a row have failed alike" in result.stderr:  # and what is left is made all the same
         result = sweep(tmp_path / "tiny/sweep-001")
