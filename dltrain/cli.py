@@ -18,6 +18,7 @@ from dltrain.options import (
     Device,
     Devices,
     ExperimentFile,
+    ImagePaths,
     MaxRestarts,
     Overrides,
     Plugins,
@@ -25,6 +26,8 @@ from dltrain.options import (
     RunsFolder,
     ViewsName,
     ViewsShare,
+    path_of,
+    path_text,
 )  # fmt: skip
 from dltrain.request import fail, request
 from dltrain.streams import print_result, say
@@ -142,7 +145,7 @@ def evaluate(
     from dltrain.evaluate import evaluate_run
 
     data = [text for text in more or () if "=" in text and not Path(text).exists()]
-    runs = [run, *(text for text in more or () if text not in data)]
+    runs = [run, *(path_text(text) for text in more or () if text not in data)]
     display, target = Display(), _device(device)
     evaluate_run(runs, split, checkpoint, target, display, overrides=data, views=views, share=share, as_json=as_json)
     return 0
@@ -152,11 +155,12 @@ def evaluate(
 @request
 def predict(
     run: RunPath,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files or folders of them.")],
+    paths: ImagePaths,
     output: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="csv or JSON lines.")] = "csv",
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
     others: Annotated[
-        list[str] | None, typer.Option("--with", metavar="RUN", help="Another run; probabilities are averaged.")
+        list[str] | None,
+        typer.Option("--with", metavar="RUN", parser=path_text, help="Another run; probabilities are averaged."),
     ] = None,
     views: ViewsName = None, share: ViewsShare = None, device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64, plugin: Plugins = None,
@@ -173,8 +177,10 @@ def predict(
 @request
 def adapt(
     run: RunPath,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Unlabelled image files or folders of them.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The new checkpoint, a .pt file.")],
+    paths: ImagePaths,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="The new checkpoint, a .pt file.")
+    ],
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
     device: Device = "auto", batch_size: Annotated[int, typer.Option(min=2, help="Images at a time.")] = 128,
     plugin: Plugins = None,
@@ -193,7 +199,10 @@ def adapt(
 @request
 def sweep(
     experiment: Annotated[
-        Path, typer.Argument(metavar="EXPERIMENT", help="A YAML file, or an interrupted sweep's directory to go on.")
+        Path,
+        typer.Argument(
+            metavar="EXPERIMENT", parser=path_of, help="A YAML file, or an interrupted sweep's directory to go on."
+        ),
     ],
     overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
     retry_failed: Annotated[
@@ -236,7 +245,7 @@ def check(
     from dltrain.experiment import Experiment
 
     overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
-    files = [text for text in experiments if text not in overrides]
+    files = [path_text(text) for text in experiments if text not in overrides]
     if not files:
         fail("error: no experiment is named: dltrain check EXPERIMENT... [KEY=VALUE]...")
     failed = 0
@@ -331,9 +340,10 @@ def schema(plugin: Plugins = None) -> int:
 @app.command(epilog="Example: dltrain init photos/ --output experiments/photos.yaml")
 @request
 def init(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images or an .npz file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", parser=path_of, help="A folder of images or an .npz file.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; default experiments/.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="Where to write it; default experiments/."),
     ] = None,
     pretrained: Annotated[
         bool | None,

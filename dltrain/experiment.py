@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from dltrain.config import ConfigError, Diagnostic, NonNegativeInt, Section, Span, reject
+from dltrain.config import ConfigError, Diagnostic, NonNegativeInt, PathText, Section, Span, expanded, reject
 from dltrain.config.document import Document, merge
 from dltrain.config.dump import to_yaml
 from dltrain.config.overrides import Override, apply, set_value, written
-from dltrain.config.reader import neighbours, read_file, read_text
+from dltrain.config.reader import missing, neighbours, read_file, read_text
 from dltrain.config.validation import validate
 from dltrain.consistency import problems_between_sections, problems_of_sweep
 from dltrain.data.augmentations import Augmentation
@@ -42,7 +42,7 @@ class Experiment(Section):
     """Random changes of the training images, in order."""
     model: Model
     """The network."""
-    initialize_from: str | None = None
+    initialize_from: PathText | None = None
     """A run or checkpoint whose matching weights the training starts from (transfer learning). Rows that are classes
     are matched by the names of these; those of new classes keep their own start."""
     loss: Loss = CrossEntropy()
@@ -186,14 +186,17 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> Document:
     parent = document.tree["extends"]
     if not isinstance(parent, str):
         raise fail("`extends` must be the path of one YAML file, relative to this one")
-    target = path.parent / parent
+    try:
+        target = path.parent / expanded(parent)
+    except ValueError as error:
+        raise fail(str(error)) from None
     chain = (*seen, path)
     try:
         is_file = target.is_file()
     except (OSError, ValueError):  # a name that no file can have
         is_file = False
     if not is_file:
-        raise fail(f"no such file: {target}", *neighbours(target))
+        raise fail(f"{missing(target)}: {target}", *neighbours(target))
     if any(target.samefile(file) for file in chain):
         raise fail("`extends` goes round in a circle: " + " -> ".join(map(str, (*chain, target))))
     return merge(_read_with_parents(target, chain), document.without(("extends",)))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from dltrain.checkpoints import write_atomically
 from dltrain.config import ConfigError, Diagnostic
+from dltrain.config.reader import scalar
 from dltrain.console import Display
 from dltrain.data.base import ArraySource, FileSource, Splits
-from dltrain.data.datasets import Arrays, Dataset, ImageFolder
+from dltrain.data.datasets import IMAGES_ONLY, Arrays, Dataset, ImageFolder
 from dltrain.data.listing import is_image, url_in
 from dltrain.experiment import Experiment
 from dltrain.recipes import Findings, recipe
@@ -75,7 +76,7 @@ def look(path: Path) -> Findings:
         dataset = Arrays(path=str(path))
     else:
         message = f"{path} is neither a folder of class folders nor an .npz file"
-        raise ConfigError([Diagnostic(message, notes=("a folder holds one sub-folder of images per class",))])
+        raise ConfigError([Diagnostic(message, notes=(IMAGES_ONLY, "a class folder holds the images of a class"))])
     dataset, splits = _load(dataset)
     keys = {"name": dataset.name, "root" if path.is_dir() else "path": str(path)}
     scarce = False
@@ -154,7 +155,8 @@ def _notes(counts: Counter[str], scarce: bool, damaged: list[str]) -> list[str]:
 
 def _scalar(value: str | float) -> str:
     """A value as YAML writes it within a flow mapping."""
-    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII):
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII)
+    if not isinstance(value, str) or (plain and isinstance(scalar(value), str)):  # a folder may be called `null`
         return str(value)
     return json.dumps(value, ensure_ascii=False)
 

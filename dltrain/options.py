@@ -7,14 +7,38 @@ from typing import Annotated, Literal
 
 import typer
 
-ExperimentFile = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")]
+
+def path_text(text: str) -> str:
+    """A path of the command line with `~` and `$NAME` replaced, where the shell has not done it: `--runs=~/runs`."""
+    from dltrain.config.paths import expanded
+
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def path_of(text: str) -> Path:
+    """The same as a Path."""
+    return Path(path_text(str(text)))
+
+
+ExperimentFile = Annotated[
+    Path, typer.Argument(metavar="EXPERIMENT", parser=path_of, help="The experiment's YAML file.")
+]
+ImagePaths = Annotated[
+    list[Path], typer.Argument(metavar="PATH...", parser=path_of, help="Image files or folders of them.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
 ]
-RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.")]
+RunsFolder = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", parser=path_of, help="Where run directories are made.")
+]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that adds parts by subclassing.")
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", parser=path_of, help="A Python file that adds parts by subclassing."),
 ]
 Devices = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Train on N devices of this machine, a process each: GPUs, or "
@@ -35,4 +59,4 @@ ViewsShare = Annotated[
         "--views-share", min=0, max=1, help="Share of each batch, the least confident part, that is seen in them."
     ),
 ]
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or a checkpoint file.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", parser=path_text, help="A run directory or a checkpoint file.")]

@@ -38,6 +38,7 @@ def predict_files(
     views: Views | None = None, share: float | None = None,
 ) -> int:  # fmt: skip
     """Write a row per image to stdout: path, class, probability, and the probability of every class.
+    In CSV, the column of a class that is called as one of the first three is `probability of NAME`.
 
     Probabilities of several runs or checkpoints at `paths` are averaged.
     form: `csv` or `jsonl`. Files that cannot be read are named on stderr; the exit code is then 1.
@@ -94,12 +95,22 @@ def require_files(predictor: Predictor) -> None:
 
 def _csv(classes: list[str]) -> Row:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "class", "probability", *classes])
+    own = ["path", "class", "probability"]
+    taken = {*own, *classes}
+    writer.writerow([*own, *(_free(f"probability of {name}", taken) if name in own else name for name in classes)])
 
     def write(path: Path, best: int, probabilities: list[float]) -> None:
         writer.writerow([path, classes[best], f"{probabilities[best]:.6f}", *(f"{p:.6f}" for p in probabilities)])
 
     return write
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A column's name that no other has."""
+    while name in taken:
+        name += " "
+    taken.add(name)
+    return name
 
 
 def _json_lines(classes: list[str]) -> Row:

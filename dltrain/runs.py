@@ -302,7 +302,7 @@ def next_free(folder: Path, prefix: str = "") -> Path:
 
 def _next_free(folder: Path, prefix: str) -> Path:
     taken = [p.name.removeprefix(prefix) for p in folder.iterdir() if p.name.startswith(prefix)]
-    number = max((int(name) for name in taken if name.isdigit()), default=0)
+    number = max((int(name) for name in taken if name.isascii() and name.isdecimal()), default=0)
     while True:
         number += 1
         path = folder / f"{prefix}{number:03d}"

@@ -235,3 +235,23 @@ def test_real_photos(tmp_path: Path) -> None:
     assert "200 training images of 5 classes (40 a class), 50 validation, no test; colour" in flowers
     _, caltech, _ = written(SHARED / "folder/caltech12", tmp_path / "caltech.yaml")
     assert "576 training images of 12 classes (48 a class), 144 validation" in caltech
+
+
+@pytest.mark.parametrize("name", ["null", "true", ".5", "no", "010", "~", "$x", "a b", "x: y", "é", "#1", "[x]"])
+def test_a_folder_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_photos(tmp_path / name, {"a": 10, "b": 10})
+    result = invoke("init", name, "--no-pretrained", "--output", "out.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert Experiment.load("out.yaml").data.model_dump()["root"] == name
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.txt", "folder"])
+def test_who_brings_a_table_or_text_is_told_that_dltrain_trains_on_images(name: str, tmp_path: Path) -> None:
+    for file in ("a/1.csv", "a/2.csv", "b/1.txt", "b/2.txt"):
+        (tmp_path / "folder" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / file).write_text("x,y")
+    (tmp_path / name).write_text("x,y\n1,2\n") if name != "folder" else None
+    result = invoke("init", tmp_path / name)
+    assert result.exit_code == 2
+    assert "dltrain trains on images" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -30,6 +31,34 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 def test_quoted_text_stays_text() -> None:
     assert read_text("a: '1'\nb: \"true\"\nc: 'null'", "f").tree == {"a": "1", "b": "true", "c": "null"}
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("a: 3\t# c", {"a": 3}), ("a:\t{b: 1}", {"a": {"b": 1}}), ("a: {b: 1,\tc: 2}", {"a": {"b": 1, "c": 2}}),
+        ("a: 3\t", {"a": 3}), ("a: x\ty", {"a": "x\ty"}), ("a: 1\n\t\nb: 2\n\t# c", {"a": 1, "b": 2}),
+        ("a: [1,\n\t2]\t", {"a": [1, 2]}), ('"a"\t:\t"b"\t', {"a": "b"}), ("a: x \t y\n  z", {"a": "x \t y z"}),
+    ],
+)  # fmt: skip
+def test_tabs_separate(text: str, tree: object) -> None:
+    assert read_text(text, "f").tree == tree
+
+
+def test_tabs_do_not_indent() -> None:
+    with pytest.raises(ConfigError, match="a tab stands where YAML needs spaces") as caught:
+        read_text("a:\t# c\n\tb: 1", "f")
+    assert "f:2:1" in str(caught.value)
+
+
+def test_every_json_text_is_read() -> None:
+    values = {"name": "run 😀 é\n", "quoted 𝄞": ['"', "\\", "\t/", "\u2028"], "n": [1.5e-7, -3, True, None, {}]}
+    for indent in (None, "\t"):
+        assert read_text(json.dumps(values, indent=indent), "f.json").tree == values
+    document = read_text('{"name": "\\ud83d!"}', "f.json")
+    assert [problem.message for problem in document.problems] == [
+        "this text holds half of a surrogate pair, which is no character"
+    ]
 
 
 def test_every_key_and_value_has_its_place() -> None:
@@ -139,8 +168,9 @@ def test_byte_order_mark_and_crlf(tmp_path: Path) -> None:
 def test_broken_links_and_files_that_cannot_be_read(tmp_path: Path) -> None:
     link = tmp_path / "link.yaml"
     link.symlink_to(tmp_path / "nowhere.yaml")
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match=r"this is a link to `.*nowhere.yaml`, which is not there") as caught:
         read_file(link)
+    assert "did you mean" not in str(caught.value)
     with pytest.raises(ConfigError, match="cannot read the file"):
         read_file(Path("a\0b.yaml"))
     with pytest.raises(ConfigError, match="cannot read the file"):

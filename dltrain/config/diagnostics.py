@@ -7,6 +7,7 @@ prints it and exits with status 2.
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,10 @@ from dataclasses import dataclass, replace
 from dltrain.streams import printable
 
 MAX_SHOWN = 50
+LONGEST = 200
+"""Characters of what a message quotes."""
+LOOKALIKES = "“”„‘’‚«»＂＇：，"
+"""Characters that look like those of YAML, and are text to it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class Diagnostic:
     severity: str = "error"
     key: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shortened(self.message))
+        object.__setattr__(self, "hint", shortened(self.hint))
+        object.__setattr__(self, "notes", tuple(map(shortened, self.notes)))
+
     def render(self) -> str:
         """The message, the source line with carets, and the notes, as plain text."""
         out = [f"{self.severity}: {self.message}"]
@@ -56,9 +66,40 @@ class Diagnostic:
             if self.where.line is not None and self.where.source:
                 out += _excerpt(self.where, hint)
                 hint = ""
-        notes = ([hint] if hint else []) + [note for note in self.notes if note]
+        is_syntax = self.message.startswith("not valid YAML")
+        unseen = _unseen(self.where, whole=is_syntax) if self.where is not None and self.severity == "error" else []
+        notes = ([hint] if hint else []) + unseen + [note for note in self.notes if note]
         gutter = " " * (len(str(self.where.line or "")) + 1 if self.where else 1)
         return "\n".join(map(printable, out + [f"{gutter} = {note}" for note in notes]))
+
+
+def shortened(text: str) -> str:
+    """`text` with what it quotes cut to a length that a person can read: users may write a megabyte."""
+    if len(text) <= LONGEST:
+        return text
+    text = re.sub(r'(["`])(.*?)\1', lambda found: found[1] + _cut(found[2], LONGEST) + found[1], text, flags=re.DOTALL)
+    return _cut(text, 8 * LONGEST)
+
+
+def _cut(text: str, most: int) -> str:
+    """`text` without its middle where it is longer than `most`."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def _unseen(where: Span, *, whole: bool) -> list[str]:
+    """Notes on characters at a place, or in its whole line, that cannot be seen or look like others: no-break spaces,
+    curved quotes."""
+    start, end = (0, len(where.source)) if whole else (where.column - 1, where.column - 1 + where.length)
+    found: dict[str, int] = {}
+    for column, c in enumerate(where.source[start:end], start + 1):
+        if c > "\x7f" and (unicodedata.category(c) in ("Cf", "Zs", "Zl", "Zp") or c in LOOKALIKES):
+            found.setdefault(c, column)
+    return [
+        f"column {column} holds U+{ord(c):04X}, {unicodedata.name(c, 'unnamed').lower()}"
+        + (", which is text to YAML" if c in LOOKALIKES else ", which cannot be seen")
+        for c, column in list(found.items())[:4]
+    ]
 
 
 def _excerpt(where: Span, hint: str) -> list[str]:
@@ -113,19 +154,23 @@ def _position(diagnostic: Diagnostic) -> tuple[str, int, int]:
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """The nearest of `known` to a misspelt `word`, or None when nothing is near."""
+    """The nearest of `known` to a misspelt `word`, or None when nothing is near. Of equally near ones the first."""
     folded = {_fold(name): name for name in reversed(list(known))}
-    plain = _fold(word)
+    plain, first_to_last = _fold(word), list(reversed(folded))
     if plain in folded:
         return folded[plain]
-    if near := difflib.get_close_matches(plain, folded, n=1, cutoff=0.605):
-        return folded[near[0]]
-    longer = [key for key in folded if len(plain) >= 3 and key.startswith(plain)]
+    longer = [key for key in first_to_last if len(plain) >= 3 and key.startswith(plain)]
+    if not longer and len(plain) >= 5 and not any(map(str.isdigit, plain)):  # without the library's name
+        longer = [key for key in first_to_last if key.partition("/")[2].startswith(plain)]
+    if longer:
+        return folded[min(longer, key=len)]
+    if near := difflib.get_close_matches(plain, folded, n=20, cutoff=0.605):
+        best = difflib.SequenceMatcher(None, near[0], plain).ratio()
+        equal = {key for key in near if difflib.SequenceMatcher(None, key, plain).ratio() == best}
+        return folded[next(key for key in first_to_last if key in equal)]
     shorter = [key for key in folded if len(key) >= 3 and plain.startswith(key)]
-    if longer or shorter:
-        return folded[min(longer, key=len) if longer else max(shorter, key=len)]
-    return None
+    return folded[max(shorter, key=len)] if shorter else None
 
 
 def _fold(word: str) -> str:
-    return str(word).lower().replace("-", "_")
+    return str(word)[:LONGEST].lower().replace("-", "_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Any, get_origin
 
 from dltrain.config.annotations import is_section, literals, members
@@ -37,13 +38,15 @@ def shown(value: Any) -> str:
     return f'"{text}"' if isinstance(value, str) else text
 
 
-def hint_for(wanted: Any, value: Any) -> str:
-    """What to write instead of `value` where the type `wanted` is asked for, or nothing."""
+def hint_for(wanted: Any, value: Any, text: str = "") -> str:
+    """What to write instead of `value` where the type `wanted` is asked for, or nothing. text: the value as it was
+    written, when that is known: what is quoted must be that, `010` and not `10`."""
+    text = text or (str(value).lower() if isinstance(value, bool) else str(value))
     types = members(wanted)
     if get_origin(types[0]) is list:
         if isinstance(value, dict):
             return "begin each item with `- `"
-        return f"write `[{value}]`" if isinstance(value, (str, int, float)) else ""
+        return f"write `[{text}]`" if isinstance(value, (str, int, float)) else ""
     if is_section(types[0]):
         return _mapping(types[0], value)
     if bool in types and str(value).lower() in _TRUTH:
@@ -52,10 +55,11 @@ def hint_for(wanted: Any, value: Any) -> str:
     if isinstance(value, str) and (near := suggest(value, names)):
         return f"did you mean `{near}`?"
     if str in types and isinstance(value, (int, float)):
-        return f'write `"{value}"`'
+        return f'write `"{text}"`'
     if int in types and float not in types and isinstance(value, float) and value.is_integer():
         return f"write `{int(value)}`"
-    return _number(value) if isinstance(value, str) and (int in types or float in types) else ""
+    is_number = int in types or float in types
+    return _number(value, whole=float not in types) if isinstance(value, str) and is_number else ""
 
 
 def _mapping(section: type[Section], value: Any) -> str:
@@ -72,12 +76,14 @@ def _mapping(section: type[Section], value: Any) -> str:
     return f"write `{found[1]}: {found[2]}`" if found else ""
 
 
-def _number(text: str) -> str:
-    """The number in a text that is nearly one."""
+def _number(text: str, *, whole: bool) -> str:
+    """The number in a text that is nearly one. whole: it must be an integer."""
+    if (found := re.fullmatch(r"[-+]?\d{1,3}((,\d{3})+)", text)) and (whole or found[1].count(",") > 1):
+        return f"write `{text.replace(',', '')}`"
     if isinstance(scalar(text), (int, float)) and not isinstance(scalar(text), bool):
         return "remove the quotes"
     if found := re.fullmatch(rf"({_NUMBER})\s*%", text):
-        return f"write `{float(found[1]) / 100:g}`"
+        return f"write `{Decimal(found[1]) / 100}`"
     if found := re.fullmatch(r"([-+]?\d+),(\d+)", text):
         return f"a decimal point is `.`: write `{found[1]}.{found[2]}`"
     if found := re.fullmatch(rf"({_NUMBER})\s*[A-Za-z]+", text):

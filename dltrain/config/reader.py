@@ -25,6 +25,7 @@ _INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*\Z")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+\Z|0o[0-7]+\Z")
 _FLOAT = re.compile(r"[-+]?((([0-9]+(_[0-9]+)*)(\.[0-9]*(_[0-9]+)*)?)|(\.[0-9]+(_[0-9]+)*))([eE][-+]?[0-9]+)?\Z")
 _SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # as PyYAML counts lines
 
 
@@ -59,7 +60,7 @@ def read_file(path: Path) -> Document:
         with path.open("rb") as file:  # a bounded read: /dev/zero has no end
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise fail("no such file", *neighbours(path)) from None
+        raise fail(missing(path), *neighbours(path)) from None
     except (OSError, ValueError) as error:
         raise fail(f"cannot read the file: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > MAX_BYTES:
@@ -74,10 +75,17 @@ def read_file(path: Path) -> Document:
     return read_text(text, str(path))
 
 
+def missing(path: Path) -> str:
+    """What to say of a file that is not there."""
+    if path.is_symlink():
+        return f"this is a link to `{path.readlink()}`, which is not there"
+    return "no such file"
+
+
 def neighbours(path: Path) -> tuple[str, ...]:
     """A note on the YAML file beside a missing `path` that is called nearly the same."""
     try:
-        names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
+        names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()]
     except (OSError, ValueError):
         return ()
     near = suggest(path.name, names)
@@ -121,6 +129,30 @@ class _Parser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
         yaml.reader.Reader.__init__(self, text)
         yaml.scanner.Scanner.__init__(self)
         yaml.parser.Parser.__init__(self)
+
+    def scan_to_next_token(self) -> None:
+        """To the next token. A tab is white space between tokens, as YAML 1.2 has it; it does not indent a block."""
+        super().scan_to_next_token()
+        while self.peek() == "\t" and (self.flow_level or not self._is_indentation()):
+            self.forward()
+            super().scan_to_next_token()
+
+    def _is_indentation(self) -> bool:
+        """Whether the tab that comes stands before the first character of its line."""
+        rest = self.buffer[self.pointer :].lstrip(" \t")
+        before = self.buffer[self.pointer - self.column : self.pointer]
+        return not before.strip() and rest[:1] not in ("\r", "\n", "#", "\0")
+
+    def scan_plain_spaces(self, indent: int, start_mark: yaml.Mark) -> list[str] | None:
+        """The white space behind a word of unquoted text, with the tabs in it."""
+        length = 0
+        while self.peek(length) in " \t":
+            length += 1
+        space = self.prefix(length)
+        if "\t" not in space:
+            return super().scan_plain_spaces(indent, start_mark)
+        self.forward(length)
+        return [space] if self.peek() not in "\r\n\x85\u2028\u2029" else super().scan_plain_spaces(indent, start_mark)
 
 
 class _Composer(yaml.composer.Composer):
@@ -191,7 +223,7 @@ def _construct(root: yaml.Node, span: Spans, origin: str) -> Document:
             raise ConfigError([Diagnostic(f"aliases expand to more than {MAX_VALUES:,} values", marks[path[:1]].value)],
                               subject=origin)  # fmt: skip
         if isinstance(node, yaml.ScalarNode):
-            return scalar(node.value) if node.tag == "plain" else node.value
+            return scalar(node.value) if node.tag == "plain" else text(node, here)
         if id(node) in open_nodes:
             raise ConfigError([Diagnostic("an alias contains itself", here)], subject=origin)
         open_nodes.add(id(node))
@@ -202,11 +234,22 @@ def _construct(root: yaml.Node, span: Spans, origin: str) -> Document:
         finally:
             open_nodes.discard(id(node))
 
+    def text(node: yaml.Node, here: Span) -> str:
+        """The text of a scalar. JSON writes characters beyond U+FFFF as two escapes, a surrogate pair."""
+        found: str = node.value
+        if found.isascii() or not _SURROGATE.search(found):
+            return found
+        try:
+            return found.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            problems.append(Diagnostic("this text holds half of a surrogate pair, which is no character", here))
+            return _SURROGATE.sub("\ufffd", found)
+
     def mapping(node: yaml.Node, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             where = span(key_node.start_mark, key_node.end_mark)
-            key = key_node.value
+            key = text(key_node, where) if isinstance(key_node, yaml.ScalarNode) else ""
             if not isinstance(key_node, yaml.ScalarNode):
                 problems.append(Diagnostic("a key must be a word, not a list or mapping", where))
             elif key == "<<" and key_node.tag == "plain":

@@ -43,6 +43,8 @@ class Choice(Section):
     family: ClassVar[type[Choice]]
     catalogue: ClassVar[list[type[Choice]]]
     source: ClassVar[str] = ""
+    not_offered: ClassVar[Mapping[str, str]] = {}
+    """Of a kind: names that are looked for in vain, and what to say of them."""
     if TYPE_CHECKING:
         name: str
 

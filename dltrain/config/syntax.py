@@ -42,6 +42,8 @@ def explain(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[str, yaml.Ma
     if mark is not None and mark.line >= above and (found := _NO_SPACE.match(lines[mark.line - above])):
         place = yaml.Mark(mark.name, mark.index, mark.line - above, found.end() - 1, None, 0)
         return "not valid YAML: a space must follow this `:`", place, ""
+    if (stop := error.problem_mark) is not None and lines[stop.line][stop.column - 1 : stop.column + 1] == "${":
+        return "not valid YAML: text with `{` in it needs quotes here", stop, "or write `$NAME`"
     text = " ".join(part for part in (error.context, error.problem) if part)
     for pattern, message, note, at_start in _EXPLANATIONS:
         if found := re.search(pattern, text):

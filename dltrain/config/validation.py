@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from dltrain.config.annotations import annotation_of, describe, is_kind, members, sections, without_null
-from dltrain.config.diagnostics import Diagnostic, suggest
+from dltrain.config.diagnostics import Diagnostic, Span, suggest
 from dltrain.config.document import Document, Key, KeyPath
 from dltrain.config.hints import hint_for, shown
 from dltrain.config.section import Choice, Section, field_docs
@@ -139,7 +139,14 @@ def _diagnose(cls: type[Section], document: Document, error: ErrorDetails) -> Di
     keys = ", ".join(key for section in sections(wanted) if not is_kind(section) for key in section.model_fields)
     notes = (f"keys: {keys}",) if keys else ()
     message = f"`{place.label}` must be {describe(wanted)}, not {found}"
-    return Diagnostic(message, where, hint_for(wanted, value), notes)
+    return Diagnostic(message, where, hint_for(wanted, value, _as_written(where, value)), notes)
+
+
+def _as_written(where: Span | None, value: Any) -> str:
+    """The text of a value in its file, or nothing when it is of several lines, or it is not there."""
+    if where is None or isinstance(value, (dict, list)):
+        return ""
+    return where.source[where.column - 1 : where.column - 1 + where.length].strip()
 
 
 def unknown_choice(kind: type[Choice], name: Any, where: Any) -> Diagnostic:
@@ -152,7 +159,10 @@ def unknown_choice(kind: type[Choice], name: Any, where: Any) -> Diagnostic:
     reasons = [entry.left_out()[name] for entry in kind.family.catalogue if name in entry.left_out()]
     if reasons:
         return Diagnostic(f"{kind.singular()} `{name}` is left out: {reasons[0]}", where, "", (listing,))
-    return Diagnostic(f"unknown {kind.singular()} `{name}`", where, _did_you_mean(near), (listing,))
+    absent = kind.not_offered.get(name.lower(), "")
+    return Diagnostic(
+        f"unknown {kind.singular()} `{name}`", where, "" if absent else _did_you_mean(near), (absent, listing)
+    )
 
 
 def _did_you_mean(near: str | None) -> str:

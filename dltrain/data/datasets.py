@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, Positive, PositiveInt, reject
+from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, PathText, Positive, PositiveInt, reject
 from dltrain.data.base import Copies, Splits
 
 if TYPE_CHECKING:
     from dltrain.data.base import Parts, Source
+IMAGES_ONLY = "dltrain trains on images: class folders of image files, or arrays of pixels in an .npz file"
+"""For who brings something else."""
 
 
 class Dataset(Choice):
     """Images with labels. An entry's `read` gives its parts; `load` divides them by the common rule."""
 
     kind: ClassVar[str] = "datasets"
+    not_offered: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("table", "tables", "tabular", "csv", "tsv", "parquet", "excel", "dataframe", "text", "texts", "json", "jsonl",
+         "audio", "video", "time_series"), IMAGES_ONLY,
+    )  # fmt: skip
 
     name: str
     """Which data set."""
@@ -135,7 +141,7 @@ class Digits(Dataset):
 class Published(Dataset):
     """A data set that is read from files as published, and downloaded when they are not there."""
 
-    root: str = "data"
+    root: PathText = "data"
     """Folder with the files, relative to the working directory; where downloads go."""
     download: bool = True
     """Download what is not there, with torchvision."""
@@ -243,13 +249,13 @@ class ImageFolder(Collected):
     """
 
     name: Literal["image_folder"] = "image_folder"
-    root: str
+    root: PathText
     """The folder, relative to the working directory."""
     test: Fraction = 0.2
     """Share of the images, of every class, that is the test split when there are class folders alone."""
     channels: Literal[1, 3] = 3
     """3: all images as RGB; 1: all as grey."""
-    cache: bool | str = False
+    cache: bool | PathText = False
     """Decode and resize the files once, into a file that later epochs and trainings read: true puts it into
     $XDG_CACHE_HOME/dltrain (~/.cache/dltrain), a text names another folder. It is made anew when a file changes."""
 
@@ -288,7 +294,7 @@ class Arrays(Collected):
     """
 
     name: Literal["arrays"] = "arrays"
-    path: str
+    path: PathText
     """The .npz file, relative to the working directory."""
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     """Where four-dimensional images have their channels; auto: in the dimension that is at most 4."""

@@ -109,7 +109,9 @@ class _Reader:
             labels += [label] * len(found)
         if not paths and not self.problems:
             raise unfit(
-                self.base, f"there are no images in class folders in {folder.absolute()}", *self._instead(folder)
+                self.base,
+                f"there are no images in class folders in {folder.absolute()}",
+                *self._instead(folder),
             )
         return FileSource(str(folder), paths, np.array(labels, dtype=np.int64), self.channels, self.cache), list(
             folders
@@ -158,7 +160,8 @@ class _Reader:
             else:
                 own[suffix_of(entry.name)] += 1
         if not found and len(self.problems) == faults:
-            note = f"it holds {counted(Counter(dict(own.most_common(SHOWN))))}" if own else ""
+            held = counted(Counter(dict(own.most_common(SHOWN))))
+            note = f"it holds {held}; dltrain trains on images" if own else ""
             message = f"class `{name}` is empty: no image in {folder / inside}"
             self.problems.append(Diagnostic(message, notes=(note,) if note else ()))
         self.suffixes += own
