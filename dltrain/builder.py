@@ -29,6 +29,7 @@ from dltrain.decisions import (
     autocast_of,
     clip_norm,
     configure_torch,
+    continue_threads,
     count_multiply_adds,
     decide,
     dtype_of,
@@ -76,16 +77,20 @@ def build(
     batch_size = training.batch_size
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train), group.size)
     kept = {name: Decision(**each) for name, each in ((about["decisions"] if about else decided) or {}).items()}
-    for_data = kept or data_decisions(experiment, splits, preprocessing, target)
+    elsewhere = bool(kept) and torch.device(kept["device"].value).type != target.type
+    for_data = kept if kept and not elsewhere else data_decisions(experiment, splits, preprocessing, target)
     if for_data["loader"].value == "streaming" and for_data["workers"].value:
         start_worker_server()  # it imports torch while the network is built
     model, multiply_adds = build_network(experiment, shape, classes, fresh=state is None, devices=group.size)
-    if kept:
+    if kept and not elsewhere:
         decisions = kept | {"device": Decision(str(target), kept["device"].reason)}
+        decisions["threads"] = continue_threads(kept["threads"])
     else:
         line_search = experiment.optimizer.reevaluates
         images = total_steps * batch_size
         decisions = decide(training, target, model, multiply_adds, images, line_search=line_search) | for_data
+        if elsewhere:  # what the numbers are computed in stays; how they are computed follows the device
+            decisions |= {name: kept[name] for name in ("precision", "channels_last", "clip_norm") if name in kept}
     decisions = _shared(decisions, group, batch_size, target)
     configure_torch(decisions, deterministic=training.deterministic)
 

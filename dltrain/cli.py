@@ -97,10 +97,19 @@ def fit(
 @app.command(epilog="Example: dltrain resume runs/digits/001")
 @request
 def resume(
-    run: RunPath, device: Annotated[str | None, typer.Option(help="Default: the run's own.")] = None,
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Where the data is, if it moved (data.root=NEW), or a longer training (training.epochs=60).",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Default: the run's own.")] = None,
     plugin: Plugins = None, devices: Devices = None, max_restarts: MaxRestarts = 0,
 ) -> int:  # fmt: skip
-    """Continue an interrupted run, bit-exactly; by default on as many devices as it began on."""
+    """Continue an interrupted run, bit-exactly; by default on as many devices as it began on. A finished one can be
+    made longer."""
     plugins = load_plugins(plugin)
     if device:
         _device(device)
@@ -116,7 +125,7 @@ def resume(
 
     with joined() as group:
         display = Display() if group.leads else Errors()
-        code, resumed = run_resume(run, device, display, plugins=plugins, group=group)
+        code, resumed = run_resume(run, device, display, plugins=plugins, group=group, overrides=overrides or ())
         if group.leads:
             print_result(str(resumed.path))
         group.leave(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sysconfig
 from collections.abc import Callable
@@ -102,7 +103,6 @@ def decide(
 
     multiply_adds: of one image's forward pass. line_search: whether the optimizer compares losses of one batch.
     """
-    import torch
 
     work = 3.0 * multiply_adds * images  # the backward pass costs about twice the forward pass
     compiled = _compile(training, device, multiply_adds, work)
@@ -113,8 +113,32 @@ def decide(
         "clip_norm": clip_norm(training, line_search=line_search),
         "compile": compiled,
         **({"graph": _graph(training, device, compiled)} if training.graph is True or device.type == "cuda" else {}),
-        "threads": Decision(torch.get_num_threads(), "torch's choice for this machine"),
+        "threads": _threads(),
     }
+
+
+def threads_of_environment() -> int | None:
+    """The number of threads that OMP_NUM_THREADS asks for; None when it says nothing that can be followed."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(given) if given.isascii() and given.isdigit() and 0 < int(given) <= 65536 else None
+
+
+def continue_threads(began: Decision) -> Decision:
+    """How many threads a run goes on with: the environment stands above the run, and the run above the machine, since
+    their number decides last digits."""
+    asked = threads_of_environment()
+    if asked is None or asked == began.value:
+        return began
+    return Decision(asked, f"OMP_NUM_THREADS in the environment; the run had {began.value}")
+
+
+def _threads() -> Decision:
+    import torch
+
+    threads = torch.get_num_threads()
+    if threads == threads_of_environment():
+        return Decision(threads, "OMP_NUM_THREADS in the environment")
+    return Decision(threads, "torch's default on this machine, unless the program has set it")
 
 
 def clip_norm(training: Training, *, line_search: bool) -> Decision:
@@ -248,8 +272,6 @@ def count_multiply_adds(network: nn.Module, shape: ImageShape) -> int:
 
 def configure_torch(decisions: Decisions, *, deterministic: bool) -> None:
     """Set torch's process-wide switches to what was decided, so that the same run gives the same numbers."""
-    import os
-
     import torch
 
     torch.set_num_threads(decisions["threads"].value)

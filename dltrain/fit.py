@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals as Signal
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dltrain.builder import build
+from dltrain.builder import build, count_steps
 from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.data.streaming import LostWorkerError
@@ -26,6 +26,7 @@ from dltrain.plan import plan_of
 from dltrain.profiling import Profiler
 from dltrain.provenance import Hyperparameters, environment, flatten
 from dltrain.reports import EpochReport, NonFiniteError, best_epoch
+from dltrain.resuming import changed, continued, device_of, differences, extension, moved, resumption
 from dltrain.runs import ReadOnlyRun, Run, RunError, next_free, unwritable
 from dltrain.timing import Clock, advice, shares
 from dltrain.trainer import Trainer
@@ -73,10 +74,11 @@ def fit(
 
 def resume(
     path: str, device: str | None, display: Display, *, plugins: Plugins | None = None,
-    hyperparameters: Hyperparameters | None = None, group: Group = ALONE,
+    hyperparameters: Hyperparameters | None = None, group: Group = ALONE, overrides: Sequence[str] = (),
 ) -> tuple[int, Run]:  # fmt: skip
-    """Continue a run from its last checkpoint (or the given one), bit-exactly.
+    """Continue a run from its last checkpoint (or the given one), bit-exactly where nothing differs.
 
+    overrides: `key=value`, of what may change: where the data is, and how long the training is.
     Raises RunError when the run cannot be continued, ConfigError when its data has changed.
     """
     run, file = _kind_of_run(group).open(path)
@@ -88,28 +90,69 @@ def resume(
         if file is not None or run.last.exists():
             file, state = run.checkpoint_at(file) if file is not None else run.checkpoint("last")
         begun = run.read_json("environment.json")
-        for warning in _changes(run, begun, dict(plugins or {}), device, group):
+        experiment, before = continued(run, state, file, overrides)
+        for warning in differences(run, begun, dict(plugins or {}), device, group.size):
             display.warning(warning)
-        experiment = Experiment.load(run.path / "experiment.yaml")
-        if state is not None and experiment != Experiment.parse(state["about"]["experiment"], str(file)):
-            raise RunError(f"{run.path / 'experiment.yaml'} is not what the run began with: start a new run with it")
-        decisions = begun.get("decisions", {})
-        device = device or decisions.get("device", {}).get("value", "auto")
-        with _built(experiment, device, state, decisions, group) as trainer, Signals() as signals:
+        if device is None:
+            device = device_of(run, begun) if group.size == 1 else _began_on(begun)
+        with contextlib.ExitStack() as opened:
+            try:
+                trainer = opened.enter_context(_built(experiment, device, state, begun.get("decisions", {}), group))
+            except ConfigError as error:
+                raise moved(error, experiment, run) from None
+            signals = opened.enter_context(Signals())
             trainer.about["plugins"] = begun.get("plugins", dict(plugins or {}))
-            if not begun:  # it was killed before this was written
-                run.write_json("environment.json", environment(trainer.about, experiment.seed))
             if state is not None:
                 try:
                     trainer.load_state_dict(state)
                 except Exception as error:  # whatever parts make of a state that is not theirs
                     raise RunError(f"{file} does not fit what {experiment.name} builds now: {error}") from None
+            steps = count_steps(before, trainer.examples["train"], group.size)[1]
+            if trainer.plan.total_steps < steps:
+                raise RunError(f"a run can become longer, not shorter: this one ends at step {steps:,}")
             if trainer.finished and run.read_json("result.json").get("state") == "finished":
-                display.line(f"{run.path} is finished already; nothing to do")
+                if changes := changed(before, experiment):  # where the data is now
+                    _rewrite(run, trainer, experiment, begun, changes)
+                display.line(f"{run.path} is finished already; {_how_to_train_on(trainer, experiment)}")
                 return 0, run
+            if trainer.plan.total_steps > steps and trainer.step:
+                last = trainer.history[-1]["lr"] if trainer.history else None
+                trainer.notes.append(extension(steps, trainer.plan.total_steps, trainer.lr(trainer.step), last))
+            _rewrite(run, trainer, experiment, begun, changed(before, experiment))
             display.log = run.log
             display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
             return train(run, trainer, experiment, display, signals, hyperparameters), run
+
+
+def _began_on(begun: dict[str, Any]) -> str:
+    device: str = begun.get("decisions", {}).get("device", {}).get("value", "auto")
+    return device
+
+
+def _how_to_train_on(trainer: Trainer, experiment: Experiment) -> str:
+    stopping = trainer.plan.early_stopping
+    if stopping is not None and trainer.step < trainer.plan.total_steps:
+        return f"it stopped early, and goes on with training.early_stopping.patience={2 * stopping.patience}"
+    training = experiment.training
+    longer = f"steps={2 * training.steps}" if training.steps else f"epochs={2 * (training.epochs or 0):g}"
+    return f"it trains longer with training.{longer}"
+
+
+def _rewrite(
+    run: Run, trainer: Trainer, experiment: Experiment, begun: dict[str, Any], changes: dict[str, list[Any]]
+) -> None:
+    """Record in the run that it is continued, and with what. Raises RunError when it cannot be written."""
+    about = begun or environment(trainer.about, experiment.seed)  # it was killed before this was written
+    told = begun.get("resumed")
+    entry = resumption(trainer.step, trainer.about, changes)
+    try:
+        run.write_json("environment.json", about | {"resumed": [*(told if isinstance(told, list) else []), entry]})
+        if changes:
+            run.write("experiment.yaml", experiment.dump().encode())
+            if plan := _plan(experiment, trainer):
+                run.write_json("plan.json", plan)
+    except OSError as error:
+        raise unwritable(error, run.path) from None
 
 
 @contextlib.contextmanager
@@ -158,21 +201,6 @@ def _begun_by(group: Group, folder: Path) -> Path | None:
     return next(
         (path for path in reversed(runs) if Run(path).read_json("environment.json").get("launch") == group.launch), None
     )
-
-
-def _changes(run: Run, begun: dict[str, Any], plugins: Plugins, device: str | None, group: Group) -> Iterator[str]:
-    """What is not as it was when the run began. Raises RunError when a plug-in is missing."""
-    for path, digest in begun.get("plugins", {}).items():
-        if path not in plugins and digest not in plugins.values():
-            raise RunError(f"the run needs its plug-in: {resume_command(run, begun['plugins'])}")
-        if digest not in plugins.values():
-            yield f"plug-in {path} has changed since the run began; it is continued, but not bit-exactly"
-    devices = begun.get("decisions", {}).get("devices", {}).get("value", 1)
-    if devices != group.size:
-        yield f"the run began on {devices} devices; on {group.size} it is continued, but not bit-exactly"
-    before = begun.get("decisions", {}).get("device", {}).get("value")
-    if device not in (None, "auto", before) and before is not None:
-        yield f"the run began on {before}; on {device} it is continued, but not bit-exactly"
 
 
 def train(

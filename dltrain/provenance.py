@@ -16,13 +16,21 @@ Hyperparameters = dict[str, str | int | float | bool]
 """By dotted key, with plain values."""
 
 
-def environment(about: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The content of environment.json. about: what the run's checkpoints say of themselves."""
+def versions() -> dict[str, str | None]:
+    """The version of Python, and of each package that a training depends on."""
     import torch
 
     return {
-        "python": platform.python_version(), "platform": platform.platform(),
-        "packages": {**{name: _version(name) for name in PACKAGES}, "torch": str(torch.__version__)},
+        "python": platform.python_version(), **{name: _version(name) for name in PACKAGES},
+        "torch": str(torch.__version__),
+    }  # fmt: skip
+
+
+def environment(about: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The content of environment.json. about: what the run's checkpoints say of themselves."""
+    packages = versions()
+    return {
+        "python": packages.pop("python"), "platform": platform.platform(), "packages": packages,
         "command": sys.argv, "git_commit": _git_commit(), "seed": seed,
         "data_fingerprint": about["fingerprint"], "decisions": about["decisions"], "plugins": about["plugins"],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

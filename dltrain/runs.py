@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 History = Sequence[Mapping[str, float]]
 METRICS = ["validation/accuracy", "validation/loss", "train/accuracy", "train/loss"]
 """What TensorBoard's table of hyperparameters may show beside them."""
+JOURNAL = "journal.log"
+"""The file that makes a directory that of a sweep."""
 STATES = ("running", "finished", "interrupted", "failed")
 
 
@@ -89,6 +91,9 @@ class Run:
         path = Path(path)
         if path.is_file() and path.suffix == ".pt":
             return cls(path.parent.parent if path.parent.name == "checkpoints" else path.parent), path
+        if (path / JOURNAL).is_file():
+            raise RunError(f"{path} is a sweep, not a run; to go on: dltrain sweep {path}\n"
+                           f"its runs: {path / 'trials'}; the best setting: {path / 'best.yaml'}")  # fmt: skip
         if (path / "experiment.yaml").is_file():
             return cls(path), None
         if not path.exists():

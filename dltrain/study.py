@@ -28,10 +28,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dltrain.data.base import mix
 from dltrain.journal import mend, outcome_of
-from dltrain.runs import RunError
+from dltrain.runs import JOURNAL, RunError
 from dltrain.training import Range, Sweep
 
-JOURNAL = "journal.log"
 NEW = "start a new sweep: dltrain sweep EXPERIMENT"
 REDRAWS = 100
 """Draws of one trial that may give a setting of an earlier one, before it is chosen among those that are left."""

@@ -34,8 +34,8 @@ from dltrain.failures import judge
 from dltrain.fit import Hyperparameters, fit, resume
 from dltrain.interrupts import Signals
 from dltrain.reports import best_epoch
-from dltrain.runs import Failure, Run, RunError, next_free, unwritable
-from dltrain.study import JOURNAL, Outcome, Study
+from dltrain.runs import JOURNAL, Failure, Run, RunError, next_free, unwritable
+from dltrain.study import Outcome, Study
 from dltrain.training import Sweep
 
 SHOWN = 10

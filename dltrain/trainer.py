@@ -32,6 +32,9 @@ from dltrain.parts import Parts, Plan
 from dltrain.reports import EpochReport, Guess, NonFiniteError, Progress, Row, best_epoch, stops_early
 from dltrain.stored import require_state_of
 
+KERNELS = ("fused", "foreach", "capturable")
+"""Options of torch's optimizers that say how they compute, on which device: no part of a training's state."""
+
 
 class Trainer:
     """Trains one model. `run` is the loop; `state_dict` between two events continues it bit-exactly."""
@@ -298,7 +301,10 @@ class Trainer:
         own = {"model": parts.model, "average": parts.average, "lookahead": parts.lookahead, "scaler": parts.scaler}
         require_state_of(own, parts.optimizer.param_groups, state)
         parts.model.load_state_dict(state["model"])
+        kernels = [{key: group.get(key) for key in KERNELS if key in group} for group in parts.optimizer.param_groups]
         parts.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(parts.optimizer.param_groups, kernels, strict=True):  # those of this device
+            group.update(own)
         if parts.average is not None:
             parts.average.load_state_dict(state["average"])
         if parts.lookahead is not None:

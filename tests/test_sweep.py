@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 import dltrain.sweep as sweep_module
 from dltrain.cli import app
 from dltrain.experiment import Experiment
-from dltrain.runs import Run
-from dltrain.study import JOURNAL, Study, settings, values_of
+from dltrain.runs import JOURNAL, Run
+from dltrain.study import Study, settings, values_of
 from dltrain.training import Range, Sweep
 
 TEXT = """
