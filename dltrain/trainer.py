@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from dltrain.checkpoints import all_finite
 from dltrain.data.base import Batch, mix
 from dltrain.data.loaders import Loader
-from dltrain.data.views import answer
 from dltrain.layers.modules import CountsSteps
+from dltrain.measuring import evaluate, measure_statistics
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 from dltrain.parts import Parts, Plan
 from dltrain.reports import EpochReport, Guess, NonFiniteError, Progress, Row, best_epoch, stops_early
@@ -217,6 +217,8 @@ class Trainer:
         row["train/accuracy"] = trained["accuracy"]
         due = epoch % plan.evaluate_every == 0 or self.step == plan.total_steps
         started = time.perf_counter()
+        if parts.average is not None and parts.average.needs_statistics(self.step, plan.steps_per_epoch):
+            measure_statistics(parts.average.model, parts, plan, self.step)
         if parts.validation is not None and due:
             measured = self.evaluate(parts.validation)
             row["validation/loss"], row["validation/accuracy"] = measured.loss, measured.accuracy
@@ -343,28 +345,6 @@ class Trainer:
         self.parts.train.close()
         if self.parts.validation is not None:
             self.parts.validation.close()
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, parts: Parts,
-    limit_batches: int | None = None,
-) -> ClassificationReport:  # fmt: skip
-    """Measure a network on every example of a loader, in file order, or on a sample of so many batches."""
-
-    def logits_of(images: Tensor) -> Tensor:
-        with parts.autocast():
-            return forward(parts.pipeline.evaluate(images))
-
-    task = parts.task
-    report = task.report()
-    was_training = network.training
-    network.eval()
-    for batch, valid in loader.evaluation_batches(limit_batches):
-        logits = answer(logits_of, batch.images, parts.shape, parts.evaluation, valid)
-        report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
-    network.train(was_training)
-    return report
 
 
 def seed_layers(seed: int, device: torch.device) -> None:

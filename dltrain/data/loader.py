@@ -64,8 +64,8 @@ class Loader(ABC):
         return False
 
     @abstractmethod
-    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
-        """The batches of step start_step, start_step + 1, ... without end."""
+    def batches(self, start_step: int = 0, *, aside: bool = False) -> Generator[Batch, None, None]:
+        """The batches of step start_step, start_step + 1, ... without end. aside: while others are still read."""
 
     @abstractmethod
     def evaluation_batches(self, limit: int | None = None) -> Generator[tuple[Batch, int], None, None]:

@@ -69,7 +69,7 @@ class ResidentLoader(Loader):
             extents=self.extents.index_select(0, indices) if self.extents is not None else None,
         )
 
-    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
+    def batches(self, start_step: int = 0, *, aside: bool = False) -> Generator[Batch, None, None]:
         step = start_step
         while True:
             if self._windows is not None and self._moves is not None:

@@ -44,7 +44,7 @@ class LostWorkerError(RuntimeError):
 
 
 class StreamingLoader(Loader):
-    """Reads images when their batch is due. Each of its two streams, training and evaluation, has its own
+    """Reads images when their batch is due. Each of its streams, training, the same aside and evaluation, has its own
     workers, started when it is first used, and gives one iterator at a time."""
 
     def __init__(
@@ -70,14 +70,14 @@ class StreamingLoader(Loader):
     def decodes_aside(self) -> bool:
         return self.workers > 0
 
-    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
-        return self._opened(self._train(start_step))
+    def batches(self, start_step: int = 0, *, aside: bool = False) -> Generator[Batch, None, None]:
+        return self._opened(self._train(start_step, "aside" if aside else "train"))
 
     def evaluation_batches(self, limit: int | None = None) -> Generator[tuple[Batch, int], None, None]:
         return self._opened(self._evaluate(limit))
 
-    def _train(self, start_step: int) -> Generator[Batch, None, None]:
-        images = self._images("train", map(self.share.of, self.order.batches(start_step)), start_step)
+    def _train(self, start_step: int, purpose: str) -> Generator[Batch, None, None]:
+        images = self._images(purpose, map(self.share.of, self.order.batches(start_step)), start_step)
         for step, (pixels, extents) in zip(count(start_step), images, strict=False):
             indices, epochs = self.examples_of(step)
             yield Batch(pixels, self.labels.index_select(0, indices), indices, epochs, extents)
@@ -102,7 +102,7 @@ class StreamingLoader(Loader):
         if source.cache is not None:
             return on_device(self._mapped(source, indices), self.device)
         if purpose not in self._pools:
-            decoder = Decoder(source, self.canvas, self._crops if purpose == "train" else None)
+            decoder = Decoder(source, self.canvas, self._crops if purpose != "evaluate" else None)
             self._pools[purpose] = Pool(source, decoder, self.workers, pin=self.device.type == "cuda")
         return on_device(self._pools[purpose].run(zip(count(start), indices, strict=False)), self.device)
 

@@ -6,7 +6,7 @@ Imports torch: import it where a network is built.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -32,13 +32,13 @@ def averaging_layers(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def measuring(model: nn.Module) -> Iterator[Iterator[None]]:
+def measuring(model: nn.Module, without: Collection[nn.Module] = ()) -> Iterator[Iterator[None]]:
     """In this context each forward is of a batch that counts: the running statistics become the means of those of all.
 
     Ask the iterator for the next number before each forward. All other layers are as they are, so that dropout is
-    silent in a network in evaluation mode.
+    silent in a network in evaluation mode. without: layers whose statistics stay.
     """
-    layers = averaging_layers(model)
+    layers = [layer for layer in averaging_layers(model) if layer not in without]
     before = [(layer.momentum, layer.training) for layer in layers]
 
     def numbers() -> Iterator[None]:

@@ -39,8 +39,9 @@ class EMA(Average):
 class SWA(Average):
     """Stochastic weight averaging: the equal mean of the weights at the ends of the last epochs.
 
-    Before it starts, the average is the weights as they were at the last such end. Batch norm's running statistics
-    are averaged as the weights are (the paper measures them anew). It wants a learning rate that stays high:
+    Before it starts, the average is the weights as they were at the last such end. The running statistics of batch norm
+    are those of none of these weights: as in the paper they are measured anew, at the end of each epoch, on its batches
+    (the last 100). It wants a learning rate that stays high:
     schedule `constant`, `cosine` with an `end`, or `cosine_restarts`.
     """
 

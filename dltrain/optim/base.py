@@ -254,8 +254,9 @@ class Average(Choice):
     @abstractmethod
     def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> Any:
         """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
-        after optimizer step number `step` = 0, 1, ..., `state_dict()`, the averaged network's tensors alone, and
-        `load_state_dict(state)`."""
+        after optimizer step number `step` = 0, 1, ..., `needs_statistics(step, epoch)`, whether norms of `model` must
+        be measured anew when an epoch of `epoch` steps ends after `step` steps, `state_dict()`, the averaged network's
+        tensors alone, and `load_state_dict(state)`."""
 
 
 def known_words(key: str, words: list[str]) -> list[str]:

@@ -66,6 +66,10 @@ class Learning:
         self.frozen: frozenset[Tensor] = frozenset()
         self._statistics = list(_statistics(model, groups))
 
+    def resting(self, epoch: float) -> list[nn.Module]:
+        """The modules that keep statistics, and are as in evaluation at a time in epochs."""
+        return [module for module, spans in self._statistics if not any(_within(span, epoch) for span in spans)]
+
     def at(self, epoch: float, lr: float, momentum: float | None) -> AbstractContextManager[None]:
         """The context of a step at a time in epochs, with the optimizer's learning rate, and its momentum where a
         schedule moves it. Afterwards all groups are there again."""
@@ -77,7 +81,7 @@ class Learning:
                 learning.append(group)
         if momentum is not None:
             set_momentum(self.optimizer, momentum)
-        resting = [module for module, spans in self._statistics if not any(_within(span, epoch) for span in spans)]
+        resting = self.resting(epoch)
         if len(learning) == len(self.optimizer.param_groups) and not resting:
             return nullcontext()
         return self._only(learning, resting)

@@ -9,8 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.layers.statistics import averaging_layers
 
-class ExponentialAverage:
+
+class Running:
+    """What the averages have in common."""
+
+    def needs_statistics(self, step: int, epoch: int) -> bool:
+        """Whether statistics of batches must be measured anew after `step` steps, at the end of an epoch of so many."""
+        return False
+
+
+class ExponentialAverage(Running):
     """a = decay a + (1 - decay) w for the parameters of a network; buffers are copied.
 
     `model` is the averaged network, a copy in evaluation mode that starts from the weights as they are. Pass
@@ -48,7 +58,7 @@ class ExponentialAverage:
         self.model.load_state_dict(state)
 
 
-class EqualAverage:
+class EqualAverage(Running):
     """The equal mean of a network's weights and floating-point buffers at certain steps; `model` is the mean.
 
     It takes them in after each `every` steps and after the last; before `start` steps it only copies. How many it
@@ -60,6 +70,18 @@ class EqualAverage:
         self.start, self.every, self.total_steps = start, every, total_steps
         self._source: nn.Module | None = None
         self._pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        self._measures = bool(averaging_layers(model))
+
+    def _count(self, done: int) -> int:
+        """How many sets of weights the mean is of, when those after `done` steps are in it."""
+        return max(math.ceil(done / self.every) - max(math.ceil(self.start / self.every), 1) + 1, 1)
+
+    def needs_statistics(self, step: int, epoch: int) -> bool:
+        """Whether the mean has taken weights in since the last end of an epoch: a function of the step, so that it
+        survives an interruption."""
+        since = (step - 1) // epoch * epoch
+        taken = step if step == self.total_steps else step // self.every * self.every
+        return self._measures and taken > since and self._count(taken) > 1
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
@@ -69,8 +91,7 @@ class EqualAverage:
             return
         if model is not self._source:
             self._source, self._pairs = model, _pair(self.model, model, buffers=True)
-        first = max(math.ceil(self.start / self.every), 1)
-        count = max(math.ceil(done / self.every) - first + 1, 1)
+        count = self._count(done)
         averaged, current = self._pairs["average"]
         if averaged and count > 1:
             torch._foreach_lerp_(averaged, _like(current, averaged), 1 / count)
@@ -89,7 +110,7 @@ class EqualAverage:
         self.model.load_state_dict(state)
 
 
-class InterpolatedAverage:
+class InterpolatedAverage(Running):
     """The mean x of a schedule-free optimizer's steps z, from where its gradients are taken, y = (1 - b) z + b x.
 
     `model` is a copy of the network with the weights x, in evaluation mode; it is brought up to date when it is
@@ -122,7 +143,7 @@ class InterpolatedAverage:
         """Nothing either, for the same reason."""
 
 
-class SlowAverage:
+class SlowAverage(Running):
     """Lookahead's slow weights as an average, since it is them that are evaluated (Zhang et al. 2019).
 
     `model` is a copy of the network with them, in evaluation mode; it is brought up to date when it is asked for, so
