@@ -46,7 +46,7 @@ def evaluate_run(
     experiment, classes = _with_data(predictors[0].experiment, overrides), predictors[0].classes
     for predictor in predictors:
         predictor.look(views, share)
-        _require_classes(predictor.classes, classes)
+        _require_classes(classes, predictor.classes)
     marks = [state["about"]["fingerprint"] for _, state in found]
     source, about_data = _measured(predictors[0].experiment.data, experiment, split, classes, marks, display)
     if isinstance(source, FileSource):

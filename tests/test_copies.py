@@ -165,6 +165,16 @@ def test_one_picture_in_two_classes_is_an_error_before_anything_starts(tmp_path:
     assert "warning: the same image is in two classes" in result.stderr
 
 
+def test_one_picture_in_two_classes_of_the_test_split_is_spoken_of(tmp_path: Path) -> None:
+    write_photos(tmp_path / "train", ["ant", "bee"], 10)
+    write_photos(tmp_path / "test", ["ant", "bee"], 4, start=50)
+    shutil.copy(tmp_path / "test/ant/050.png", tmp_path / "test/bee/x.png")
+    (note,) = load(tmp_path).notes
+    assert note.startswith("warning: the same image is in two classes: ") and str(tmp_path / "test/bee/x.png") in note
+    shutil.copy(tmp_path / "train/ant/003.png", tmp_path / "test/bee/y.png")
+    assert f"{tmp_path / 'train/ant/003.png'} (`ant`) and {tmp_path / 'test/bee/y.png'} (`bee`)" in refusal(tmp_path)
+
+
 def test_alike_in_two_classes_is_spoken_of(tmp_path: Path) -> None:
     write_photos(tmp_path, ["ant", "bee"], 10)
     COPIES["poor.jpg"](Image.open(tmp_path / "ant/003.png"), tmp_path / "bee/alike.jpg")

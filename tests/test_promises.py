@@ -247,8 +247,8 @@ def test_test_data_takes_no_part_in_training(arrays: Path, tmp_path: Path, monke
     whole = trained(experiment)
     load = Dataset.load
 
-    def guarded(self: Dataset) -> Splits:
-        splits = load(self)
+    def guarded(self: Dataset, like: str | None = None) -> Splits:
+        splits = load(self, like)
         assert splits.test is not None
         return replace(splits, test=Forbidden(len(splits.test)))
 

@@ -45,7 +45,8 @@ def find(parts: Parts, *, near: bool, strict: bool) -> tuple[Examples, list[str]
     """The examples with their copies, and what is odd about them, a note each.
 
     near: whether images are decoded for it, and near copies sought; else copies have equal bytes. strict: whether one
-    image with several labels is an error. Raises ConfigError for that, and for files that cannot be read.
+    image with several labels is an error, if it is trained on. Raises ConfigError for that, and for files that cannot
+    be read.
     """
     given = parts.given()
     found = np.concatenate([contents(source, look=near) for source in given.values()])
@@ -56,14 +57,17 @@ def find(parts: Parts, *, near: bool, strict: bool) -> tuple[Examples, list[str]
     names = [name for source in given.values() for name in source.names()]
     notes = []
     torn = np.flatnonzero(labels != labels[equal])
-    if len(torn):
-        message = _contradiction(torn, equal, names, labels, parts.classes)
-        if strict:
-            raise ConfigError([message])
-        notes.append(f"warning: {message.message}")
+    trained = torn[equal[torn] < len(parts.train)]  # those of the training part come first
+    for rows, wrong in ((trained, strict), (np.setdiff1d(torn, trained), False)):
+        if len(rows):
+            message = _contradiction(rows, equal, names, labels, parts.classes)
+            if wrong:
+                raise ConfigError([message])
+            notes.append(f"warning: {message.message}")
     agreeing = np.flatnonzero((equal != np.arange(len(labels))) & (labels == labels[equal]))
     sets.join(agreeing, equal[agreeing])
-    if near and (apart := list(likeness.copies(found["sketch"], labels, sets))):
+    pairs = likeness.copies(found["sketch"], labels, sets) if near else ()
+    if apart := [(one, other) for one, other in pairs if equal[one] != equal[other]]:
         one, other = apart[0]
         count = len({place for pair in apart for place in pair})
         notes.append(
