@@ -56,18 +56,17 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 
 def _relabelled(source: Source, labels: np.ndarray) -> Source:
     """labels: (K,) the new label of each old one."""
-    if isinstance(source, FileSource):
-        return FileSource(source.root, source.paths, labels[source.labels], source.channels, source.cache)
-    return ArraySource(source.images, labels[source.labels], source.name)
+    same = source.subset(np.arange(len(source)))
+    same.labels = labels[source.labels]
+    return same
 
 
 def _joined(sources: Sequence[Source]) -> Source:
     """One source of all examples. Those of files have one root."""
-    first, labels = sources[0], np.concatenate([source.labels for source in sources])
-    if len(sources) == 1:
-        return first
-    if isinstance(first, FileSource):
-        paths = [path for source in sources if isinstance(source, FileSource) for path in source.paths]
-        return FileSource(first.root, paths, labels, first.channels, first.cache)
-    images = [source.images for source in sources if isinstance(source, ArraySource)]
-    return ArraySource(np.concatenate(images), labels, first.name)
+    whole = sources[0].subset(np.arange(len(sources[0])))
+    whole.labels = np.concatenate([source.labels for source in sources])
+    if isinstance(whole, FileSource):
+        whole.paths = [path for source in sources if isinstance(source, FileSource) for path in source.paths]
+    else:
+        whole.images = np.concatenate([source.images for source in sources if isinstance(source, ArraySource)])
+    return whole
