@@ -34,7 +34,7 @@ EXPERIMENT = """
 data: {{name: image_folder, root: {root}, size: {size}, validation: 0, test: 0.0, loader: streaming, cache: {cache}}}
 augmentation: [random_resized_crop, horizontal_flip]
 model: convnet
-training: {{batch_size: {batch}, epochs: {epochs}}}
+training: {{batch_size: {batch}, epochs: {epochs}, clip_norm: null}}
 """
 
 

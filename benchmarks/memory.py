@@ -37,7 +37,7 @@ augmentation: [{{name: random_crop, padding: 4}}, horizontal_flip]
 model: {model}
 optimizer: {{name: sgd, lr: 1.0e-4}}
 schedule: constant
-training: {{epochs: {epochs}, batch_size: {batch}, limit_batches: {steps}}}
+training: {{epochs: {epochs}, batch_size: {batch}, limit_batches: {steps}, clip_norm: null}}
 """
 
 

@@ -47,7 +47,7 @@ model: {model}
 optimizer: {{name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 5.0e-4}}
 schedule: constant
 training:
-  {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, average: null, precision: {precision}}}
+  {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, precision: {precision}, clip_norm: null}}
 """
 MODELS = {"lenet": "lenet5_modern", "resnet20": "resnet20", "resnet18": "{name: resnet18, stem: small}"}
 BLOCK = 16

@@ -49,7 +49,7 @@ augmentation: {augmentation}
 model: {model}
 optimizer: {{name: sgd, lr: {lr}, momentum: 0.9, nesterov: true, weight_decay: 5.0e-4}}
 schedule: cosine
-training: {{epochs: {epochs}, batch_size: {batch}, average: null}}
+training: {{epochs: {epochs}, batch_size: {batch}, average: null, clip_norm: null}}
 """
 RECORD = re.compile(r"\|\s*eval\s*\|\s*[\d.]+\s*\|\s*[\d.]+\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)\s*\|")
 

@@ -106,3 +106,8 @@ def test_copies_are_measured(
     copies.main()
     out = capsys.readouterr().out
     assert "JPEG of quality 50: 3 of 3 found, 1.000" in out and "0 pairs of 3 are taken for copies" in out
+
+
+def test_defaults_tells_what_a_first_training_reaches() -> None:
+    text = run("defaults", "--tiny")
+    assert "| digits | softmax_regression | 0." in text
