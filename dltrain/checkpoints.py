@@ -76,6 +76,11 @@ def _require_stored(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path} is not a checkpoint that can be opened safely: {what}")
 
 
+def digest_of(path: Path) -> str:
+    """The digest that a checkpoint carries: what tells one from others of its name."""
+    return path.read_bytes()[-64:].decode("ascii", "replace")
+
+
 def is_sound(path: Path) -> bool:
     """Whether the file is there and its digest fits."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dltrain.checkpoints import digest_of
 from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.data.base import FileSource, Source, Splits
@@ -24,9 +26,13 @@ from dltrain.experiment import Experiment
 from dltrain.losses import CrossEntropy, Loss
 from dltrain.metrics import ClassificationReport
 from dltrain.predictor import Predictor, restore_predictor
+from dltrain.resuming import is_of, where_it_lies_now
 from dltrain.runs import Run, RunError
 from dltrain.streams import print_result
 from dltrain.tasks import Classification
+
+READING = ("cache", "download", "loader", "workers")
+"""Options of data sets that change no example."""
 
 
 def evaluate_run(
@@ -43,12 +49,17 @@ def evaluate_run(
     runs = [Run.open(path) for path in paths]
     found = [find_checkpoint(run, given, which) for run, given in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
-    experiment, classes = _with_data(predictors[0].experiment, overrides), predictors[0].classes
+    trained, classes = where_it_lies_now(runs[0][0], predictors[0].experiment), predictors[0].classes
+    experiment = _with_data(trained, overrides)
     for predictor in predictors:
         predictor.look(views, share)
         _require_classes(classes, predictor.classes)
     marks = [state["about"]["fingerprint"] for _, state in found]
-    source, about_data = _measured(predictors[0].experiment.data, experiment, split, classes, marks, display)
+    source, about_data, own_data = _measured(trained.data, experiment, split, classes, marks, display)
+    lies = about_data["data"]
+    if any(own_data):  # where it lies is told of other data alone
+        about_data = {"data_fingerprint": about_data["data_fingerprint"]}
+    division = _other_division(trained.data, experiment.data)
     if isinstance(source, FileSource):
         for text in depth_of(source).unlike(predictors[0].canvas.white):
             display.warning(text)
@@ -57,14 +68,18 @@ def evaluate_run(
     seen = [_seen(predictor) for predictor in predictors]
     about_data = {"seconds": round(time.perf_counter() - started, 3), **about_data}
     results = []
-    for (run, _), (file, state), views_seen, report in zip(runs, found, seen, reports, strict=False):
+    for (run, _), (file, state), predictor, views_seen, report, own in zip(
+        runs, found, predictors, seen, reports, own_data, strict=False
+    ):
         result = {"split": split, "checkpoint": file.name, "step": state["step"], **views_seen}
         result |= report.to_dict(classes) | about_data
         results.append(result)
         if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
-            other = [about_data["data_fingerprint"]] if "data" in about_data else []
-            name = "-".join([split, *map(str, views_seen.values()), *other])
-            _record(run, name, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, display)
+            parts = [split, *_which(run, file, state), *_other_views(predictor)]
+            name = "-".join([*parts, *([] if own else [about_data["data_fingerprint"]]), *division])
+            always = {"data": lies, "views": predictor.evaluation.views, "share": predictor.evaluation.share}
+            always |= {"checkpoint_path": str(file), "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            _record(run, name, {**result, **always}, display)
     title = f"{found[0][0]}, {split}"
     if len(found) > 1:
         keys = ("accuracy", "loss")
@@ -133,6 +148,29 @@ def _seen(predictor: Predictor) -> dict[str, Any]:
     return {} if seen.is_plain else seen.model_dump(exclude={"share"} if seen.share == 1 else None)
 
 
+def _which(run: Run, file: Path, state: dict[str, Any]) -> list[str]:
+    """What a result's name says of the checkpoint: nothing of the run's best one."""
+    own = {run.best.resolve(): [], run.last.resolve(): ["last"]}
+    if file.resolve() in own and is_of(run, state["about"]):
+        return own[file.resolve()]
+    return [file.stem, digest_of(file)[:8]]
+
+
+def _other_views(predictor: Predictor) -> list[str]:
+    """What a result's name says of the views: nothing when they are the experiment's own."""
+    seen = predictor.evaluation
+    if seen == predictor.experiment.evaluation:
+        return []
+    return [seen.views, *([f"{seen.share:g}"] if seen.share != 1 else [])]
+
+
+def _other_division(own: Dataset, measured: Dataset) -> list[str]:
+    """What a result's name says of options of the data: nothing when they are those of the training."""
+    same = {*PLACES, *READING}
+    one, other = own.model_dump(mode="json", exclude=same), measured.model_dump(mode="json", exclude=same)
+    return [] if one == other else [hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:8]]
+
+
 def find_checkpoint(run: Run, file: Path | None, which: str) -> tuple[Path, dict[str, Any]]:
     """The given checkpoint file, or the run's `best` or `last` one. Raises RunError."""
     if file is not None:
@@ -151,27 +189,32 @@ def _with_data(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
 
 def _measured(
     trained: Dataset, experiment: Experiment, split: str, classes: list[str], marks: Sequence[str], display: Display
-) -> tuple[Source, dict[str, Any]]:
-    """The examples to measure, and what the result says of them. marks: the fingerprints of the runs' own data.
+) -> tuple[Source, dict[str, Any], list[bool]]:
+    """The examples to measure, what the result says of them, and for each run whether they are of its own data.
+    marks: the fingerprints of the runs' own data.
 
     Data of another place than the training's, and with other content, is measured whole, or by a split that it brings.
     """
     data = experiment.data
+    where = str(next((getattr(data, key) for key in PLACES if hasattr(data, key)), data.name))
     with contextlib.ExitStack() as tried:
         if not same_place(trained, data):
             tried.enter_context(contextlib.suppress(ConfigError))  # it need not be enough to be divided
         splits = data.load(like=marks[0])
-        known = all(_knows(data, splits, mark) for mark in marks)
+        own = [_knows(data, splits, mark) for mark in marks]
+        known = all(own)
         if known or same_place(trained, data):
             if not known:
                 display.warning("this is not the data of the training: some of it may have been trained on")
             _require_classes(splits.classes, classes)
-            return _split(splits, split, data.name), {"data_fingerprint": splits.fingerprint}
+            chosen, what = _split(splits, split, data.name), f"its {split} split"
+            about = {"name": data.name, "place": where, "measured": what}
+            return chosen, {"data_fingerprint": splits.fingerprint, "data": about}, own
     source, what, mark = labelled(data, split, classes)
-    where = next((getattr(data, key) for key in PLACES if hasattr(data, key)), data.name)
     display.warning("this is not the data of the training: some of it may have been trained on")
     display.line(f"measured: {len(source):,} images, {what} in {where}")
-    return source, {"data_fingerprint": mark, "data": {"name": data.name, "place": str(where), "measured": what}}
+    about = {"name": data.name, "place": where, "measured": what}
+    return source, {"data_fingerprint": mark, "data": about}, [False] * len(marks)
 
 
 def _knows(data: Dataset, splits: Splits, mark: str) -> bool:

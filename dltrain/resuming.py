@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,29 @@ def continued(
         what = f"{run.path / 'experiment.yaml'} is not what the run began with, such as `{key}`"
         raise RunError(f"{what}: start a new run with it\n{_WHAT_CAN}")
     return now, before
+
+
+def is_of(run: Run, about: dict[str, Any]) -> bool:
+    """Whether a checkpoint is of the training that the run's experiment.yaml describes. about: what it says of it."""
+    try:
+        own = Experiment.load(run.path / "experiment.yaml")
+        return _fixed(own) == _fixed(Experiment.parse(about["experiment"], "checkpoint"))
+    except ConfigError:
+        return False
+
+
+def where_it_lies_now(run: Run, experiment: Experiment) -> Experiment:
+    """A checkpoint's experiment with the data where the run's experiment.yaml says that it is, when it has moved."""
+    try:
+        own = Experiment.load(run.path / "experiment.yaml")
+    except ConfigError:
+        return experiment
+    if _fixed(own) != _fixed(experiment):
+        return experiment
+    return Experiment.parse(experiment.dump(), "checkpoint", [
+        f"{key}={json.dumps(value)}" for key in PLACES
+        if (value := _at(own.model_dump(mode="json"), key)) != _at(experiment.model_dump(mode="json"), key)
+    ])  # fmt: skip
 
 
 def changed(before: Experiment, now: Experiment) -> dict[str, list[Any]]:

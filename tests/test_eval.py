@@ -170,6 +170,9 @@ def test_moved_data(run: Path, trained: Path, tmp_path: Path) -> None:
     state = checkpoints.load(run / "checkpoints/best.pt")
     state["about"]["experiment"] = state["about"]["experiment"].replace(str(trained / "images.npz"), "gone.npz")
     checkpoints.save(state, run / "checkpoints/best.pt")
+    assert measured(run)["accuracy"] == expected["accuracy"]  # the run's experiment.yaml knows where it is
+    text = (run / "experiment.yaml").read_text()
+    (run / "experiment.yaml").write_text(text.replace(str(trained / "images.npz"), "gone.npz"))
     result = invoke("eval", run)
     assert result.exit_code == 2 and "gone.npz" in result.stderr
     moved = shutil.copy(trained / "images.npz", tmp_path / "moved.npz")

@@ -123,3 +123,54 @@ def test_changed_data_of_the_same_place_is_divided_and_spoken_of(trained: Path, 
     assert json.loads(result.stdout)["examples"] == 9
     result = invoke("resume", tmp_path / "runs/e/001")
     assert result.exit_code != 0 or "nothing" in result.stderr
+
+
+def records(run: Path) -> dict[str, tuple[str, str, float]]:
+    """Checkpoint, views and loss of each file in eval/."""
+    found = {path.stem: json.loads(path.read_text()) for path in (run / "eval").glob("*.json")}
+    return {name: (each["checkpoint"], each["views"], each["loss"]) for name, each in found.items()}
+
+
+def test_each_thing_that_is_measured_has_a_file_of_its_own(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained / "runs/e/001", tmp_path / "001"))
+    shutil.rmtree(run / "eval", ignore_errors=True)
+    assert invoke("fit", trained / "e.yaml", "seed=1", "--runs", tmp_path).exit_code == 0
+    other = tmp_path / "e/001/checkpoints/best.pt"
+    foreign = Path(shutil.copy(other, run / "checkpoints/mine.pt"))
+    best = measured(run)
+    last = measured(run, "--checkpoint", "last")
+    flipped = measured(run, "--views", "flip")
+    strange = measured(foreign)
+    assert best["loss"] != strange["loss"]
+    found = records(run)
+    named = next(name for name in found if name.startswith("test-mine-"))
+    assert found == {
+        "test": ("best.pt", "center_crop", best["loss"]), "test-last": ("last.pt", "center_crop", last["loss"]),
+        "test-flip": ("best.pt", "flip", flipped["loss"]), named: ("mine.pt", "center_crop", strange["loss"]),
+    }  # fmt: skip
+    shutil.copy(other, run / "checkpoints/best.pt")  # in the place of the run's own
+    measured(run)
+    after = records(run)
+    assert {name: after[name] for name in found} == found and len(after) == 5
+    shutil.copy(run / "checkpoints/last.pt", run / "checkpoints/mine.pt")  # another one of the same name
+    measured(foreign)
+    assert {name: records(run)[name] for name in after} == after and len(records(run)) == 6
+
+
+def test_a_record_says_what_was_measured(run: Path, trained: Path) -> None:
+    found = measured(run, "--split", "validation")
+    recorded = json.loads((run / "eval/validation.json").read_text())
+    assert found.items() <= recorded.items()
+    assert recorded["data"] == {
+        "name": "image_folder", "place": str(trained / "photos"), "measured": "its validation split",
+    }  # fmt: skip
+    assert recorded["checkpoint_path"] == str(run / "checkpoints/best.pt") and recorded["step"] > 0
+    environment = json.loads((run / "environment.json").read_text())
+    assert recorded["data_fingerprint"] == environment["data_fingerprint"]
+
+
+def test_another_division_of_the_data_is_other_data(run: Path) -> None:
+    own = measured(run, "--split", "validation")
+    before = (run / "eval/validation.json").read_bytes()
+    assert measured(run, "data.validation=0.5", "--split", "validation")["examples"] > own["examples"]
+    assert (run / "eval/validation.json").read_bytes() == before
