@@ -11,9 +11,9 @@ from pydantic import PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from dltrain.config import ConfigError, Diagnostic, NonNegativeInt, PathText, Section, Span, expanded, reject
-from dltrain.config.document import Document, merge
+from dltrain.config.document import Document
 from dltrain.config.dump import to_yaml
-from dltrain.config.overrides import Override, apply, set_value, written
+from dltrain.config.overrides import Override, apply_all, completed, lay, written
 from dltrain.config.reader import missing, neighbours, read_file, read_text
 from dltrain.config.validation import validate
 from dltrain.consistency import problems_between_sections, problems_of_sweep
@@ -123,14 +123,14 @@ class Experiment(Section):
 
     @classmethod
     def _checked(cls, document: Document, subject: str, stem: str, overrides: Iterable[Override]) -> Experiment:
-        document, notes = _override_all(cls, document, overrides)
-        document = _complete(cls, document, stem)
+        source, notes = _override_all(cls, document, overrides)
+        document = _complete(cls, source, stem)
         experiment, problems, wrong = validate(cls, document)
         problems = [*document.problems, *problems]
         if experiment is None and isinstance(document.tree, dict):
             experiment, wrong = _sound_part(cls, document.tree, wrong)
         if experiment is not None:
-            experiment._document, experiment._subject, experiment._notes = document, subject, tuple(notes)
+            experiment._document, experiment._subject, experiment._notes = source, subject, tuple(notes)
             problems += problems_between_sections(experiment, wrong)
             if experiment.sweep is not None:
                 problems += problems_of_sweep(experiment, experiment.sweep, list(problems))
@@ -199,7 +199,7 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> Document:
         raise fail(f"{missing(target)}: {target}", *neighbours(target))
     if any(target.samefile(file) for file in chain):
         raise fail("`extends` goes round in a circle: " + " -> ".join(map(str, (*chain, target))))
-    return merge(_read_with_parents(target, chain), document.without(("extends",)))
+    return lay(Experiment, _read_with_parents(target, chain), (), document.without(("extends",)))
 
 
 def _complete(cls: type[Experiment], document: Document, stem: str) -> Document:
@@ -209,12 +209,8 @@ def _complete(cls: type[Experiment], document: Document, stem: str) -> Document:
     if "extends" in document.tree:  # of text without a file, such as a checkpoint's
         problem = Diagnostic("`extends` works only in a file", document.span(("extends",), key=True))
         document = replace(document.without(("extends",)), problems=[*document.problems, problem])
-    low: dict[str, Any] = {"name": stem.encode("utf-8", "replace").decode()}
-    for key in ("loss", "optimizer", "schedule"):
-        given = document.tree.get(key)
-        if isinstance(given, dict) and "name" not in given:
-            low[key] = written(cls.model_fields[key].default)
-    return merge(Document(low), document)
+    name = stem.encode("utf-8", "replace").decode()
+    return replace(document, tree={"name": name, **completed(cls, document.tree)})
 
 
 def _sound_part(cls: type[Experiment], tree: dict[str, Any], wrong: set[str]) -> tuple[Experiment | None, set[str]]:
@@ -229,29 +225,21 @@ def _sound_part(cls: type[Experiment], tree: dict[str, Any], wrong: set[str]) ->
 def _override_all(
     cls: type[Experiment], document: Document, overrides: Iterable[Override]
 ) -> tuple[Document, list[str]]:
-    """`document` with the overrides applied, names of choices first, and notes on what that changed besides."""
-    before, keys, notes = document, [override.key for override in overrides], []
-    if not isinstance(document.tree, dict):
+    """`document` with the overrides applied, and notes on what that changed besides."""
+    before, overrides = document, list(overrides)
+    if not isinstance(document.tree, dict) or not overrides:
         return document, []
-    for override in sorted(overrides, key=lambda override: not override.key.endswith(".name")):
-        other = {"training.epochs": "steps", "training.steps": "epochs"}.get(override.key)
-        if other and override.value.tree is not None and f"training.{other}" not in keys:
-            document = document.without(("training", other))  # the new length replaces the file's
-        try:
-            document, more = apply(cls, document, override)
-            notes += more
-        except ConfigError as error:
-            document = replace(document, problems=[*document.problems, *error.diagnostics])
-    if keys and not any(key.split(".")[0] == "schedule" for key in keys):
-        document, more = _compress(before.tree, document)
+    document, notes = apply_all(cls, document, overrides)
+    if not any(override.key.split(".")[0] == "schedule" for override in overrides):
+        document, more = _compress(cls, before.tree, document)
         notes += more
     return document, notes
 
 
-def _compress(before: dict[str, Any], document: Document) -> tuple[Document, list[str]]:
+def _compress(cls: type[Experiment], before: dict[str, Any], document: Document) -> tuple[Document, list[str]]:
     """Where the training became shorter, shorten the schedule's times in proportion."""
     try:
-        schedule = Schedule.parse(document.tree["schedule"])
+        schedule = Schedule.parse(completed(cls, document.tree)["schedule"])
         (unit, old), (new_unit, new) = _length(before), _length(document.tree)
     except (KeyError, TypeError, ValidationError, PydanticCustomError):  # no schedule, or a mistake told elsewhere
         return document, []
@@ -262,7 +250,7 @@ def _compress(before: dict[str, Any], document: Document) -> tuple[Document, lis
         return document, []
     override = Override.of("schedule", shorter)
     note = f"the schedule is compressed with the training, {old:g} -> {new:g} {unit}"
-    return set_value(document, ("schedule",), override.at(("schedule",))), [note]
+    return lay(cls, document, ("schedule",), override.at(("schedule",)), whole=True), [note]
 
 
 def _length(tree: dict[str, Any]) -> tuple[str, float]:

@@ -71,6 +71,8 @@ class ProgressiveSize(Section):
 class Training(Section):
     """How long and how to train."""
 
+    rivals = ((("epochs",), ("steps",)),)
+
     epochs: Positive | None = None
     """Passes over the training split; fractions allowed. 10 when neither epochs nor steps is given."""
     steps: PositiveInt | None = None
@@ -132,6 +134,8 @@ DIGITS = 6
 
 class Range(Section):
     """The values of one key to search: an interval (`low`, `high`) or a list (`choices`)."""
+
+    rivals = ((("choices",), ("low", "high", "log", "step")),)
 
     low: float | int | None = None
     """Smallest value. Of an integer key, integers are drawn; of any other, fractions too."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -185,8 +187,136 @@ def test_an_override_reaches_the_dotted_keys_of_a_sweep() -> None:
     assert sweep.space["model.dropout"].high == 0.2
 
 
-def test_the_later_of_two_overrides_wins() -> None:
-    assert Experiment.parse(SMALL, overrides=["seed=1", "seed=2"]).seed == 2
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("seed=1", "seed=2"), ("optimizer=adam", "optimizer.name=sgd"), ("optimizer.name=sgd", "optimizer=adam"),
+        ("optimizer={name: adam, lr: 0.1}", "optimizer.lr=0.2"), ("optimizer.lr=0.2", "optimizer={lr: 0.1}"),
+        ("training.average=null", "training.average.name=ema"), ("training.average.name=ema", "training.average=null"),
+        ("augmentation=[translate, scale]", "augmentation=[translate]"), ("model=convnet", "model={name: mlp}"),
+    ],
+)  # fmt: skip
+def test_overrides_that_contradict_each_other_are_refused_at_the_second(first: str, second: str) -> None:
+    with pytest.raises(ConfigError, match="is given twice, with different values") as caught:
+        Experiment.parse(SMALL, overrides=[first, second])
+    (problem,) = caught.value.diagnostics
+    assert problem.where is not None and problem.where.source == second
+    assert f"also: {first}" in str(caught.value)
+
+
+def test_the_same_override_twice_is_one() -> None:
+    found = Experiment.parse(SMALL, overrides=["optimizer=adam", "optimizer=adam", "optimizer.name=adam"])
+    assert found == Experiment.parse(SMALL, overrides=["optimizer=adam"])
+
+
+SETS = [
+    ["optimizer.lr=0.3", "optimizer=adam"], ["optimizer.lr=0.3", "optimizer.name=adam", "optimizer.betas=[0.8, 0.9]"],
+    ["model.dropout=0.5", "model=convnet", "model.widths=[8]"],
+    ["schedule.gamma=0.5", "schedule=step", "schedule.epochs=3"],
+    ["training.average.decay=0.9", "training.average=ema", "training={batch_size: 32}"],
+    ["augmentation.1.degrees=5.0", "augmentation=[translate, rotation]"],
+    ["model.norm.groups=4", "model.norm=group_norm", "model={name: convnet, dropout: 0.1}"],
+    ["data.classes=3", "data={name: synthetic, examples: 40}", "data.shape=[1, 8, 8]"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", SETS, ids=lambda overrides: overrides[0])
+def test_a_set_of_overrides_has_no_order_wherever_it_is_given(overrides: list[str], tmp_path: Path) -> None:
+    base = SMALL + "optimizer: {lr: 0.2}\ntraining: {steps: 40}\n"
+    first = Experiment.parse(base, overrides=overrides)
+    for order in permutations(overrides):
+        found = Experiment.parse(base, overrides=order)
+        assert (found, found.notes) == (first, first.notes)
+        values = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in order)}
+        assert Experiment.parse(base).override_all(values) == first
+
+
+CHANGES = [
+    ("optimizer", "sgd"), ("optimizer", {"name": "sgd"}), ("optimizer", {"name": "sgd", "momentum": 0.5}),
+    ("optimizer", {"weight_decay": 0.5}), ("optimizer", "adam"), ("model", "mlp"),
+    ("model", {"name": "mlp", "dropout": 0.5}),
+    ("model", {"dropout": 0.5}), ("model", "convnet"), ("training", {"batch_size": 16}), ("training", {"epochs": 2}),
+    ("schedule", "cosine"), ("schedule", {"warmup": {"epochs": 1}}), ("loss", "cross_entropy"), ("data", "digits"),
+    ("augmentation", ["translate"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), CHANGES, ids=str)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "", "optimizer: {lr: 0.2}", "optimizer: {name: sgd, lr: 0.3, momentum: 0.7}", "optimizer: adam",
+        "schedule: {name: cosine, end: 0.1, warmup: {steps: 5}}\ntraining: {steps: 50}",
+        "training: {epochs: 2, batch_size: 32}",
+    ],
+)  # fmt: skip
+def test_setting_a_value_means_the_same_in_a_file_on_the_command_line_and_in_python(
+    rest: str, key: str, value: object, tmp_path: Path
+) -> None:
+    base = f"data: {{name: digits, validation: 0.2}}\nmodel: {{name: mlp, hidden: [8]}}\n{rest}\n"
+    path = write(tmp_path, base=base, top=f"extends: base.yaml\nname: base\n{key}: {json.dumps(value)}\n")
+    extended = Experiment.load(path)
+    typed = Experiment.load(tmp_path / "base.yaml", [f"{key}={json.dumps(value)}"])
+    assert typed == Experiment.load(tmp_path / "base.yaml").override(key, value)
+    if typed.training == Experiment.load(tmp_path / "base.yaml").training:  # a new length moves the schedule
+        assert typed == extended
+    assert typed.training == extended.training
+
+
+@pytest.mark.parametrize("change", ["optimizer=sgd", "optimizer.name=sgd", "optimizer={name: sgd}", "model=mlp",
+                                    "model.name=mlp", "schedule.name=cosine", "loss=cross_entropy", "data.name=digits",
+                                    "training.average=ema", "training.average.name=ema", "model.activation.name=gelu",
+                                    "augmentation.0=rotation", "augmentation.0.name=rotation"])  # fmt: skip
+@pytest.mark.parametrize("optimizer", ["", "optimizer: {lr: 0.2}", "optimizer: {name: sgd, lr: 0.2, momentum: 0.8}"])
+def test_naming_the_choice_that_is_there_changes_nothing(change: str, optimizer: str) -> None:
+    text = (
+        "data: {name: digits, validation: 0.2}\nmodel: {name: mlp, hidden: [8], activation: {name: gelu}}\n"
+        "augmentation: [{name: rotation, degrees: 3.0}]\ntraining: {average: {name: ema, decay: 0.9}}\n"
+        f"schedule: {{warmup: {{epochs: 1}}}}\nloss: {{label_smoothing: 0.1}}\n{optimizer}\n"
+    )
+    plain, named = Experiment.parse(text), Experiment.parse(text, overrides=[change])
+    assert (named, named.notes) == (plain, ())
+    key, _, value = change.partition("=")
+    assert plain.override(key, yaml.safe_load(value)) == plain
+
+
+def test_another_name_takes_along_what_was_set_and_nothing_of_the_default() -> None:
+    adam = Experiment.parse(SMALL + "optimizer: adam").optimizer
+    assert Experiment.parse(SMALL, overrides=["optimizer.name=adam"]).optimizer == adam
+    plain = Experiment.parse(SMALL)
+    assert plain.override("optimizer.name", "sgd").override("optimizer.name", "adam").optimizer == adam
+    found = Experiment.parse(SMALL + "optimizer: {lr: 0.2, nesterov: false}", overrides=["optimizer.name=adam"])
+    assert found.optimizer == Experiment.parse(SMALL + "optimizer: {name: adam, lr: 0.2}").optimizer
+    assert found.notes == ("`optimizer.nesterov` is dropped: `adam` has no such option",)
+    assert Experiment.parse(SMALL + "optimizer: {lr: 0.2, nesterov: false}").override("optimizer.name", "adam") == found
+
+
+def test_a_section_made_in_python_is_whole() -> None:
+    experiment = Experiment.parse(SMALL + "optimizer: {name: sgd, lr: 0.5, momentum: 0.9}")
+    assert experiment.override("optimizer", SGD(lr=0.1)).optimizer == SGD(lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "absent"),
+    [
+        ("schedule: {warmup: {epochs: 2}}", "schedule.warmup.steps=5", "epochs"),
+        ("schedule: {warmup: {epochs: 2, start: 0.1}}", "schedule.warmup={start_lr: 0.01}", "start"),
+    ],
+)
+def test_of_two_keys_that_exclude_each_other_the_new_one_stays(text: str, override: str, absent: str) -> None:
+    warmup = Experiment.parse(SMALL + text, overrides=[override]).schedule.warmup
+    assert warmup is not None and getattr(warmup, absent) is None
+
+
+def test_a_range_to_search_becomes_choices(tmp_path: Path) -> None:
+    base = SMALL + "sweep: {space: {optimizer.lr: {low: 0.1, high: 1.0, log: true}}}"
+    found = Experiment.parse(base, overrides=["sweep.space.optimizer.lr={choices: [0.1, 0.2]}"]).sweep
+    assert found is not None and found.space["optimizer.lr"].choices == [0.1, 0.2]
+
+
+def test_a_schedule_without_a_name_is_compressed_too() -> None:
+    found = Experiment.parse(SMALL + "schedule: {warmup: {epochs: 2}}", overrides=["training.epochs=5"])
+    assert found.schedule.warmup is not None and found.schedule.warmup.epochs == 1
 
 
 def test_overriding_only_the_name_keeps_the_options_the_new_choice_also_has() -> None:

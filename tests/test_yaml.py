@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dltrain.config import ConfigError
-from dltrain.config.document import merge
+from dltrain.config import ConfigError, Section
+from dltrain.config.overrides import lay
 from dltrain.config.reader import MAX_BYTES, read_file, read_text, scalar
 
 
@@ -186,7 +186,7 @@ def test_broken_links_and_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_merging_mappings_merge_and_lists_are_replaced() -> None:
     base = read_text("a: {x: 1, y: 2}\nl: [1, 2]\nc: {name: sgd, lr: 1}\nd: {name: sgd, lr: 1}\ne: sgd", "base")
     over = read_text("a: {y: 3}\nl: [9]\nc: {name: adam}\nd: {name: sgd, m: 2}\ne: {name: sgd, lr: 3}", "over")
-    merged = merge(base, over)
+    merged = lay(Section, base, (), over)
     assert merged.tree == {
         "a": {"x": 1, "y": 3}, "l": [9], "c": {"name": "adam"}, "d": {"name": "sgd", "lr": 1, "m": 2},
         "e": {"name": "sgd", "lr": 3},

@@ -66,30 +66,6 @@ def _without(tree: Any, path: KeyPath) -> Any:
     return {**tree, first: _without(tree[first], rest)} if rest else others
 
 
-def merge(base: Document, over: Document) -> Document:
-    """`over` on top of `base`: mappings merge, lists and scalars are replaced.
-
-    Below the root, a mapping with another `name` (or a bare name) is another choice, and replaces
-    the first whole.
-    """
-    replaced: set[KeyPath] = set()
-
-    def join(low: Any, high: Any, path: KeyPath) -> Any:
-        if path and isinstance(low, str) and isinstance(high, dict):
-            low = {"name": low}
-        elif path and isinstance(low, dict) and isinstance(high, str) and "name" in low:
-            high = {"name": high}
-        both = isinstance(low, dict) and isinstance(high, dict)
-        if not both or (path and "name" in high and high["name"] != low.get("name")):
-            replaced.add(path)
-            return high
-        return {**low, **{k: join(low[k], v, (*path, k)) if k in low else v for k, v in high.items()}}
-
-    tree = join(base.tree, over.tree, ())
-    kept = {p: m for p, m in base.marks.items() if not any(p[:i] in replaced for i in range(len(p) + 1))}
-    return Document(tree, {**kept, **over.marks}, [*base.problems, *over.problems])
-
-
 def paths(tree: Any, prefix: KeyPath = ()) -> Iterator[KeyPath]:
     """Every path in a tree of dicts and lists, parents first."""
     yield prefix

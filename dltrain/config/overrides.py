@@ -1,7 +1,17 @@
-"""Changes of dotted keys, `optimizer.lr=0.2`: one function applies them, for command line and sweep alike."""
+"""What setting a value means: one rule for the command line, `extends`, `override` in Python and the sweep.
+
+- A mapping changes what is there, key by key; a list or any other value replaces it.
+- Of two keys that exclude each other (`epochs` and `steps`), the one that is set takes the other's place.
+- The name of the choice that is there changes nothing: its options stay, also those of the default choice. The name of
+  another choice replaces the choice whole. `x.name` alone keeps the options that the new choice has too, as far as they
+  were set and not merely the default's, and the notes say which were lost.
+- A set of overrides has no order: whole choices come first, then their options. One that contradicts another is a
+  mistake. So is a key given twice with different values.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
 
@@ -10,16 +20,17 @@ from dltrain.config.diagnostics import ConfigError, Diagnostic, Span
 from dltrain.config.document import Document, KeyPath, Marks, paths
 from dltrain.config.hints import shown
 from dltrain.config.reader import read_text, scalar
-from dltrain.config.section import Section
+from dltrain.config.section import Choice, Section
 from dltrain.config.validation import Place
 
 
 @dataclass(frozen=True)
 class Override:
-    """A dotted key and the value to set there, whose marks quote the override."""
+    """A dotted key and the value to set there, whose marks quote the override. `whole`: it replaces what is there."""
 
     key: str
     value: Document
+    whole: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Override:
@@ -50,10 +61,10 @@ class Override:
 
     @classmethod
     def of(cls, key: str, value: Any) -> Override:
-        """The dotted `key` set to a Python value."""
-        value = written(value)
+        """The dotted `key` set to a Python value; a section made in Python is whole."""
+        whole, value = isinstance(value, Section), written(value)
         span = Span("override", 0, len(key) + 2, max(len(str(value)), 1), f"{key}={value}")
-        return cls(key, Document(value, {path: Marks(None, span) for path in paths(value)}))
+        return cls(key, Document(value, {path: Marks(None, span) for path in paths(value)}), whole)
 
     def at(self, path: KeyPath) -> Document:
         """The value with its marks at `path`, and marks of the keys on the way there."""
@@ -83,18 +94,84 @@ def written(value: Any) -> Any:
     return [written(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def apply(root: type[Section], document: Document, override: Override) -> tuple[Document, list[str]]:
-    """`document` changed, and notes on the options that this made void.
-
-    Where a choice's name changes, the options are kept that the new choice has too.
-    Raises ConfigError when the key leads through something that has no keys.
-    """
-    path = resolve(root, document.tree, override.key)
+def apply_all(root: type[Section], document: Document, overrides: Iterable[Override]) -> tuple[Document, list[str]]:
+    """`document` changed by a set of overrides, whatever their order, and notes on the options that this made void."""
+    overrides, clashes = _without_contradictions(overrides)
+    document = replace(document, problems=[*document.problems, *clashes])
+    given = {dotted for override in overrides for dotted, _ in _settings(override)}
     notes: list[str] = []
-    if len(path) > 1 and path[-1] == "name":
-        document, notes = _keep_common_options(root, document, path[:-1], override.value.tree)
-    document = set_value(document, path, override.at(path))
-    return replace(document, problems=[*document.problems, *override.value.problems]), notes
+    for override in sorted(overrides, key=_order):
+        try:
+            path = resolve(root, document.tree, override.key)
+            if len(path) > 1 and path[-1] == "name":
+                document, path, override, lost = _renamed(root, document, path, override)
+                notes += lost
+            document = lay(root, document, path, override.at(path), whole=override.whole, given=given)
+        except ConfigError as error:
+            document = replace(document, problems=[*document.problems, *error.diagnostics])
+        else:
+            document = replace(document, problems=[*document.problems, *override.value.problems])
+    return document, notes
+
+
+def _order(override: Override) -> tuple[int, bool, str]:
+    """Whole choices before their options: `x`, then `x.name`, then `x.option`."""
+    parts = override.key.split(".")
+    names = len(parts) > 1 and parts[-1] == "name"
+    return len(parts) - names, names, override.key
+
+
+def _settings(override: Override) -> Iterator[tuple[str, Any]]:
+    """What an override sets, by dotted keys; a bare name also as the `name` of its choice."""
+    for path in paths(override.value.tree):
+        value, dotted = override.value.get(path), ".".join([override.key, *map(str, path)])
+        if not isinstance(value, (dict, list)):
+            yield dotted, value
+            if isinstance(value, str):
+                yield f"{dotted}.name", value
+
+
+def _without_contradictions(overrides: Iterable[Override]) -> tuple[list[Override], list[Diagnostic]]:
+    """The overrides that agree with those given before them, and the mistakes of the others."""
+    kept: list[Override] = []
+    problems = []
+    values: dict[str, tuple[Any, Override]] = {}
+    for override in overrides:
+        mine = dict(_settings(override))
+        clash = next(
+            (_clash(dotted, value, values) for dotted, value in mine.items() if _clash(dotted, value, values)), None
+        )
+        same = next((other for other in kept if other.key == override.key), None)
+        if clash is None and same is not None and not _equal(same.value.tree, override.value.tree):
+            clash = override.key, same
+        if clash is None:
+            kept.append(override)
+            values |= {dotted: (value, override) for dotted, value in mine.items() if dotted not in values}
+            continue
+        key, other = clash
+        quoted, before = override.value.marks[()].value, other.value.marks[()].value.source
+        where = replace(quoted, column=1, length=len(override.key))
+        problems.append(Diagnostic(f"`{key}` is given twice, with different values", where, notes=(f"also: {before}",)))
+    return kept, problems
+
+
+def _clash(dotted: str, value: Any, values: dict[str, tuple[Any, Override]]) -> tuple[str, Override] | None:
+    """The key that contradicts what was set before, and the override that set it."""
+    if dotted in values and not _equal(values[dotted][0], value):
+        return dotted, values[dotted][1]
+    parts = dotted.split(".")
+    for depth in range(1, len(parts)):  # an option of what is set to null, or the other way round
+        above = ".".join(parts[:depth])
+        if above in values and not isinstance(values[above][0], str):
+            return above, values[above][1]
+    if not isinstance(value, str):
+        below = next((key for key in values if key.startswith(f"{dotted}.")), None)
+        return (dotted, values[below][1]) if below is not None else None
+    return None
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def resolve(root: type[Section], tree: Any, key: str) -> KeyPath:
@@ -117,42 +194,100 @@ def resolve(root: type[Section], tree: Any, key: str) -> KeyPath:
     return path
 
 
-def _keep_common_options(
-    root: type[Section], document: Document, path: KeyPath, name: Any
-) -> tuple[Document, list[str]]:
-    options = document.get(path)
-    entries = [kind.lookup(name) for kind in Place(root, document.tree, path).kinds()] if isinstance(name, str) else []
-    if not entries or entries[0] is None or not isinstance(options, dict):
-        return document, []
-    dropped = [key for key in options if key not in entries[0].model_fields]
+def _renamed(
+    root: type[Section], document: Document, path: KeyPath, override: Override
+) -> tuple[Document, KeyPath, Override, list[str]]:
+    """For `x.name=NAME`: the document without the options that the new choice lacks, where to lay which override, and
+    a note for each option lost."""
+    above, name = path[:-1], override.value.tree
+    entries = [kind.lookup(name) for kind in Place(root, document.tree, above).kinds()] if isinstance(name, str) else []
+    if not entries or entries[0] is None:
+        return document, path, override, []
+    options, default = document.get(above), _default(root, document.tree, above)
+    there = options if isinstance(options, str) else options.get("name") if isinstance(options, dict) else None
+    if name == (there or (default.name if default is not None else None)):  # it is there: its options stay
+        key = override.key.removesuffix(".name")
+        return document, above, replace(override, key=key), []
+    dropped = [key for key in options if key not in entries[0].model_fields] if isinstance(options, dict) else []
     for key in dropped:
-        document = document.without((*path, key))
-    label = ".".join(map(str, path))
-    return document, [f"`{label}.{key}` is dropped: `{name}` has no such option" for key in dropped]
+        document = document.without((*above, key))
+    label = ".".join(map(str, above))
+    return document, path, override, [f"`{label}.{key}` is dropped: `{name}` has no such option" for key in dropped]
 
 
-def set_value(document: Document, path: KeyPath, value: Document) -> Document:
-    """A copy of `document` with `value` at `path`; a bare name on the way becomes a mapping.
+ABSENT = object()
 
-    value: its marks are those of the path and below it. Raises ConfigError when `path` leads through something
-    that has no keys.
+
+def lay(
+    root: type[Section], document: Document, path: KeyPath, value: Document, *, whole: bool = False,
+    given: Container[str] = (),
+) -> Document:  # fmt: skip
+    """A copy of `document` with `value` laid over what is at `path`, by the rule of this module.
+
+    value: its marks are those of the path and below it. whole: it replaces what is there. given: dotted keys that the
+    same set of overrides sets. Raises ConfigError when `path` leads through something that has no keys.
     """
-    marks = {p: m for p, m in document.marks.items() if p[: len(path)] != path}
-    for depth in range(1, len(path)):
-        marks.setdefault(path[:depth], value.marks[path[:depth]])
-    marks.update({p: m for p, m in value.marks.items() if p[: len(path)] == path})
+    marks, replaced = dict(document.marks), set[KeyPath]()
+    above = {path[:depth]: value.marks[path[:depth]] for depth in range(1, len(path)) if path[:depth] in value.marks}
+    over = {p: m for p, m in value.marks.items() if p[: len(path)] == path}
+
+    def opened(node: Any, done: KeyPath) -> Any:
+        """A bare name as a mapping."""
+        if isinstance(node, str) and done:
+            if written_at := marks.get(done):
+                marks.setdefault((*done, "name"), written_at)
+            return {"name": node}
+        return node
+
+    def without_rivals(node: dict[str, Any], new: Iterable[Any], done: KeyPath) -> dict[str, Any]:
+        """`node` without the keys that those set `new` exclude."""
+        new = set(new)
+        owner = Place(root, document.tree, (*done, next(iter(new), ""))).owner
+        rivals = {
+            key
+            for group in owner.rivals
+            for one in group
+            if new & set(one)
+            for other in group
+            if other is not one
+            for key in other
+        }
+        gone = {key for key in rivals - new if key in node and ".".join(map(str, (*done, key))) not in given}
+        replaced.update((*done, key) for key in gone)
+        return {key: inner for key, inner in node.items() if key not in gone}
+
+    def join(low: Any, high: Any, done: KeyPath) -> Any:
+        nameless = low is ABSENT or (isinstance(low, dict) and "name" not in low)
+        default = _default(root, document.tree, done) if nameless and done else None
+        if isinstance(high, str) and done and (default is not None or (isinstance(low, dict) and not nameless)):
+            name: KeyPath = (*done, "name")
+            over[name] = over[done]
+            high = {"name": high}
+        low = {} if low is ABSENT and default is not None else opened(low, done) if isinstance(high, dict) else low
+        if not (isinstance(low, dict) and isinstance(high, dict)):
+            replaced.add(done)
+            return high
+        there = low.get("name", default.name if default is not None else None)
+        if done and "name" in high and high["name"] != there:
+            replaced.add(done)
+            return high
+        if default is not None:
+            high = {key: inner for key, inner in high.items() if key != "name"}
+        low = without_rivals(low, (key for key, inner in high.items() if inner is not None), done)
+        return {**low, **{key: join(low.get(key, ABSENT), inner, (*done, key)) for key, inner in high.items()}}
 
     def descend(node: Any, rest: KeyPath, done: KeyPath) -> Any:
         if not rest:
-            return value.tree
-        key = rest[0]
-        if isinstance(node, str) and done:
-            node = {"name": node}
-            marks.setdefault((*done, "name"), marks[done])
-        if node is None:
+            if whole:
+                replaced.add(done)
+            return value.tree if whole else join(node, value.tree, done)
+        key, node = rest[0], opened(node, done)
+        if node is None or node is ABSENT:
             node = [] if isinstance(key, int) else {}
         if isinstance(node, dict):
-            return {**node, key: descend(node.get(key), rest[1:], (*done, key))}
+            if len(rest) > 1 or value.tree is not None:
+                node = without_rivals(node, [key], done)
+            return {**node, key: descend(node.get(key, ABSENT), rest[1:], (*done, key))}
         where = value.marks[path[: len(done) + 1]].key
         name = ".".join(map(str, done))
         if not isinstance(node, list):
@@ -162,4 +297,30 @@ def set_value(document: Document, path: KeyPath, value: Document) -> Document:
             raise ConfigError([Diagnostic(message, where)])
         return [descend(x, rest[1:], (*done, i)) if i == key else x for i, x in enumerate(node)]
 
-    return Document(descend(document.tree, path, ()), marks, document.problems)
+    tree = descend(document.tree, path, ())
+    kept = {p: m for p, m in marks.items() if not any(p[:depth] in replaced for depth in range(len(p) + 1))}
+    return Document(tree, {**above, **kept, **over}, [*document.problems, *value.problems])
+
+
+def completed(root: type[Section], tree: Any) -> Any:
+    """`tree` with the default choice under each mapping that names none: `optimizer: {lr: 0.2}`."""
+
+    def fill(node: Any, path: KeyPath) -> Any:
+        if isinstance(node, list):
+            return [fill(item, (*path, index)) for index, item in enumerate(node)]
+        if not isinstance(node, dict):
+            return node
+        default = _default(root, tree, path) if path and "name" not in node else None
+        low = written(default) if default is not None else {}
+        return {**low, **{key: fill(inner, (*path, key)) for key, inner in node.items()}}
+
+    return fill(tree, ())
+
+
+def _default(root: type[Section], tree: Any, path: KeyPath) -> Choice | None:
+    """The choice that stands at `path` when the tree names none there."""
+    place = Place(root, tree, path)
+    if place.path != path or place.field is None or place.owner_path != path[:-1]:
+        return None
+    default = place.field.default
+    return default if isinstance(default, Choice) else None

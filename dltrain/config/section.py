@@ -26,6 +26,8 @@ class Section(BaseModel):
         strict=True, frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False,
         protected_namespaces=(), validate_default=False,
     )  # fmt: skip
+    rivals: ClassVar[tuple[tuple[tuple[str, ...], ...], ...]] = ()
+    """Keys that exclude each other, as groups of which one alone can be set: setting one takes the other's place."""
 
     @classmethod
     def summary(cls) -> str:

@@ -43,6 +43,8 @@ EXEMPTIONS = ("bias", "norm", "activation")
 class Group(Section):
     """Parameters that are trained with options of their own."""
 
+    rivals = ((("lr",), ("lr_scale",)),)
+
     match: str
     """Pattern of whole parameter names: `head.*`, `*.weight`. The first group that matches a parameter has it."""
     lr: Positive | None = None
@@ -147,6 +149,8 @@ class Optimizer(Choice):
 class Warmup(Section):
     """The learning rate rises in a straight line to `lr` over the first steps (Goyal et al. 2017)."""
 
+    rivals = ((("epochs",), ("steps",)), (("start",), ("start_lr",)))
+
     epochs: NonNegative | None = None
     """Length in epochs; fractions allowed. Either this or `steps`."""
     steps: NonNegativeInt | None = None
@@ -185,6 +189,7 @@ class Schedule(Choice):
     """
 
     kind: ClassVar[str] = "schedules"
+    rivals = ((("epochs",), ("steps",)), (("end",), ("end_lr",)))
     example: ClassVar[dict[str, Any]] = {}
     fact: ClassVar[dict[int, float]] = {}
 
