@@ -124,12 +124,12 @@ def _load(dataset: Dataset) -> tuple[Dataset, Splits]:
 def _headers(source: FileSource) -> tuple[list[tuple[int, int]], bool, list[str]]:
     """Width and height of evenly spaced files, whether all are grey, and those that cannot be opened. Their
     pixels are not decoded. Raises ConfigError when none can be opened."""
-    from PIL import Image
+    from dltrain.data.opening import opened
 
     sizes, modes, damaged = [], set(), []
     for name in source.paths[:: max(len(source) // SAMPLE, 1)]:
         try:
-            with Image.open(Path(source.root, name)) as image:
+            with opened(Path(source.root, name)) as image:
                 sizes.append(image.size)
                 modes.add(image.mode)
         except Exception:  # decoders of damaged files raise whatever comes to their mind

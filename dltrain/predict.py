@@ -22,6 +22,7 @@ from dltrain.config import ConfigError
 from dltrain.data.canvas import Canvas, decode, place
 from dltrain.data.evaluation import Views
 from dltrain.data.listing import broken, is_image, url_in, walk
+from dltrain.data.opening import quietly
 from dltrain.data.resources import usable_cores
 from dltrain.data.views import decide, log_mean_probability
 from dltrain.evaluate import find_checkpoint
@@ -137,7 +138,7 @@ def decoded(
         placed = {target: place(decode(path, target[1], target[0], remarks), target[0])[0] for target in unique}
         return [placed[target] for target in targets]
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with quietly, ThreadPoolExecutor(usable_cores()) as pool:
         try:
             ahead: list[tuple[Path, Future[list[Tensor]]]] = []
             while batch := [(path, pool.submit(load, path)) for path in islice(files, batch_size)]:

@@ -77,7 +77,8 @@ def plan_preprocessing(
     remarks: list[str] = []
     if not isinstance(source, ArraySource):
         depth = depth_of(source)
-        train, evaluation = (replace(canvas, white=depth.white) for canvas in (train, evaluation))
+        white, limit = depth.white, source.max_pixels
+        train, evaluation = (replace(canvas, white=white, max_pixels=limit) for canvas in (train, evaluation))
         remarks += depth.remarks
     if dataset.scaling == "auto" and pretrained is not None:
         scaling = _pretrained_scaling(pretrained, channels)

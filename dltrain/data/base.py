@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dltrain.data.packs import Pack
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+MAX_PIXELS = 178_956_970
+"""Pixels above which Pillow takes an image for a decompression bomb: as RGB, half a gigabyte."""
 Copies = Literal["together", "drop", "allow"]
 """What is done with copies of images."""
 
@@ -168,13 +170,16 @@ class ArraySource:
 class FileSource:
     """Examples that are image files. paths are relative to root; labels: (N,) int64.
 
-    cache: the folder for packs of decoded images, or None to decode files whenever they are wanted.
+    cache: the folder for packs of decoded images, or None to decode files whenever they are wanted. max_pixels: larger
+    files are refused.
     """
 
     def __init__(
-        self, root: str, paths: Sequence[str], labels: np.ndarray, channels: int = 3, cache: Path | None = None
-    ) -> None:
+        self, root: str, paths: Sequence[str], labels: np.ndarray, channels: int = 3, cache: Path | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:  # fmt: skip
         self.root, self.paths, self.labels, self.channels, self.cache = root, list(paths), labels, channels, cache
+        self.max_pixels = max_pixels
         self.packs: dict[Canvas, Pack] = {}
         """Those that are open."""
 
@@ -192,7 +197,7 @@ class FileSource:
     def subset(self, indices: np.ndarray) -> FileSource:
         """The examples at `indices`, in that order."""
         paths = [self.paths[i] for i in indices]
-        return FileSource(self.root, paths, self.labels[indices], self.channels, self.cache)
+        return FileSource(self.root, paths, self.labels[indices], self.channels, self.cache, self.max_pixels)
 
 
 Source = ArraySource | FileSource

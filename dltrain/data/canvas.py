@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import ArraySource, Interpolation
+from dltrain.data.base import MAX_PIXELS, ArraySource, Interpolation
 from dltrain.data.depth import DARK, dark_colour, is_colour, is_grey, to_bytes
+from dltrain.data.opening import Unfit, checked, explain, is_large_text, opened, quietly, without_texts
 from dltrain.data.resources import one_thread
 
 __all__ = ["Canvas", "decode", "load_files", "place", "place_all"]
@@ -38,6 +39,9 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS,
 }  # fmt: skip
 """Pillow's, which shrink as `_resize` does: over all pixels that a new one covers. `nearest` looks at one alone."""
+LARGEST_WHOLE, MOST_AROUND = 2**22, 4
+"""An image that becomes larger than so many pixels, and than so many times the canvas, only to be cut at its centre, is
+not made whole."""
 TURNED = (5, 6, 7, 8)
 """The EXIF orientations in which width and height change places."""
 
@@ -51,7 +55,8 @@ class Canvas:
     `crop`, then cut at its centre (torchvision's evaluation rule: for a square canvas the shorter side
     becomes size / crop); `fit`, the whole image, shrunk if it is larger than the canvas, lies in its
     top-left corner, and the rest is 0.
-    white: the value that becomes 255 of grey files of more than 8 bits; see `depth`.
+    white: the value that becomes 255 of grey files of more than 8 bits; see `depth`. max_pixels: larger files are
+    refused.
     """
 
     height: int
@@ -60,6 +65,7 @@ class Canvas:
     interpolation: Interpolation = "bilinear"
     crop: float = 1.0
     white: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __str__(self) -> str:
         size = f"{self.height}x{self.width}"
@@ -84,26 +90,34 @@ def decode(
     remarks: takes what there is to say of the values of a file that is read all the same.
     Raises ConfigError when the file cannot be read.
     """
+    max_pixels = canvas.max_pixels if canvas is not None else MAX_PIXELS
     try:
-        with Image.open(path) as image, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata; the pixels are read, or an error is raised
-            mode, seen = {1: "L", 3: "RGB"}[channels], image
-            if canvas is not None and canvas.interpolation in FILTERS and image.format in {"JPEG", "MPO"}:
-                seen = _decoded_less(image, canvas, mode)
-            deep_colour = is_colour(image)
-            ImageOps.exif_transpose(seen, in_place=True)
-            pixels, remark = _to_uint8(seen, mode, canvas.white if canvas is not None else None)
-            if deep_colour and pixels.max() <= DARK:
-                remark = dark_colour(int(pixels.max()))
-            if remark is not None and remarks is not None:
-                remarks.append(f"{path}: {remark}")
+        try:
+            with opened(path, max_pixels) as image:
+                pixels, remark = _pixels(image, channels, canvas)
+        except ValueError as error:
+            if not is_large_text(error):
+                raise
+            with quietly, Image.open(BytesIO(without_texts(Path(path).read_bytes()))) as image:
+                pixels, remark = _pixels(checked(image, max_pixels), channels, canvas)
     except Exception as error:  # decoders of damaged files raise whatever comes to their mind
-        what = "is not an image" if isinstance(error, UnidentifiedImageError) else f"cannot be read: {error}"
-        missing = isinstance(error, FileNotFoundError)
-        message = f"there is no file {path}" if missing else f"the image file {path} {what}"
-        note = "" if missing else "delete the file, or replace it by an undamaged one"
-        raise ConfigError([Diagnostic(message, notes=(note,))]) from None
+        raise ConfigError([explain(path, error)]) from None
+    if remark is not None and remarks is not None:
+        remarks.append(f"{path}: {remark}")
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _pixels(image: Image.Image, channels: int, canvas: Canvas | None) -> tuple[np.ndarray, str | None]:
+    """The image as (H, W, C) uint8, and what there is to say of its values."""
+    mode, seen = {1: "L", 3: "RGB"}[channels], image
+    if canvas is not None and canvas.interpolation in FILTERS and image.format in {"JPEG", "MPO"}:
+        seen = _decoded_less(image, canvas, mode)
+    deep_colour = is_colour(image)
+    ImageOps.exif_transpose(seen, in_place=True)
+    pixels, remark = _to_uint8(seen, mode, canvas.white if canvas is not None else None)
+    if deep_colour and pixels.max() <= DARK:
+        remark = dark_colour(int(pixels.max()))
+    return pixels, remark
 
 
 def _decoded_less(image: Image.Image, canvas: Canvas, mode: str) -> Image.Image:
@@ -131,7 +145,8 @@ def _to_uint8(image: Image.Image, mode: str, white: int | None) -> tuple[np.ndar
         values, remark = to_bytes(image, white)
         image = Image.fromarray(values)
     elif image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+        remedy = "write it with 8 or 16 bits a value, scaled so that all images have one range"
+        raise Unfit("cannot be read: its pixels are floating-point numbers, whose range is unknown", remedy)
     elif "transparency" in image.info:
         image = image.convert("RGBA")
     pixels = np.array(image if image.mode == mode else image.convert(mode))  # converting to the same mode copies
@@ -154,8 +169,13 @@ def place(images: Tensor, canvas: Canvas) -> tuple[Tensor, Extent]:
 
 def _sized(images: Tensor, canvas: Canvas) -> Tensor:
     """Images (..., C, H, W) in the size that they have on the canvas: all of it, or on a fit canvas at most that."""
-    resized = _resize(images, _size_on(canvas, *images.shape[-2:]), canvas.interpolation)
-    return resized if canvas.rule == "fit" else _centre(resized, (canvas.height, canvas.width))
+    height, width = images.shape[-2:]
+    size = _size_on(canvas, height, width)
+    if canvas.rule == "fit":
+        return _resize(images, size, canvas.interpolation)
+    if size[0] * size[1] > max(LARGEST_WHOLE, height * width, MOST_AROUND * canvas.height * canvas.width):
+        return _resized_centre(images, size, canvas)
+    return _centre(_resize(images, size, canvas.interpolation), (canvas.height, canvas.width))
 
 
 def _size_on(canvas: Canvas, height: int, width: int) -> Extent:
@@ -190,6 +210,21 @@ def _covering(height: int, width: int, canvas: Canvas) -> Extent:
 def _centre(images: Tensor, size: Extent) -> Tensor:
     top, left = (round((have - want) / 2) for have, want in zip(images.shape[-2:], size, strict=True))
     return images[..., top : top + size[0], left : left + size[1]]
+
+
+def _resized_centre(images: Tensor, size: Extent, canvas: Canvas) -> Tensor:
+    """The centre for the canvas of images in a size that is never made whole: a thin image would become a thousand
+    times as large as what is kept of it. Pillow resizes a box with fractions of a pixel, and looks beyond its edges."""
+    height, width = images.shape[-2:]
+    top, left = (round((have - want) / 2) for have, want in zip(size, (canvas.height, canvas.width), strict=True))
+    down, across = height / size[0], width / size[1]
+    box = (left * across, top * down, min((left + canvas.width) * across, width),
+           min((top + canvas.height) * down, height))  # fmt: skip
+    filter_ = FILTERS.get(canvas.interpolation, Image.Resampling.NEAREST)
+    planes = images.reshape(-1, height, width).numpy()
+    resized = [Image.fromarray(plane).resize((canvas.width, canvas.height), filter_, box) for plane in planes]
+    pixels = torch.from_numpy(np.stack([np.asarray(plane) for plane in resized]))
+    return pixels.reshape(*images.shape[:-2], canvas.height, canvas.width)
 
 
 def _resize(images: Tensor, size: Extent, interpolation: Interpolation) -> Tensor:
@@ -272,7 +307,7 @@ def _read(
         else:
             keep(number, image)
 
-    with one_thread():
+    with one_thread(), quietly:
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(load, range(len(paths))))

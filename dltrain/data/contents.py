@@ -11,14 +11,12 @@ import contextlib
 import hashlib
 import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 from PIL import __version__ as pillow
 
 from dltrain.config import ConfigError, Diagnostic
@@ -26,6 +24,7 @@ from dltrain.data.base import ArraySource, FileSource, Source
 from dltrain.data.depth import DEEP_SUFFIXES, is_colour, is_grey
 from dltrain.data.folders import cache_folder
 from dltrain.data.likeness import SIDE, SKETCH, sketch
+from dltrain.data.opening import opened, quietly
 from dltrain.data.resources import usable_cores
 
 CONTENT = np.dtype([("bytes", "u1", (16,)), ("pixels", "u1", (16,)), ("sketch", SKETCH)])
@@ -78,7 +77,7 @@ def _of_files(source: FileSource, look: bool) -> np.ndarray:
     if missing := memory.recall(source.paths, entries, look):
         with memory.lock():  # another process may read the same files now
             missing = memory.recall(source.paths, entries, look)
-            with ThreadPoolExecutor(usable_cores()) as pool:
+            with quietly, ThreadPoolExecutor(usable_cores()) as pool:
                 list(pool.map(lambda row: _read(source, row, entries[row : row + 1], look), missing))
             if missing:
                 memory.keep(source.paths, entries)
@@ -123,7 +122,7 @@ def _read(source: FileSource, row: int, entry: np.ndarray, look: bool) -> None:
     if not look:
         return
     try:
-        pixels, exact = _pixels(file, source.channels)
+        pixels, exact = _pixels(file, source)
     except Exception:  # what decoders of damaged files raise; whoever wants the image says what is wrong
         content["pixels"] = _digest(os.fsencode(file))  # equal to no other
         return
@@ -133,20 +132,19 @@ def _read(source: FileSource, row: int, entry: np.ndarray, look: bool) -> None:
     entry["seen"] = True
 
 
-def _pixels(file: Path, channels: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _pixels(file: Path, source: FileSource) -> tuple[np.ndarray, np.ndarray | None]:
     """The picture (H, W, C) uint8, and the values by which it is equal to others; None when they cannot be had."""
     from dltrain.data.canvas import Canvas, decode
 
     deep = False
     if file.suffix.lower() in DEEP_SUFFIXES:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata, as in `decode`
-            with Image.open(file) as image:
-                if is_grey(image):
-                    values = np.asarray(image).astype(np.int64)
-                    return (values * (255 / max(values.max(), 1))).clip(0, 255).astype(np.uint8)[..., None], values
-                deep = is_colour(image)  # of which Pillow reads the upper 8 bits alone
-    pixels = decode(file, channels, Canvas(LOOKED_AT, LOOKED_AT, "crop")).permute(1, 2, 0).numpy()
+        with opened(file, source.max_pixels) as image:
+            if is_grey(image):
+                values = np.asarray(image).astype(np.int64)
+                return (values * (255 / max(values.max(), 1))).clip(0, 255).astype(np.uint8)[..., None], values
+            deep = is_colour(image)  # of which Pillow reads the upper 8 bits alone
+    canvas = Canvas(LOOKED_AT, LOOKED_AT, "crop", max_pixels=source.max_pixels)
+    pixels = decode(file, source.channels, canvas).permute(1, 2, 0).numpy()
     return pixels, None if deep else pixels
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, PathText, Positive, PositiveInt, reject
-from dltrain.data.base import Copies, Splits
+from dltrain.data.base import MAX_PIXELS, Copies, Splits
 
 if TYPE_CHECKING:
     from dltrain.data.base import Parts, Source
@@ -258,6 +258,8 @@ class ImageFolder(Collected):
     cache: bool | PathText = False
     """Decode and resize the files once, into a file that later epochs and trainings read: true puts it into
     $XDG_CACHE_HOME/dltrain (~/.cache/dltrain), a text names another folder. It is made anew when a file changes."""
+    max_pixels: PositiveInt = MAX_PIXELS
+    """Files with more pixels are refused, as they may be made to fill the memory; more lets large scans in."""
 
     @property
     def known_channels(self) -> int:
@@ -278,12 +280,12 @@ class ImageFolder(Collected):
     def read(self) -> Parts:
         from dltrain.data.folders import cache_folder, read_folder
 
-        return read_folder(self.root, self.test, self.channels, cache_folder(self.cache))
+        return read_folder(self.root, self.test, self.channels, cache_folder(self.cache), self.max_pixels)
 
     def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
         from dltrain.data.folders import cache_folder, given_splits
 
-        return given_splits(self.root, classes, self.channels, cache_folder(self.cache))
+        return given_splits(self.root, classes, self.channels, cache_folder(self.cache), self.max_pixels)
 
 
 class Arrays(Collected):

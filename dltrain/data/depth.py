@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dltrain.data.base import FileSource
+from dltrain.data.opening import opened, quietly
 from dltrain.data.resources import usable_cores
 
 BITS = (8, 10, 12, 14, 16)
@@ -68,8 +69,8 @@ def depth_of(source: FileSource) -> Depth:
     names = [name for name in source.paths if Path(name).suffix.lower() in DEEP_SUFFIXES]
     chosen = np.unique(np.linspace(0, len(names) - 1, min(SAMPLE, len(names))).round().astype(np.int64))
     paths = [Path(source.root, names[i]) for i in chosen.tolist()]
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(pool.map(_largest, paths))
+    with quietly, ThreadPoolExecutor(usable_cores()) as pool:
+        found = list(pool.map(lambda path: _largest(path, source.max_pixels), paths))
     grey = max((value for value, _ in found if value is not None), default=None)
     colour = max((value for _, value in found if value is not None), default=None)
     return Depth(None if grey is None else white_of(grey), grey, colour)
@@ -81,10 +82,10 @@ def white_of(largest: int) -> int:
     return int(2**bits - 1)
 
 
-def _largest(path: Path) -> tuple[int | None, int | None]:
+def _largest(path: Path, max_pixels: int) -> tuple[int | None, int | None]:
     """The largest grey value of a file of more than 8 bits, and the largest of the upper 8 bits of 16-bit colours."""
     try:
-        with Image.open(path) as image:
+        with opened(path, max_pixels) as image:
             if is_grey(image):
                 return int(np.asarray(image).max()), None
             if is_colour(image):

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import FileSource, Parts, Source
+from dltrain.data.base import MAX_PIXELS, FileSource, Parts, Source
 from dltrain.data.layouts import beside, class_folders, layout_of, left_out, require_root, spelling, subfolders, unfit
 from dltrain.data.listing import Identity, ancestors, counted, identity, is_image, suffix_of, walk
 from dltrain.data.split_names import Split, splits_among
@@ -28,15 +28,17 @@ def cache_folder(cache: bool | str) -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dltrain") if cache else None
 
 
-def read_folder(root: str, test: float, channels: Literal[1, 3], cache: Path | None = None) -> Parts:
+def read_folder(
+    root: str, test: float, channels: Literal[1, 3], cache: Path | None = None, max_pixels: int = MAX_PIXELS
+) -> Parts:
     """The splits below `root`, or one set of class folders with `test` of it held out.
 
-    cache: the folder for packs of decoded images, if they are to be made.
+    cache: the folder for packs of decoded images, if they are to be made. max_pixels: larger files are refused.
     Raises ConfigError when there are no images, a class is empty, the splits' classes differ, something cannot be
     seen, or names leave open what is a split.
     """
     base = require_root(root)
-    layout, reader = layout_of(base), _Reader(base, channels, cache)
+    layout, reader = layout_of(base), _Reader(base, channels, cache, max_pixels)
     if not layout.splits:
         everything, classes = reader.read(base)
         reader.finish()
@@ -52,7 +54,11 @@ def read_folder(root: str, test: float, channels: Literal[1, 3], cache: Path | N
 
 
 def given_splits(
-    root: str, classes: Sequence[str], channels: Literal[1, 3], cache: Path | None = None
+    root: str,
+    classes: Sequence[str],
+    channels: Literal[1, 3],
+    cache: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, tuple[Source, list[str]]]:
     """What is labelled below `root`, by the split, with the names of its classes; class folders alone are `train`.
 
@@ -60,7 +66,7 @@ def given_splits(
     Raises ConfigError when there are no images, a class folder is empty, or something cannot be seen.
     """
     base = require_root(root)
-    reader = _Reader(base, channels, cache)
+    reader = _Reader(base, channels, cache, max_pixels)
     named = splits_among(subfolders(base))
     folders: dict[Split, str] = {}
     for folder, split in named.items():
@@ -73,7 +79,7 @@ def given_splits(
     for split, folder in folders.items():
         source, inside = reader.read(base / folder)
         paths = [f"{folder}/{path}" for path in source.paths]
-        found[split] = FileSource(str(base), paths, source.labels, channels, cache), inside
+        found[split] = FileSource(str(base), paths, source.labels, channels, cache, max_pixels), inside
     if not found:
         found["train"] = reader.read(base)
     reader.finish()
@@ -92,6 +98,7 @@ class _Reader:
     base: Path
     channels: int
     cache: Path | None
+    max_pixels: int
     problems: list[Diagnostic] = field(default_factory=list)
     suffixes: Counter[str] = field(default_factory=Counter)
     again: list[str] = field(default_factory=list)
@@ -113,9 +120,9 @@ class _Reader:
                 f"there are no images in class folders in {folder.absolute()}",
                 *self._instead(folder),
             )
-        return FileSource(str(folder), paths, np.array(labels, dtype=np.int64), self.channels, self.cache), list(
-            folders
-        )
+        found_labels = np.array(labels, dtype=np.int64)
+        source = FileSource(str(folder), paths, found_labels, self.channels, self.cache, self.max_pixels)
+        return source, list(folders)
 
     def finish(self) -> None:
         """Raises ConfigError for everything that was wrong."""
