@@ -74,7 +74,7 @@ def first_dead(trainer: Trainer, count: int = 64) -> tuple[str, float] | None:
     share of those units."""
     found: list[tuple[str, float]] = []
     network, parts = trainer.parts.model, trainer.parts
-    batches = (parts.validation or parts.train).evaluation_batches()
+    batches = (parts.validation or parts.train).evaluation_batches(1)  # of all classes
     batch, valid = next(iter(batches))
 
     def look(name: str) -> Callable[..., None]:

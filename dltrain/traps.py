@@ -202,6 +202,8 @@ def endless_patience(facts: Facts) -> str | None:
 def start_in_the_average(facts: Facts) -> str | None:
     """An average that reaches back to weights that had learnt nothing."""
     average, steps = facts.experiment.training.average, facts.total_steps
+    if isinstance(average, EMA) and average.update_every > steps:
+        return f"the average is updated every {average.update_every} steps, not once in {steps}: it stays at the start"
     if isinstance(average, EMA) and not average.warmup and (left := average.decay**steps) > MOST_OF_THE_START:
         found = f"after {steps} steps the average still holds {left:.0%} of the weights that the training starts from"
         return f"{found}: set `training.average.warmup: true`, or a lower `decay`"
