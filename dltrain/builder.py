@@ -38,6 +38,7 @@ from dltrain.decisions import (
 from dltrain.distributed import ALONE, Group
 from dltrain.experiment import Experiment
 from dltrain.half import FixedScale, halved
+from dltrain.inputs import of_data, of_stem
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
@@ -52,6 +53,9 @@ from dltrain.tasks import Classification
 from dltrain.trainer import Trainer, seed_layers
 from dltrain.transfer import initialize
 from dltrain.traps import require_statistics
+
+OF_DEVICE = ("device", "devices", "compile", "graph", "threads", "loader", "workers")
+"""Decisions that are made anew when a run goes on on another kind of device."""
 
 
 def build(
@@ -89,8 +93,9 @@ def build(
         line_search = experiment.optimizer.reevaluates
         images = total_steps * batch_size
         decisions = decide(training, target, model, multiply_adds, images, line_search=line_search) | for_data
-        if elsewhere:  # what the numbers are computed in stays; how they are computed follows the device
-            decisions |= {name: kept[name] for name in ("precision", "channels_last", "clip_norm") if name in kept}
+        decisions |= of_stem(experiment.model, shape, classes, multiply_adds)
+        if elsewhere:  # what is computed stays; how it is computed follows the device
+            decisions |= {name: decision for name, decision in kept.items() if name not in OF_DEVICE}
     decisions = _shared(decisions, group, batch_size, target)
     configure_torch(decisions, deterministic=training.deterministic)
 
@@ -324,11 +329,13 @@ def without_pretrained(model: Model) -> Model:
 def data_decisions(
     experiment: Experiment, splits: Splits, preprocessing: Preprocessing, device: torch.device
 ) -> Decisions:
-    """How the images reach the device."""
+    """How the images reach the device, and the network."""
     loader = Decision(*choose_loader(splits.train, preprocessing.train, device, experiment.data.loader))
-    if loader.value == "resident":
-        return {"loader": loader, "workers": Decision(0, "resident data needs none")}
-    return {"loader": loader, "workers": Decision(*choose_workers(splits.train, experiment.data.workers))}
+    workers = Decision(0, "resident data needs none")
+    if loader.value != "resident":
+        workers = Decision(*choose_workers(splits.train, experiment.data.workers))
+    pretrained = experiment.model.preprocessing() is not None
+    return {"loader": loader, "workers": workers} | of_data(experiment.data, preprocessing, pretrained=pretrained)
 
 
 def _pipeline(

@@ -103,7 +103,6 @@ def decide(
 
     multiply_adds: of one image's forward pass. line_search: whether the optimizer compares losses of one batch.
     """
-
     work = 3.0 * multiply_adds * images  # the backward pass costs about twice the forward pass
     compiled = _compile(training, device, multiply_adds, work)
     return {
@@ -112,7 +111,7 @@ def decide(
         "channels_last": _channels_last(training, device),
         "clip_norm": clip_norm(training, line_search=line_search),
         "compile": compiled,
-        **({"graph": _graph(training, device, compiled)} if training.graph is True or device.type == "cuda" else {}),
+        "graph": _graph(training, device, compiled),
         "threads": _threads(),
     }
 

@@ -23,6 +23,7 @@ from dltrain.data.views import views_canvas
 from dltrain.decisions import PURE, Decision, Decisions, count_multiply_adds, decide, dtype_of, pick_device
 from dltrain.experiment import Experiment
 from dltrain.half import halve, require_half
+from dltrain.inputs import of_stem
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.learning import freeze, require_learning
 from dltrain.optim.penalizing import Penalties
@@ -78,6 +79,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.reevaluates
     decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
+    decisions |= of_stem(experiment.model, preprocessing.shape, len(splits.classes), multiply_adds)
     if (resizing := progressive_size(experiment, model, preprocessing.shape, total_steps)) is not None:
         traps.require_statistics(experiment, model, resizing.smallest)
     dtype, pure = dtype_of(decisions["precision"].value), decisions["precision"].value.startswith(PURE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -55,9 +56,7 @@ def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """An array of the file. Its header says how large it is, before anything is inflated."""
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(stream)
+        shape, dtype = _header(stream)
         need = math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
             raise _error(path, f"`{name}` holds Python objects, which are never loaded; save plain arrays")
@@ -67,6 +66,20 @@ def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(member) as stream:
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
         return array
+
+
+def shape_of_images(path: str) -> tuple[int, ...]:
+    """The shape of `images` in a sound file, which is not read."""
+    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as stream:
+        return _header(stream)[0]
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and the type of the array that follows in the stream."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return tuple(shape), dtype
 
 
 def _class_names(path: str, arrays: dict[str, np.ndarray]) -> list[str]:
