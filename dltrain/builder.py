@@ -20,6 +20,7 @@ from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loa
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.resources import usable_cores
 from dltrain.data.scaling import pixel_covariance
+from dltrain.data.soundness import told_of_skipped
 from dltrain.data.streaming import start_worker_server
 from dltrain.data.views import views_canvas
 from dltrain.decisions import (
@@ -199,6 +200,7 @@ def build(
         "preprocessing": preprocessing.to_dict(),
         "decisions": {name: asdict(decision) for name, decision in decisions.items()},
         "fingerprint": splits.fingerprint,
+        "skipped": list(splits.skipped),
         "has_test": splits.test is not None,
     }
     trainer.examples = split_sizes(splits)
@@ -209,7 +211,8 @@ def build(
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
-    trainer.notes = [*splits.notes, *downgrades(experiment, decisions, trainer.examples), *notes]
+    of_data = [*told_of_skipped(splits), *splits.notes]
+    trainer.notes = [*of_data, *downgrades(experiment, decisions, trainer.examples), *notes]
     return trainer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from dltrain.checkpoints import write_atomically
@@ -71,7 +72,7 @@ def look(path: Path) -> Findings:
     """Read enough of the data to describe it. Raises ConfigError when it holds no usable images."""
     if path.is_dir():
         _require_class_folders(path)
-        dataset: Dataset = ImageFolder(root=str(path))
+        dataset: Dataset = ImageFolder(root=str(path), on_error="skip")
     elif path.suffix == ".npz":
         dataset = Arrays(path=str(path))
     else:
@@ -85,14 +86,13 @@ def look(path: Path) -> Findings:
             scarce, keys[key] = True, getattr(dataset, key)
     where = ", ".join(f"{key}: {_scalar(value)}" for key, value in keys.items())
     counts = Counter(splits.classes[label] for label in splits.train.labels.tolist())
-    damaged: list[str] = []
     if isinstance(splits.train, ArraySource):
         channels, height, width = splits.train.images.shape[1:]
         sizes, grey = [(width, height)], channels == 1
     else:
-        sizes, grey, damaged = _headers(splits.train)
+        sizes, grey = _headers(splits.train)
     copies = [note.removeprefix("warning: ") for note in splits.notes]
-    return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, damaged), *copies])
+    return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, splits.skipped), *copies])
 
 
 def _require_class_folders(path: Path) -> None:
@@ -121,25 +121,24 @@ def _load(dataset: Dataset) -> tuple[Dataset, Splits]:
     raise first
 
 
-def _headers(source: FileSource) -> tuple[list[tuple[int, int]], bool, list[str]]:
-    """Width and height of evenly spaced files, whether all are grey, and those that cannot be opened. Their
-    pixels are not decoded. Raises ConfigError when none can be opened."""
+def _headers(source: FileSource) -> tuple[list[tuple[int, int]], bool]:
+    """Width and height of evenly spaced files, and whether all are grey. Their pixels are not decoded."""
     from dltrain.data.opening import opened
 
-    sizes, modes, damaged = [], set(), []
+    sizes, modes = [], set()
     for name in source.paths[:: max(len(source) // SAMPLE, 1)]:
         try:
-            with opened(Path(source.root, name)) as image:
+            with opened(Path(source.root, name), source.max_pixels) as image:
                 sizes.append(image.size)
                 modes.add(image.mode)
-        except Exception:  # decoders of damaged files raise whatever comes to their mind
-            damaged.append(str(Path(source.root, name)))
+        except Exception:  # it has large texts before its pixels; see `canvas.decode`
+            continue
     if not sizes:
-        raise ConfigError([Diagnostic(f"none of the image files in {source.root} can be read, such as {damaged[0]}")])
-    return sizes, modes <= {"1", "L", "LA", "I", "I;16"}, damaged
+        raise ConfigError([Diagnostic(f"the sizes of the image files in {source.root} are not found")])
+    return sizes, modes <= {"1", "L", "LA", "I", "I;16"}
 
 
-def _notes(counts: Counter[str], scarce: bool, damaged: list[str]) -> list[str]:
+def _notes(counts: Counter[str], scarce: bool, damaged: Sequence[str]) -> list[str]:
     notes = []
     rarest, least = min(counts.items(), key=lambda item: item[1])
     if scarce:
@@ -147,9 +146,7 @@ def _notes(counts: Counter[str], scarce: bool, damaged: list[str]) -> list[str]:
     elif max(counts.values()) > 4 * least:
         notes.append(f"class `{rarest}` has few images ({least}): look at its recall in what `dltrain eval` prints")
     if damaged:
-        notes.append(
-            f"{len(damaged)} of the files looked at cannot be read, such as {damaged[0]}; `fit` names them all"
-        )
+        notes.append(f"{len(damaged)} of the files cannot be read, such as {damaged[0]}; `fit` names them all")
     return notes
 
 

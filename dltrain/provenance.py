@@ -32,7 +32,8 @@ def environment(about: dict[str, Any], seed: int) -> dict[str, Any]:
     return {
         "python": packages.pop("python"), "platform": platform.platform(), "packages": packages,
         "command": sys.argv, "git_commit": _git_commit(), "seed": seed,
-        "data_fingerprint": about["fingerprint"], "decisions": about["decisions"], "plugins": about["plugins"],
+        "data_fingerprint": about["fingerprint"], "skipped": about["skipped"],
+        "decisions": about["decisions"], "plugins": about["plugins"],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }  # fmt: skip
 

@@ -309,9 +309,13 @@ def test_a_cache_that_cannot_be_written_does_no_harm(photos: Path) -> None:
     assert load(photos).fingerprint == first.fingerprint
 
 
-def test_a_picture_that_cannot_be_read_is_left_to_whoever_wants_it(photos: Path) -> None:
-    (photos / "ant/bad.png").write_text("not an image")
-    assert sum(len(part or []) for part in (lambda s: (s.train, s.validation, s.test))(load(photos))) == 21
+def test_pictures_that_cannot_be_read_are_no_copies(photos: Path) -> None:
+    for name in ("ant/bad.png", "bee/bad.png"):
+        (photos / name).write_text("not an image")
+    with pytest.raises(ConfigError, match=r"bad\.png is not an image"):
+        load(photos)
+    splits = load(photos, on_error="skip")
+    assert sum(len(part or []) for part in (splits.train, splits.validation, splits.test)) == 20
 
 
 # -- runs of earlier versions

@@ -199,10 +199,17 @@ def test_what_only_the_data_shows_is_refused_before_anything_is_made(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_broken_image_found_while_training_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_breaks_before_its_batch_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_folder(tmp_path / "images")
-    for path in (root / "dark").iterdir():
-        path.write_bytes(path.read_bytes()[:60])
+
+    def cut(*_: object) -> dict[str, object]:  # when all files have been looked at
+        for path in (root / "dark").iterdir():
+            path.write_bytes(path.read_bytes()[:60])
+        return {}
+
+    monkeypatch.setattr("dltrain.fit._plan", cut)
     data = {"name": "image_folder", "root": str(root), "size": 8, "loader": "streaming", "workers": 0,
             "validation": 0, "scaling": "none"}  # fmt: skip
     changes = {"data": data, "training.batch_size": 8, "training.early_stopping": None}

@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
+from dltrain import Experiment, build
 from dltrain.config import ConfigError
+from dltrain.console import Display
 from dltrain.data.canvas import Canvas, decode, load_files
 from dltrain.data.datasets import ImageFolder
+from dltrain.fit import fit, resume
 
 draw = np.random.default_rng(0)
 
@@ -141,3 +145,61 @@ def test_the_limit_of_an_experiment_reaches_its_files(tmp_path: Path) -> None:
         for number in range(4):
             Image.fromarray(noise(20, 20 + number, 3)).save(tmp_path / name / f"{number}.png")
     assert ImageFolder(root=str(tmp_path), validation=0, max_pixels=500).load().train.max_pixels == 500  # type: ignore[union-attr]
+
+
+# -- all at once, or skipped
+
+
+def folder_with_unfit_files(root: Path) -> list[str]:
+    """Two classes with 12 sound images each, and files that cannot be read; their names."""
+    names = list(unfit_files(root / "a"))
+    (root / "b").mkdir()
+    for number in range(24):
+        Image.fromarray(noise(30, 30 + number % 3, 3)).save(root / "ab"[number % 2] / f"{number}.png")
+    return names
+
+
+def experiment_of(tmp_path: Path, **data: Any) -> Experiment:
+    data = {"name": "image_folder", "root": str(tmp_path / "data"), "size": 8, "max_pixels": 80_000} | data
+    document = {
+        "data": data, "model": {"name": "mlp", "hidden": [4]}, "optimizer": {"name": "sgd", "lr": 0.01},
+        "training": {"epochs": 2, "batch_size": 8, "compile": False},
+    }  # fmt: skip
+    return Experiment.parse(yaml.safe_dump(document), "tiny")
+
+
+@pytest.mark.parametrize("data", [{"loader": "resident"}, {"loader": "streaming", "workers": 0}, {"copies": "allow"}])
+def test_all_files_that_cannot_be_read_are_named_before_anything_is_made(tmp_path: Path, data: Any) -> None:
+    names = folder_with_unfit_files(tmp_path / "data")
+    with pytest.raises(ConfigError) as caught:
+        fit(experiment_of(tmp_path, **data), None, "cpu", Display(), runs=tmp_path / "runs")
+    assert all(name in str(caught.value) for name in names) and "on_error: skip" in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_skipped_files_are_counted_and_listed(tmp_path: Path) -> None:
+    names = folder_with_unfit_files(tmp_path / "data")
+    code, run = fit(experiment_of(tmp_path, on_error="skip"), None, "cpu", Display(), runs=tmp_path / "runs")
+    log, about = (run.path / "log.txt").read_text(), run.read_json("environment.json")
+    assert code == 0 and f"{len(names)} files are skipped" in log and "; 24 are left" in log
+    for name in names:
+        assert f"skipped: {tmp_path / 'data/a' / name}" in log
+        assert sum(name in text for text in about["skipped"]) == 1
+
+
+def test_skipping_is_as_if_the_files_were_not_there(tmp_path: Path) -> None:
+    names = folder_with_unfit_files(tmp_path / "data")
+    with_them = build(experiment_of(tmp_path, on_error="skip"), "cpu").about["fingerprint"]
+    again = build(experiment_of(tmp_path, on_error="skip"), "cpu").about["fingerprint"]
+    for name in names:
+        (tmp_path / "data/a" / name).unlink()
+    assert with_them == again == build(experiment_of(tmp_path), "cpu").about["fingerprint"]
+
+
+def test_a_resume_with_another_set_of_skipped_files_is_refused(tmp_path: Path) -> None:
+    folder_with_unfit_files(tmp_path / "data")
+    _, run = fit(experiment_of(tmp_path, on_error="skip"), None, "cpu", Display(), runs=tmp_path / "runs")
+    (tmp_path / "data/a/cut.png").write_bytes((tmp_path / "data/a/0.png").read_bytes())
+    Image.fromarray(noise(30, 30, 3)).save(tmp_path / "data/a/cut.png")
+    with pytest.raises(ConfigError, match="the data has changed"):
+        resume(str(run.path), "cpu", Display())

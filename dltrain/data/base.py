@@ -216,6 +216,8 @@ class Parts:
     classes: list[str]
     test_share: float = 0.0
     notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    """Files that cannot be read and were left out, each with what is wrong with it."""
 
     def given(self) -> dict[str, Source]:
         """The splits that the data set brings, by their names."""
@@ -233,3 +235,5 @@ class Splits:
     classes: list[str]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    """As in `Parts`."""

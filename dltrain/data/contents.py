@@ -24,7 +24,7 @@ from dltrain.data.base import ArraySource, FileSource, Source
 from dltrain.data.depth import DEEP_SUFFIXES, is_colour, is_grey
 from dltrain.data.folders import cache_folder
 from dltrain.data.likeness import SIDE, SKETCH, sketch
-from dltrain.data.opening import opened, quietly
+from dltrain.data.opening import Unfit, explain, opened, quietly, require_readable
 from dltrain.data.resources import usable_cores
 
 CONTENT = np.dtype([("bytes", "u1", (16,)), ("pixels", "u1", (16,)), ("sketch", SKETCH)])
@@ -72,6 +72,34 @@ def _of_arrays(source: ArraySource, look: bool) -> np.ndarray:
 def _of_files(source: FileSource, look: bool) -> np.ndarray:
     if not len(source):
         return np.zeros(0, CONTENT)
+    return np.ascontiguousarray(_entries(source, look)["content"])
+
+
+def unreadable(source: FileSource) -> dict[int, Diagnostic]:
+    """By its place, what is wrong with each file that cannot be read. Files that are not known are decoded."""
+    from dltrain.data.canvas import Canvas, decode
+
+    bad: dict[int, Diagnostic] = {}
+    for row, path in enumerate(source.paths):
+        file = Path(source.root, path)
+        try:
+            require_readable(file)
+        except (OSError, Unfit) as error:
+            bad[row] = explain(file, error)
+    rows = np.setdiff1d(np.arange(len(source)), list(bad))
+    if not len(rows):
+        return bad
+    canvas = Canvas(LOOKED_AT, LOOKED_AT, "crop", max_pixels=source.max_pixels)
+    for row in rows[~_entries(source.subset(rows), look=True)["seen"]].tolist():
+        try:
+            decode(Path(source.root, source.paths[row]), source.channels, canvas)
+        except ConfigError as error:
+            bad[row] = error.diagnostics[0]
+    return dict(sorted(bad.items()))
+
+
+def _entries(source: FileSource, look: bool) -> np.ndarray:
+    """(N,) ENTRY of files, those that are not known read."""
     entries = _states(source)
     memory = _Memory(source)
     if missing := memory.recall(source.paths, entries, look):
@@ -81,7 +109,7 @@ def _of_files(source: FileSource, look: bool) -> np.ndarray:
                 list(pool.map(lambda row: _read(source, row, entries[row : row + 1], look), missing))
             if missing:
                 memory.keep(source.paths, entries)
-    return np.ascontiguousarray(entries["content"])
+    return entries
 
 
 def _states(source: FileSource) -> np.ndarray:
@@ -153,7 +181,7 @@ class _Memory:
 
     def __init__(self, source: FileSource) -> None:
         root = Path(source.root).resolve()
-        about = repr((os.fsencode(root), source.channels, pillow))
+        about = repr((os.fsencode(root), source.channels, source.max_pixels, pillow))
         name = f"{root.name}-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.contents"
         self.path = (source.cache or cache_folder(True) or Path()) / name
 

@@ -84,10 +84,14 @@ class Dataset(Choice):
         """
         from dltrain.data.splitting import divide
 
-        parts = self.read()
+        parts = self._sound(self.read())
         splits = divide(parts, self.validation, self.treatment, known=self.known, like=like)
         idle = self._idle(parts) if like is None else []  # a run's own file sets every option
-        return replace(splits, notes=(*idle, *parts.notes, *splits.notes))
+        return replace(splits, notes=(*idle, *parts.notes, *splits.notes), skipped=parts.skipped)
+
+    def _sound(self, parts: Parts) -> Parts:
+        """The parts, without what cannot be read. Raises ConfigError naming it, when it is not to be skipped."""
+        return parts
 
     def _idle(self, parts: Parts) -> list[str]:
         """Notes on shares that were set, and that the data leaves nothing to do."""
@@ -260,6 +264,9 @@ class ImageFolder(Collected):
     $XDG_CACHE_HOME/dltrain (~/.cache/dltrain), a text names another folder. It is made anew when a file changes."""
     max_pixels: PositiveInt = MAX_PIXELS
     """Files with more pixels are refused, as they may be made to fill the memory; more lets large scans in."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What is done with files that cannot be read: fail, all are named and nothing is trained; skip, they are left out
+    of the data set before it is divided, counted, and listed in the log and in environment.json."""
 
     @property
     def known_channels(self) -> int:
@@ -284,8 +291,17 @@ class ImageFolder(Collected):
 
     def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
         from dltrain.data.folders import cache_folder, given_splits
+        from dltrain.data.soundness import require_sound
 
-        return given_splits(self.root, classes, self.channels, cache_folder(self.cache), self.max_pixels)
+        found = given_splits(self.root, classes, self.channels, cache_folder(self.cache), self.max_pixels)
+        for source, _ in found.values():
+            require_sound(source)
+        return found
+
+    def _sound(self, parts: Parts) -> Parts:
+        from dltrain.data.soundness import sound
+
+        return sound(parts, self.on_error)
 
 
 class Arrays(Collected):

@@ -7,6 +7,7 @@ limit is an option. Its warnings about odd metadata are left out: the pixels are
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import warnings
@@ -71,13 +72,20 @@ quietly = _Quiet()
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The image in a file, not decoded yet. Raises Unfit, or what Pillow and the operating system come up with."""
+    require_readable(path)
+    with quietly, Image.open(path) as image:
+        yield checked(image, max_pixels)
+
+
+def require_readable(path: str | os.PathLike[str]) -> None:
+    """Raise Unfit or OSError for what is no file with content that may be read; it is not opened for that."""
     state = Path(path).stat()
     if kind := next((name for test, name in SPECIAL if test(state.st_mode)), None):
         raise Unfit(f"is {kind}, which is never opened", "give image files, or folders of them")
     if not state.st_size:
         raise Unfit("is empty (0 bytes)", "fetch it again, or delete it")
-    with quietly, Image.open(path) as image:
-        yield checked(image, max_pixels)
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
 
 
 def checked(image: Image.Image, max_pixels: int) -> Image.Image:
