@@ -27,7 +27,7 @@ from dltrain.profiling import Profiler
 from dltrain.provenance import Hyperparameters, environment, flatten
 from dltrain.reports import EpochReport, NonFiniteError, best_epoch
 from dltrain.resuming import changed, continued, device_of, differences, extension, moved, resumption
-from dltrain.runs import ReadOnlyRun, Run, RunError, next_free, unwritable
+from dltrain.runs import FULL, ReadOnlyRun, Run, RunError, next_free, unwritable
 from dltrain.timing import Clock, advice, shares
 from dltrain.trainer import Trainer
 
@@ -164,6 +164,14 @@ def _built(
         trainer = build(experiment, group.device(device), state, decisions, group)
     except LostWorkerError as error:  # while the first weights were measured on images
         raise RunError(str(error), "lost process") from None
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise RunError("the machine has no memory left", "memory") from None
+        what = f"{error.filename}: " if error.filename else ""
+        kind = "full disk" if error.errno in FULL else "disk"
+        raise RunError(
+            f"the data and the network cannot be made ready: {what}{error.strerror or error}", kind
+        ) from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -35,6 +35,7 @@ from dltrain.failures import judge
 from dltrain.fit import Hyperparameters, fit, resume
 from dltrain.interrupts import Signals
 from dltrain.reports import best_epoch
+from dltrain.resuming import PLACES
 from dltrain.runs import JOURNAL, Failure, Run, RunError, next_free, unwritable
 from dltrain.study import Outcome, Study
 from dltrain.training import Sweep
@@ -111,14 +112,15 @@ def _refuse_changes(experiment: Experiment, before: dict[str, Any], now: dict[st
     absent = object()
     for key in {**before, **now}:
         was, is_ = before.get(key, absent), now.get(key, absent)
-        if was == is_:
+        if was == is_ or key in PLACES:  # the fingerprint says whether data that has moved is the same
             continue
         if key == "data":
             message = f"the data has changed since the sweep began ({was} -> {is_})"
         else:
             values = ["not set" if value is absent else json.dumps(value) for value in (was, is_)]
             message = f"the trials of {path} were made with `{key}` {values[0]}; it cannot be {values[1]} now"
-        note = "only `sweep.trials` can change; for anything else start a new sweep: dltrain sweep EXPERIMENT"
+        what = "only `sweep.trials`, and where the data lies, can change"
+        note = f"{what}; for anything else start a new sweep: dltrain sweep EXPERIMENT"
         raise experiment.error(key, message, note)
 
 
@@ -131,6 +133,7 @@ class Search:
     ) -> None:  # fmt: skip
         self.experiment, self.sweep, self.study, self.path = experiment, sweep, study, path
         self.examples, self.device, self.display, self.plugins = examples, device, display, plugins
+        self.threads = torch.get_num_threads()
         self.trials = min(sweep.trials, sweep.size() or sweep.trials)
 
     def run(self, *, retry_failed: bool = False) -> tuple[int, Path | None]:
@@ -167,7 +170,7 @@ class Search:
         """Make one trial and record it; 0 and why the setting failed, if it did, or the exit code of an interruption or
         of a fault of the machine."""
         trial, values = self.study.start(index)
-        _forget_last_trial()
+        _forget_last_trial(self.threads)
         started = time.perf_counter()
         try:
             code, metrics, failure = self.train(index, values)
@@ -206,7 +209,11 @@ class Search:
             begun = False
         try:
             if begun:
-                code, run = resume(str(folder), None, quiet, plugins=self.plugins, hyperparameters=row)
+                device = None if self.device == "auto" else self.device
+                values = self.experiment.model_dump(mode="json")["data"]
+                where = [f"{key}={json.dumps(values[key[5:]])}" for key in PLACES if key[5:] in values]
+                options: dict[str, Any] = {"hyperparameters": row, "overrides": where}
+                code, run = resume(str(folder), device, quiet, plugins=self.plugins, **options)
             else:
                 trial = self.shortened(self.experiment.without_sweep().override_all(values))
                 code, run = fit(trial, folder, self.device, quiet, plugins=self.plugins, hyperparameters=row)
@@ -325,9 +332,10 @@ class Search:
         return 0, target
 
 
-def _forget_last_trial() -> None:
-    """A trial must not depend on those made before it in the same process."""
+def _forget_last_trial(threads: int) -> None:
+    """A trial must not depend on those made before it in the same process. threads: those that torch began with."""
     gc.collect()
+    torch.set_num_threads(threads)  # one that was continued may have had another number
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # its limit of recompilations counts over all networks of a process
     torch.cuda.empty_cache()  # the loader is chosen by the memory that is free

@@ -221,3 +221,21 @@ def test_a_trial_with_a_damaged_checkpoint_begins_anew(
     assert sweep(folder).exit_code == 0
     assert sweep(yaml, "sweep.trials=1", "--runs", tmp_path).exit_code == 0
     assert ranking(folder) == ranking(tmp_path / "tiny/sweep-002")
+
+
+def test_a_sweep_whose_data_has_moved_goes_on(yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a trial that was interrupted, whose own experiment.yaml names the old place."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", full)
+        assert sweep(yaml, "sweep.trials=2", "--runs", tmp_path).exit_code == 1
+    moved = (tmp_path / "images.npz").rename(tmp_path / "moved.npz")
+    folder = tmp_path / "tiny/sweep-001"
+    assert sweep(folder).exit_code == 2
+    assert sweep(folder, f"data.path={moved}").exit_code == 0
+    assert [row["reason"] for row in ranking(folder)] == ["", ""]
+    assert sweep(folder).exit_code == 0  # the sweep knows the place now
+    assert str(moved) in (folder / "best.yaml").read_text()

@@ -394,7 +394,7 @@ def test_a_continued_sweep_cannot_change(yaml: Path, tmp_path: Path, override: s
         result = sweep(folder, override)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert "only `sweep.trials` can change" in result.stderr
+    assert "only `sweep.trials`, and where the data lies, can change" in result.stderr
 
 
 def test_changed_data_stops_a_continued_sweep(yaml: Path, tmp_path: Path) -> None:
