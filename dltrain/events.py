@@ -54,6 +54,15 @@ class EventFile:
         for summary in hparams(dict(values), dict.fromkeys(metrics)):  # type: ignore[no-untyped-call]
             self.summary(summary)
 
+    def charts(self, layout: Mapping[str, Mapping[str, list[str]]]) -> None:
+        """TensorBoard's page of custom charts. layout: by heading and title, the tags that a chart shows."""
+        from torch.utils.tensorboard.summary import custom_scalars
+
+        lines = {
+            name: {title: ("Multiline", tags) for title, tags in charts.items()} for name, charts in layout.items()
+        }
+        self.summary(custom_scalars(lines))  # type: ignore[no-untyped-call]
+
     def image(self, tag: str, image: Tensor) -> None:
         """A picture (3, H, W) in 0..1."""
         from torch.utils.tensorboard.summary import image as summary_of

@@ -142,6 +142,12 @@ class Experiment(Section):
         """The document this experiment came from; made from its fields when it was made in Python."""
         return self._document if self._document is not None else Document(written(self))
 
+    def stated(self) -> dict[str, Any]:
+        """The settings that the file, what it extends and overrides state, as nested plain values, without the sweep.
+        What is left to its default is not among them."""
+        values: dict[str, Any] = _stated(self.model_dump(mode="json", exclude={"sweep"}), self._source().tree)
+        return values
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What the overrides changed besides their own keys: dropped options, a compressed schedule."""
@@ -200,6 +206,15 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> Document:
     if any(target.samefile(file) for file in chain):
         raise fail("`extends` goes round in a circle: " + " -> ".join(map(str, (*chain, target))))
     return lay(Experiment, _read_with_parents(target, chain), (), document.without(("extends",)))
+
+
+def _stated(values: Any, tree: Any) -> Any:
+    """Of nested `values`, those of the keys that a document's tree has: a choice may stand there by its name alone."""
+    if not isinstance(values, dict):
+        return values
+    if isinstance(tree, dict):
+        return {key: _stated(value, tree[key]) for key, value in values.items() if key in tree}
+    return {"name": tree} if tree == values.get("name") else values
 
 
 def _complete(cls: type[Experiment], document: Document, stem: str) -> Document:

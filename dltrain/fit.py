@@ -45,7 +45,7 @@ def fit(
     """Train an experiment in a new run directory; the exit code and the run.
 
     path: the directory, or None for the next number under `runs`/<experiment name>.
-    hyperparameters: the run's row in TensorBoard's table, by default the whole experiment.
+    hyperparameters: the run's row in TensorBoard's table, by default what the experiment states.
     profile_steps: how many steps to trace with torch's profiler. group: the processes that train together; when they
     were started again, they continue the run that they had begun.
 
@@ -229,8 +229,8 @@ def train(
 
     try:
         announce(run, trainer, experiment, display)
-        shown = hyperparameters or flatten(experiment.model_dump(mode="json", exclude={"sweep"}))
-        run.start_events(trainer.history, shown, sample_images(trainer) if group.leads else None)
+        shown = hyperparameters or flatten(experiment.stated())
+        run.start_events(trainer.history, trainer.step, shown, sample_images(trainer) if group.leads else None)
         result("running")
         saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]
@@ -243,6 +243,7 @@ def train(
             stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
             if profiler:
                 _tell(profiler, display)
+            run.add_points(event.points)
             if isinstance(event, EpochReport):
                 display.epoch(event)
                 stuck = diagnose(trainer, experiment) if group.leads else None

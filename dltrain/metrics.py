@@ -66,6 +66,17 @@ class TrainingMetrics:
             "examples": float(self._examples),
         }  # fmt: skip
 
+    @property
+    def updates(self) -> int:
+        """Updates since the reset."""
+        return len(self._losses) + len(self._pending)
+
+    def losses_after(self, updates: Sequence[int]) -> list[float]:
+        """The mean loss of the first so many updates, for each number; all are equally large. Waits for the device."""
+        self._sum()
+        losses, examples = self._losses.cpu(), self._examples / max(len(self._losses), 1)
+        return [float(losses[:count].sum()) / (count * examples) for count in updates]
+
     def first_non_finite(self) -> int | None:
         """Which update since the reset, from 0, first had a loss that is infinite or not a number."""
         self._sum()

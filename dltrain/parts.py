@@ -21,6 +21,9 @@ from dltrain.reports import Row
 from dltrain.tasks import Classification
 from dltrain.training import EarlyStopping
 
+POINTS = 10
+"""Points of the curves in an epoch, its end included."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,6 +41,13 @@ class Plan:
     progress_seconds: float = 0.25
     reevaluates: bool = False
     """Whether a step of the optimizer evaluates the loss itself, as often as it likes."""
+
+    @property
+    def point_steps(self) -> int | None:
+        """Steps from one point of the curves within an epoch to the next: ten an epoch. None in short epochs, whose
+        ends are points enough."""
+        steps = min(self.steps_per_epoch, self.total_steps)
+        return math.ceil(steps / POINTS) if steps >= 2 * POINTS else None
 
     @property
     def epochs(self) -> int:

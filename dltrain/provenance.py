@@ -55,7 +55,7 @@ def _git_commit() -> str | None:
 
 
 def flatten(experiment: dict[str, Any]) -> Hyperparameters:
-    """An experiment as dotted keys with plain values, for TensorBoard's hyperparameter table."""
+    """Settings of an experiment as dotted keys with plain values, for TensorBoard's hyperparameter table."""
     flat: Hyperparameters = {}
 
     def walk(value: Any, prefix: str) -> None:
@@ -64,7 +64,9 @@ def flatten(experiment: dict[str, Any]) -> Hyperparameters:
                 walk(inner, f"{prefix}.{key}" if prefix else key)
         elif isinstance(value, (str, int, float, bool)):
             flat[prefix] = value
-        elif value is not None:
+        elif value is None:
+            flat[prefix] = "null"
+        else:
             names = [item["name"] if isinstance(item, dict) and "name" in item else item for item in value]
             flat[prefix] = ", ".join(map(str, names))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Progress:
     images_per_second: float
     seconds: float
     """Training time of this epoch so far."""
+    points: list[Row] = field(default_factory=list)
+    """See EpochReport."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class EpochReport:
     total_steps: int
     metrics: Row
     is_best: bool
+    points: list[Row] = field(default_factory=list)
+    """By `step`, since the last event: the learning rate, and the mean loss of the epoch up to that step."""
 
 
 @dataclass(frozen=True)

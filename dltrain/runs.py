@@ -4,7 +4,7 @@
     checkpoints/last.pt  checkpoints/best.pt  eval/<split>.json
 
 After a resume neither the table nor the events hold a row twice: the table is always written from the whole history,
-and a new event file holds what the earlier ones lack.
+and a new event file holds what the earlier ones lack. Points within epochs are in the events alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 History = Sequence[Mapping[str, float]]
 METRICS = ["validation/accuracy", "validation/loss", "train/accuracy", "train/loss"]
 """What TensorBoard's table of hyperparameters may show beside them."""
+CHARTS = {
+    "loss and accuracy": {
+        "loss": ["train/loss", "validation/loss"], "accuracy": ["train/accuracy", "validation/accuracy"],
+    },
+    "training": {
+        "learning rate": ["lr"], "images per second": ["throughput/images_per_second"],
+        "norms": ["norm/gradient", "norm/weights"],
+    },
+}  # fmt: skip
+"""TensorBoard's page of custom charts, by heading and title."""
 JOURNAL = "journal.log"
 """The file that makes a directory that of a sweep."""
 STATES = ("running", "finished", "interrupted", "failed")
@@ -212,13 +222,23 @@ class Run:
             self._add_scalars(history[-1])
             self._events.flush()
 
-    def start_events(self, history: History, hyperparameters: Mapping[str, Any], images: Tensor | None) -> None:
-        """Begin the event file: hyperparameters, a grid of training images, and the epochs so far, as far as the files
-        of earlier processes lack them.
+    def add_points(self, points: History) -> None:
+        """Write points of the curves within an epoch as events; the table has none."""
+        if self._events is not None and points:
+            for point in points:
+                self._add_scalars(point)
+            self._events.flush()
 
-        images: (B, C, H, W) in 0..1.
+    def start_events(
+        self, history: History, step: int, hyperparameters: Mapping[str, Any], images: Tensor | None
+    ) -> None:
+        """Begin the event file: charts, hyperparameters, a grid of training images, and the epochs so far, as far as
+        the files of earlier processes lack them.
+
+        step: from which the training goes on. images: (B, C, H, W) in 0..1.
         """
-        self._events = EventFile(self.path, int(history[-1]["step"]) if history else 0)
+        self._events = EventFile(self.path, step)
+        self._events.charts(CHARTS)
         self._events.hyperparameters(hyperparameters, METRICS)
         if images is not None:
             self._events.image("train/images", _grid(images))
@@ -270,7 +290,12 @@ class ReadOnlyRun(Run):
     def record(self, history: History) -> None:
         pass
 
-    def start_events(self, history: History, hyperparameters: Mapping[str, Any], images: Tensor | None) -> None:
+    def add_points(self, points: History) -> None:
+        pass
+
+    def start_events(
+        self, history: History, step: int, hyperparameters: Mapping[str, Any], images: Tensor | None
+    ) -> None:
         pass
 
 

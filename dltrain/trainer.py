@@ -62,6 +62,8 @@ class Trainer:
         self.first_step = 0.0
         """Seconds that the host spent in the first step of this process: it compiles, and kernels are chosen."""
         self._factor = 1.0
+        self._reported = 0
+        """The step of the last event."""
 
     def lr(self, step: int) -> float:
         """The learning rate of a step of this epoch."""
@@ -212,7 +214,8 @@ class Trainer:
         self._require_finite()
         parts, plan = self.parts, self.plan
         epoch = math.ceil(self.step / plan.steps_per_epoch)
-        trained = self._metrics_of_all().compute()
+        metrics = self._metrics_of_all()
+        trained, points = metrics.compute(), self._points(metrics)
         row: Row = {"epoch": epoch, "step": self.step, "train/loss": trained["loss"]}
         row["train/accuracy"] = trained["accuracy"]
         due = epoch % plan.evaluate_every == 0 or self.step == plan.total_steps
@@ -233,17 +236,34 @@ class Trainer:
         self.metrics.reset()
         self._epoch_seconds = self._data_seconds = 0.0
         is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
-        return EpochReport(epoch, self.step, plan.total_steps, row, is_best)
+        return EpochReport(epoch, self.step, plan.total_steps, row, is_best, points)
 
     def _progress(self) -> Progress:
         self._raise_if_loss_was_not_finite()
-        now = self._metrics_of_all().compute()
+        metrics = self._metrics_of_all()
+        now = metrics.compute()
         return Progress(
             epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
             steps_per_epoch=self.plan.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
             lr=self.lr(self.step - 1),
             images_per_second=now["examples"] / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
+            points=self._points(metrics),
         )  # fmt: skip
+
+    def _points(self, metrics: TrainingMetrics) -> list[Row]:
+        """The points of the curves since the last event. Which steps they are at depends on the plan alone, and each
+        batch's loss is kept until its epoch ends, so that no step waits for them."""
+        plan, first = self.plan, self.step - metrics.updates // self.plan.accumulate
+        every, reported, self._reported = plan.point_steps, self._reported, self.step
+        if every is None:
+            return []
+        within = (step for step in range(max(reported, first) + 1, self.step + 1) if not self._is_epoch_end(step))
+        steps = [step for step in within if step % plan.steps_per_epoch % every == 0]
+        losses = metrics.losses_after([(step - first) * plan.accumulate for step in steps]) if steps else []
+        return [
+            {"step": step, "train/loss": loss, "lr": self.lr(step - 1)}
+            for step, loss in zip(steps, losses, strict=True)
+        ]
 
     def evaluate(self, loader: Loader) -> ClassificationReport:
         """Loss and metrics on a split, with the averaged weights when there are any."""
@@ -315,6 +335,7 @@ class Trainer:
             parts.scaler.load_state_dict(state["scaler"])
         self.metrics.load_state_dict(state["metrics"], empty=not parts.group.leads)
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
+        self._reported = self.step
         self._epoch_seconds, self._data_seconds = state["epoch_seconds"]
         self._react()
 

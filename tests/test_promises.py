@@ -185,7 +185,7 @@ def test_no_duplicates_after_a_resume(arrays: Path, tmp_path: Path) -> None:
     history = checkpoints.load(run.last)["history"]
     before = scalars(run.path)
     for _ in range(2):  # what a resume begins with
-        run.start_events(history, {"seed": 0}, None)
+        run.start_events(history, history[-1]["step"], {"seed": 0}, None)
         run.close()
     assert scalars(run.path) == before and len(list(run.path.glob("events.*"))) == 3
     assert [row["epoch"] for row in table(run.path)] == ["1", "2", "3"]
