@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dltrain.config import Diagnostic, Span
+from dltrain.config import Diagnostic
 from dltrain.data.augmentation_base import check_order
-from dltrain.training import Range, Sweep
 
 if TYPE_CHECKING:
     from dltrain.experiment import Experiment
@@ -152,51 +151,3 @@ def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterat
     if "sweep" not in wrong and experiment.sweep is not None:
         message = "a sweep is judged on the validation split, and there is none"
         yield Diagnostic(message, experiment.span("sweep", key=True), notes=note)
-
-
-def problems_of_sweep(experiment: Experiment, sweep: Sweep, known: list[Diagnostic]) -> Iterator[Diagnostic]:
-    """What is wrong with the searched keys and values, found by trying them; `known` is wrong without them."""
-    fixed = () if sweep.epochs is None else ("training.epochs", "training.steps")
-    for key, values in sweep.space.items():
-        where = experiment.span("sweep", "space", key, key=True)
-        if key.split(".")[0] in ("sweep", "name"):
-            yield Diagnostic(f"`{key}` is no hyperparameter", where)
-        elif key in fixed:
-            yield Diagnostic(f"`{key}` cannot be searched: `sweep.epochs` is the length of every trial", where)
-        elif key in ("data", *(f"data.{option}" for option in ("name", "root", "path", "test", "validation"))):
-            yield Diagnostic(f"`{key}` cannot be searched: trials are compared on the same validation split", where)
-        else:
-            yield from _problems_of_range(experiment, sweep, key, values, known)
-
-
-def _problems_of_range(
-    experiment: Experiment, sweep: Sweep, key: str, values: Range, known: list[Diagnostic]
-) -> Iterator[Diagnostic]:
-    """The first problem with the values of `key`."""
-    beside: dict[str, Any] = {}
-    if key.endswith(".name"):  # a choice must take the options that are searched beside it
-        siblings = [other for other in sweep.space if other != key and other.startswith(key.removesuffix("name"))]
-        beside = {other: sweep.space[other].examples()[0][1] for other in siblings}
-    for place, value in values.examples():
-        problems, notes = experiment.attempt({key: value, **beside})
-        problems = [problem for problem in problems if problem not in known]
-        dropped = [note for note in notes if "dropped" in note]
-        where = experiment.span("sweep", "space", key, *place)
-        if problems:
-            name = experiment.span("sweep", "space", key, key=True)
-            yield _on_range(problems[0], key, value, name, where)
-            return
-        if dropped:
-            note = "options that not every choice has must not be set"
-            yield Diagnostic(f"`{key}` cannot be searched: with `{value}`, {dropped[0]}", where, notes=(note,))
-            return
-
-
-def _on_range(problem: Diagnostic, key: str, value: Any, name: Span | None, where: Span | None) -> Diagnostic:
-    """A problem of a trial as one of the searched key, at `name`, or of its value, at `where`."""
-    quoted = problem.where
-    if quoted is None or not quoted.source.startswith(f"{key}="):
-        problem = replace(problem, message=f"`{key}` cannot be {value}: {problem.message}")
-    elif quoted.column <= len(key) and name is not None:
-        where = replace(name, column=name.column + quoted.column - 1, length=quoted.length)
-    return replace(problem, where=where)

@@ -11,18 +11,20 @@ from pydantic import PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from dltrain.config import ConfigError, Diagnostic, NonNegativeInt, PathText, Section, Span, expanded, reject
+from dltrain.config.annotations import members
 from dltrain.config.document import Document
 from dltrain.config.dump import to_yaml
-from dltrain.config.overrides import Override, apply_all, completed, lay, written
+from dltrain.config.overrides import Override, apply_all, completed, lay, resolve, written
 from dltrain.config.reader import missing, neighbours, read_file, read_text
-from dltrain.config.validation import validate
-from dltrain.consistency import problems_between_sections, problems_of_sweep
+from dltrain.config.validation import Place, validate
+from dltrain.consistency import problems_between_sections
 from dltrain.data.augmentations import Augmentation
 from dltrain.data.datasets import Dataset
 from dltrain.data.evaluation import Evaluation
 from dltrain.losses import CrossEntropy, Loss
 from dltrain.models import Model
 from dltrain.optim import SGD, Cosine, Optimizer, Penalty, Schedule
+from dltrain.spaces import problems_of_sweep
 from dltrain.training import Sweep, Training
 
 
@@ -108,14 +110,13 @@ class Experiment(Section):
         changes = [Override.of(key, value) for key, value in values.items()]
         return self._checked(self._source(), self._subject, self.name, changes)
 
-    def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], tuple[str, ...]]:
-        """What would be wrong without the sweep and with dotted keys set, and the notes on what they change."""
+    def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], Experiment | None]:
+        """What would be wrong without the sweep and with dotted keys set, and the experiment when nothing would."""
         changes = [Override.of(key, value) for key, value in values.items()]
         try:
-            found = self._checked(self._source().without(("sweep",)), self._subject, self.name, changes)
+            return [], self._checked(self._source().without(("sweep",)), self._subject, self.name, changes)
         except ConfigError as error:
-            return error.diagnostics, ()
-        return [], found.notes
+            return error.diagnostics, None
 
     def without_sweep(self) -> Experiment:
         """The same training, with nothing to search."""
@@ -133,6 +134,8 @@ class Experiment(Section):
             experiment._document, experiment._subject, experiment._notes = source, subject, tuple(notes)
             problems += problems_between_sections(experiment, wrong)
             if experiment.sweep is not None:
+                experiment = experiment.model_copy(update={"sweep": _typed(cls, source, experiment.sweep)})
+                assert experiment.sweep is not None
                 problems += problems_of_sweep(experiment, experiment.sweep, list(problems))
         if experiment is None or problems:
             raise ConfigError(problems, subject)
@@ -226,6 +229,19 @@ def _complete(cls: type[Experiment], document: Document, stem: str) -> Document:
         document = replace(document.without(("extends",)), problems=[*document.problems, problem])
     name = stem.encode("utf-8", "replace").decode()
     return replace(document, tree={"name": name, **completed(cls, document.tree)})
+
+
+def _typed(cls: type[Experiment], document: Document, sweep: Sweep) -> Sweep:
+    """The sweep with ranges of the type of their keys: between the integers 0 and 1, a rate has fractions."""
+    first = [Override.of(key, values.examples()[0][1]) for key, values in sweep.space.items()]
+    tree = completed(cls, apply_all(cls, document.without(("sweep",)), first)[0].tree)
+    space = dict(sweep.space)
+    for key, values in space.items():
+        place = Place(cls, tree, path := resolve(cls, tree, key))
+        types = members(place.annotation) if place.path == path else []
+        if values.choices is None and float in types and int not in types:
+            space[key] = values.as_floats()
+    return sweep.model_copy(update={"space": space})
 
 
 def _sound_part(cls: type[Experiment], tree: dict[str, Any], wrong: set[str]) -> tuple[Experiment | None, set[str]]:

@@ -221,7 +221,8 @@ class Range(Section):
         if self.choices is not None:
             return [(("choices", index), value) for index, value in enumerate(self.choices)]
         low, high = self.bounds()
-        ends: list[tuple[tuple[str | int, ...], Any]] = [(("low",), low), (("high",), high)]
+        fractions = isinstance(self.step, float) and isinstance(self.low, int)  # it is the step that makes them
+        ends: list[tuple[tuple[str | int, ...], Any]] = [(("step" if fractions else "low",), low), (("high",), high)]
         if self.is_integer and (size := self.size()) is not None and size > 2:
             ends.insert(1, (("step",) if self.step else ("low",), low + (self.step or 1)))
         return ends

@@ -273,6 +273,29 @@ def test_a_space_of_two_settings_is_trained_twice_and_no_more(yaml: Path, tmp_pa
     assert len(ranking(folder)) == 2
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        "optimizer.lr: {low: 0.1, high: 0.9}, optimizer: {choices: [adam, adamw]}",
+        "model.hidden: {choices: [[8], [4]]}", "training.steps: {low: 3, high: 6}",
+    ],
+)  # fmt: skip
+def test_what_is_reported_was_trained(yaml: Path, tmp_path: Path, space: str) -> None:
+    text = yaml.read_text()
+    text = text[: text.index("sweep:")].replace(", dropout: 0.2", "").replace(", momentum: 0.9", "")
+    text = text.replace("schedule: {name: cosine, warmup: {epochs: 2}}", "schedule: constant")
+    yaml.write_text(f"{text}sweep: {{trials: 2, space: {{{space}}}}}\n")
+    result = sweep(yaml, "training.epochs=1.0", "--runs", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    folder = tmp_path / "tiny/sweep-001"
+    for row in ranking(folder):
+        trained = Experiment.load(folder / row["run"] / "experiment.yaml").model_dump()
+        for key in (key for key in row if key.split(".")[0] in ("optimizer", "model", "training")):
+            first, *rest = key.split(".")
+            value = trained[first][rest[0] if rest else "name"]
+            assert row[key] == (value if isinstance(value, str) else json.dumps(value))
+
+
 # -- failures
 
 

@@ -209,15 +209,17 @@ def _unknown_key(cls: type[Section], place: Place, document: Document) -> Diagno
 
 
 def _elsewhere(cls: type[Section], tree: Any, key: str) -> str | None:
-    """The dotted key called `key` in a section of the root, when just one section has it."""
-    found = []
+    """The dotted key called `key` in a section of the root, when just one section that is always there has it, or else
+    just one of the others."""
+    found: dict[bool, list[str]] = {True: [], False: []}
     for name, field in cls.model_fields.items():
         if tree.get(name) is None and field.default is None:
             continue
         section = _section_of(field.annotation, tree.get(name), field)
         if section is not None and key in section.model_fields and key != "name":
-            found.append(f"{name}.{key}")
-    return found[0] if len(found) == 1 else None
+            found[field.default is not None].append(f"{name}.{key}")
+    likely = found[True] or found[False]
+    return likely[0] if len(likely) == 1 else None
 
 
 def _missing(place: Place, key: str, document: Document) -> Diagnostic:
