@@ -7,6 +7,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +302,16 @@ def test_files_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for damage in (b"", b"nonsense", memory.read_bytes()[:-7], memory.read_bytes()[:200] + b"x" * 99, *forged):
         memory.write_bytes(damage)
         assert load(photos).fingerprint == first.fingerprint
+
+
+def test_processes_share_the_cache(photos: Path) -> None:
+    section = {"name": "image_folder", "root": str(photos)}
+    program = f"from dltrain.data.datasets import Dataset; print(Dataset.parse({section!r}).load().fingerprint)"
+    started = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    found = {process.communicate(timeout=120)[0].strip() for process in started}
+    assert found == {load(photos).fingerprint}
+    left = {path.suffix for path in (photos.parent / "cache/dltrain").iterdir()}
+    assert left <= {".contents", ".lock"}
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(photos: Path) -> None:
