@@ -21,6 +21,7 @@ from dltrain.data.listing import is_image, url_in
 from dltrain.experiment import Experiment
 from dltrain.recipes import Findings, recipe
 from dltrain.runs import RunError
+from dltrain.streams import printable
 
 SAMPLE = 500
 """Files whose size is looked at, evenly spaced."""
@@ -91,7 +92,7 @@ def look(path: Path) -> Findings:
         sizes, grey = [(width, height)], channels == 1
     else:
         sizes, grey = _headers(splits.train)
-    copies = [note.removeprefix("warning: ") for note in splits.notes]
+    copies = [printable(note.removeprefix("warning: ")) for note in splits.notes]
     return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, splits.skipped), *copies])
 
 

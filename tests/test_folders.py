@@ -78,6 +78,21 @@ def test_splits_without_class_folders_are_no_classes(tmp_path: Path) -> None:
     assert "look like splits, and hold no class folders" in refusal(tmp_path)
 
 
+def test_splits_inside_of_classes_are_not_mixed(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / name, "train", "Test")
+    message = refusal(tmp_path)
+    assert f"{tmp_path / 'cat/Test'} and {tmp_path / 'cat/train'} look like splits inside of a class" in message
+    assert str(tmp_path / "dog/train") in message
+
+
+def test_parts_that_hold_the_same_classes_are_pointed_out(tmp_path: Path) -> None:
+    for name in ("part1", "part2"):
+        fill(tmp_path / name, "cat", "dog")
+    (note,) = load(tmp_path, test=0).notes
+    assert "holds the same folders (cat, dog): are these the classes?" in note
+
+
 def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
     fill(tmp_path, "bus", "train", "bullet_train")
     fill(tmp_path / "bullet_train", "night")

@@ -103,6 +103,7 @@ class _Reader:
     suffixes: Counter[str] = field(default_factory=Counter)
     again: list[str] = field(default_factory=list)
     special: int = 0
+    alike: list[str] = field(default_factory=list)
 
     def read(self, folder: Path) -> tuple[FileSource, list[str]]:
         """The images in the class folders of `folder`, and the classes; see `finish`."""
@@ -110,8 +111,11 @@ class _Reader:
         closed = self._closed(folder, folders)
         paths: list[str] = []
         labels: list[int] = []
+        deeper: list[set[str]] = []
         for label, (name, inside) in enumerate(folders.items()):
             found = self._images(folder, name, inside, closed)
+            deeper.append({path[len(inside) + 1 :].split("/")[0] for path in found if path.count("/") > 1})
+            self._refuse_splits_in(folder / inside, deeper[-1])
             paths += found
             labels += [label] * len(found)
         if not paths and not self.problems:
@@ -119,6 +123,11 @@ class _Reader:
                 self.base,
                 f"there are no images in class folders in {folder.absolute()}",
                 *self._instead(folder),
+            )
+        if len(deeper) > 1 and len(deeper[0]) > 1 and all(names == deeper[0] for names in deeper):
+            names = ", ".join(sorted(deeper[0])[:SHOWN])
+            self.alike.append(
+                f"warning: every class in {folder} holds the same folders ({names}): are these the classes?"
             )
         found_labels = np.array(labels, dtype=np.int64)
         source = FileSource(str(folder), paths, found_labels, self.channels, self.cache, self.max_pixels)
@@ -130,7 +139,7 @@ class _Reader:
             raise ConfigError(self.problems)
 
     def notes(self) -> list[str]:
-        return left_out(self.suffixes, self.again, self.special)
+        return [*self.alike, *left_out(self.suffixes, self.again, self.special)]
 
     def _closed(self, folder: Path, folders: dict[str, str]) -> dict[str, Identity]:
         """By the class's name, its folder; by the empty name, those above it."""
@@ -173,6 +182,14 @@ class _Reader:
             self.problems.append(Diagnostic(message, notes=(note,) if note else ()))
         self.suffixes += own
         return sorted(found)
+
+    def _refuse_splits_in(self, folder: Path, names: set[str]) -> None:
+        """Splits inside of classes would be read as one."""
+        splits = splits_among(sorted(names))
+        if len(set(splits.values())) > 1:
+            there = " and ".join(str(folder / name) for name in splits)
+            note = f"move them: {self.base}/train/{folder.name}/<image>.jpg and so on"
+            self.problems.append(Diagnostic(f"{there} look like splits inside of a class", notes=(note,)))
 
     def _instead(self, folder: Path) -> list[str]:
         """Where the data may be instead: one folder deeper."""
