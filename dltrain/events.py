@@ -92,7 +92,8 @@ class EventFile:
 
 
 def _points(files: list[Path], step: int) -> set[tuple[str, int]]:
-    """The tag and the step of every value in event files, up to a step. A record that was cut short ends its file."""
+    """The tag and the step of every value in event files, up to a step. What is damaged or no event
+    ends its file: what it lacks is written again."""
     if not files:
         return set()
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
@@ -100,9 +101,10 @@ def _points(files: list[Path], step: int) -> set[tuple[str, int]]:
 
     found = set()
     for path in files:
-        for record in RawEventFileLoader(str(path)).Load():
-            event = Event.FromString(record)
-            found |= {(value.tag, event.step) for value in event.summary.value if event.step <= step}
+        with contextlib.suppress(Exception):  # of foreign bytes, its parsers raise many kinds
+            for record in RawEventFileLoader(str(path)).Load():
+                event = Event.FromString(record)
+                found |= {(value.tag, event.step) for value in event.summary.value if event.step <= step}
     return found
 
 

@@ -47,6 +47,7 @@ class CanvasData(_Data):
     interpolation: Interpolation
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     white: Annotated[int, Field(ge=1, le=65535)] | None = None
+    max_pixels: Annotated[int, Field(ge=1)] = 1
 
 
 class WhiteningData(_Data):

@@ -223,5 +223,17 @@ def test_a_forged_result_is_written_anew(run: Path, content: Any) -> None:
     assert json.loads((run / "result.json").read_text())["state"] == "finished"
 
 
+def test_forged_events_are_left_to_themselves(run: Path) -> None:
+    """Records that are whole and no events, bytes of something else, and a folder in the place of a file."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with (run / "events.out.tfevents.9.forged").open("wb") as file:
+        RecordWriter(file).write(b"\xff\xff\xffno event")
+    (run / "events.out.tfevents.8.junk").write_bytes(b"junk" * 99)
+    (run / "events.out.tfevents.7.folder").mkdir()
+    result = invoke("resume", run)
+    assert result.exit_code == 0, result.stderr
+
+
 def test_what_is_checked_is_what_is_stored() -> None:
     assert [field.name for field in fields(Canvas)] == list(CanvasData.model_fields)
