@@ -41,6 +41,8 @@ def write_experiment(path: Path, output: Path | None, display: Display, *, pretr
         raise RunError(f"{url} is a URL: download the images, and give the folder where they lie")
     if not path.exists():
         raise RunError(f"there is nothing at {path}")
+    if str(path).encode("utf-8", "replace").decode() != str(path):
+        raise RunError(f"the name {path} is not UTF-8, and so cannot stand in a YAML file: rename it")
     target = output or Path("experiments") / f"{_name(path)}.yaml"
     if target.exists():
         raise RunError(f"{target} exists already; give another name with --output")

@@ -19,7 +19,7 @@ def request(command: Callable[P, int | None]) -> Callable[P, None]:
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        from dltrain.config import ConfigError
+        from dltrain.config.diagnostics import ConfigError, shortened
 
         try:
             code = command(*args, **kwargs)
@@ -37,7 +37,7 @@ def request(command: Callable[P, int | None]) -> Callable[P, None]:
         except Exception as error:
             if type(error).__name__ != "RunError":
                 raise
-            fail(f"error: {error}", 1 if getattr(error, "fault", None) == "full disk" else 2)
+            fail(shortened(f"error: {error}"), 1 if getattr(error, "fault", None) == "full disk" else 2)
         raise typer.Exit(code or 0)
 
     return wrapped

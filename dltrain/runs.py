@@ -182,9 +182,10 @@ class Run:
         write_atomically(path, content)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """A JSON file in the run directory; infinity and not-a-number become null."""
+        """A JSON file in the run directory; infinity and not-a-number become null. Names of files that are not UTF-8
+        are written with JSON's escapes."""
         strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
-        self.write(name, (json.dumps(strict, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write(name, (json.dumps(strict, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run directory; empty when it is not there, or is a mere report and damaged.
@@ -212,7 +213,10 @@ class Run:
 
     def log(self, text: str) -> None:
         """Append to log.txt, if that is possible: a full disk is reported by what matters more."""
-        with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(text + "\n")
 
     def record(self, history: History) -> None:

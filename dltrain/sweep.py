@@ -302,7 +302,7 @@ class Search:
             writer.writerow(
                 [rank, outcome.index + 1, *measured, *values, outcome.seconds, run.as_posix(), outcome.reason]
             )
-        write_atomically(self.path / "ranking.csv", text.getvalue().encode())
+        write_atomically(self.path / "ranking.csv", text.getvalue().encode("utf-8", "backslashreplace"))
         if ranked and (best := ranked[0]).metrics is not None:
             score = f"{metric} {best.metrics[metric]:.4f}"
             about = f"# The best of {len(ranked)} trials, number {best.index + 1}: {score}\n"

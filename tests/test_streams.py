@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from forking import Zygote
-from training import SLOW, result, write_experiment
+from training import SLOW, result, write_experiment, write_folder
 
 from dltrain import checkpoints
 
@@ -146,7 +146,7 @@ def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
         ["check", "wrong.yaml"],
         ["check", f"{ESCAPE}.yml"],
         ["eval", ESCAPE],
-        ["resume", "e.yaml", ESCAPE],
+        ["list", "models", "mlp", ESCAPE],
         [ESCAPE],
         ["list", ESCAPE],
         ["check", "e.yaml", "--plugin", "parts.py"],
@@ -157,3 +157,50 @@ def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
         assert "\x1b" not in shown and "\x07" not in shown and "\x9b" not in shown, arguments
     assert "\\x1b[31mred\\x07\\x9b2J.yaml: ok" in on_a_terminal("check", f"{ESCAPE}.yaml", folder=tmp_path)
     assert command("check", f"{ESCAPE}.yaml", folder=tmp_path).stdout.decode() == f"{ESCAPE}.yaml: ok\n"  # to programs
+
+
+LATIN = """
+import sys
+sys.stdout = open(1, "w", encoding="latin-1", closefd=False)
+sys.stderr = open(2, "w", encoding="latin-1", closefd=False)
+"""
+
+
+def test_every_command_on_a_terminal_without_unicode(zygote: Zygote, tmp_path: Path) -> None:
+    """Names of classes, files and experiments that it cannot show are shown by number."""
+    folder = write_folder(tmp_path / "写真")
+    (folder / "bright").rename(folder / "犬")
+    small = ["training.epochs=1", "data.size=8", "training.batch_size=8"]
+    space = "sweep={trials: 1, space: {optimizer.lr: {low: 0.01, high: 0.1}}}"
+    commands: list[list[str]] = [
+        ["init", "写真", "--no-pretrained", "--output", "п.yaml"],
+        ["check", "п.yaml"],
+        ["plan", "п.yaml", *small],
+        ["fit", "п.yaml", *small],
+        ["eval", "runs/п/001"],
+        ["predict", "runs/п/001", "写真"],
+        ["predict", "runs/п/001", "写真", "--format", "jsonl"],
+        ["sweep", "п.yaml", *small, space],
+    ]
+    for number, arguments in enumerate(commands):
+        output = tmp_path / f"{number}"
+        code = zygote.start(*arguments, output=output, cwd=tmp_path, setup=LATIN).wait()
+        text = output.read_bytes().decode("latin-1")
+        assert (code, "Traceback" in text) == (0, False), text
+        shown = "\\u72ac" if arguments[0] in ("eval", "predict") else "\\u043f"
+        assert shown in text and all(c.isascii() or c in "éü" for c in text), text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX systems alone")
+def test_files_whose_names_are_not_utf8(zygote: Zygote, tmp_path: Path) -> None:
+    """An experiment that has a `name` trains whatever its file and the runs folder are called."""
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / name).write_text("name: cafe\n" + TWO_EPOCHS)
+    arguments = ("fit", name, "--runs", f"{name}-runs")
+    assert zygote.run(*arguments, output=tmp_path / "output", cwd=tmp_path) == 0, (tmp_path / "output").read_text()
+    run = tmp_path / f"{name}-runs" / "cafe" / "001"
+    assert result(run)["state"] == "finished"
+    assert name in json.loads((run / "environment.json").read_text("utf-8"))["command"]
+    write_folder(tmp_path / f"{name}-photos")
+    code = zygote.run("init", f"{name}-photos", output=tmp_path / "init", cwd=tmp_path)
+    assert (code, "is not UTF-8" in (tmp_path / "init").read_text()) == (2, True)
