@@ -20,7 +20,6 @@ from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loa
 from dltrain.data.pipeline import Pipeline, build_pipeline
 from dltrain.data.resources import usable_cores
 from dltrain.data.scaling import pixel_covariance
-from dltrain.data.soundness import told_of_skipped
 from dltrain.data.streaming import start_worker_server
 from dltrain.data.views import views_canvas
 from dltrain.decisions import (
@@ -211,8 +210,7 @@ def build(
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
-    of_data = [*told_of_skipped(splits), *splits.notes]
-    trainer.notes = [*of_data, *downgrades(experiment, decisions, trainer.examples), *notes]
+    trainer.notes = [*splits.remarks, *downgrades(experiment, decisions, trainer.examples), *notes]
     return trainer
 
 

@@ -20,7 +20,6 @@ from dltrain.data.depth import depth_of
 from dltrain.data.evaluation import Views
 from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loaders import Loader, choose_loader, choose_workers, make_loader
-from dltrain.data.soundness import told_of_skipped
 from dltrain.data.streaming import LostWorkerError
 from dltrain.data.views import log_mean_probability
 from dltrain.experiment import Experiment
@@ -207,7 +206,7 @@ def _measured(
         if known or same_place(trained, data):
             if not known:
                 display.warning("this is not the data of the training: some of it may have been trained on")
-            for note in told_of_skipped(splits):
+            for note in splits.told_of_skipped():
                 display.line(note)
             _require_classes(splits.classes, classes)
             chosen, what = _split(splits, split, data.name), f"its {split} split"

@@ -29,7 +29,6 @@ from filelock import FileLock, Timeout
 from dltrain.checkpoints import is_sound, write_atomically
 from dltrain.config import ConfigError
 from dltrain.console import Display
-from dltrain.data.soundness import told_of_skipped
 from dltrain.experiment import Experiment
 from dltrain.failures import judge
 from dltrain.fit import Hyperparameters, fit, resume
@@ -66,7 +65,7 @@ def run_sweep(
     """
     assert experiment.sweep is not None
     splits = experiment.data.load()  # before anything is created: unfit data would fail every trial
-    for note in (*told_of_skipped(splits), *splits.notes):
+    for note in splits.remarks:
         display.note(note)
     facts = {"data": splits.fingerprint, **_searched(experiment)}
     path = folder if is_sweep(folder) else next_free(folder, "sweep-")

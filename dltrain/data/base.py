@@ -237,3 +237,17 @@ class Splits:
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     """As in `Parts`."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """All that there is to say of the data before training: the skipped files, and the notes."""
+        return [*self.told_of_skipped(), *self.notes]
+
+    def told_of_skipped(self, most: int = 50) -> list[str]:
+        """Notes on the files that were skipped: how many, and which, of many the first `most`."""
+        if not self.skipped:
+            return []
+        left = sum(len(part) for part in (self.train, self.validation, self.test) if part is not None)
+        count = f"{len(self.skipped):,} files are skipped, since they cannot be read (`on_error: skip`)"
+        more = [f"... and {len(self.skipped) - most:,} more, see environment.json"] if len(self.skipped) > most else []
+        return [f"warning: {count}; {left:,} are left", *(f"skipped: {text}" for text in self.skipped[:most]), *more]

@@ -11,12 +11,10 @@ from typing import Literal
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import FileSource, Parts, Source, Splits
+from dltrain.data.base import FileSource, Parts, Source
 from dltrain.data.contents import unreadable
 from dltrain.streams import printable
 
-SHOWN = 50
-"""Skipped files that are named one by one on the terminal and in the log; environment.json names all."""
 REMEDY = "with `on_error: skip` in `data`, all files that cannot be read are left out of the training"
 
 
@@ -47,16 +45,6 @@ def sound(parts: Parts, on_error: Literal["fail", "skip"]) -> Parts:
         parts, train=kept.get("train", parts.train), validation=kept.get("validation", parts.validation),
         test=kept.get("test", parts.test), skipped=skipped,
     )  # fmt: skip
-
-
-def told_of_skipped(splits: Splits) -> list[str]:
-    """Notes on the files that were skipped: how many, and which."""
-    if not (skipped := splits.skipped):
-        return []
-    left = sum(len(part) for part in (splits.train, splits.validation, splits.test) if part is not None)
-    count = f"{len(skipped):,} files are skipped, since they cannot be read (`on_error: skip`); {left:,} are left"
-    more = [f"... and {len(skipped) - SHOWN:,} more, see environment.json"] if len(skipped) > SHOWN else []
-    return [f"warning: {count}", *(f"skipped: {text}" for text in skipped[:SHOWN]), *more]
 
 
 def _told(problem: Diagnostic) -> str:
