@@ -86,6 +86,21 @@ def test_splits_inside_of_classes_are_not_mixed(tmp_path: Path) -> None:
     assert str(tmp_path / "dog/train") in message
 
 
+def test_data_one_folder_deeper_is_found(tmp_path: Path) -> None:
+    fill(tmp_path / "zip/photos/train", "cat", "dog")
+    fill(tmp_path / "zip/photos/val", "cat", "dog")
+    message = refusal(tmp_path / "zip")
+    assert "holds folders itself: train, val" in message and f"write `root: {tmp_path / 'zip/photos'}`" in message
+    fill(tmp_path / "twice/train/train", "cat", "dog")
+    assert f"move them into {tmp_path / 'twice/train'}" in refusal(tmp_path / "twice")
+
+
+def test_a_test_folder_without_labels_is_spoken_of(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "cat", "dog")
+    fill(tmp_path, "test")
+    assert "images without labels are for `dltrain predict`" in refusal(tmp_path)
+
+
 def test_parts_that_hold_the_same_classes_are_pointed_out(tmp_path: Path) -> None:
     for name in ("part1", "part2"):
         fill(tmp_path / name, "cat", "dog")

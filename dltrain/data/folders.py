@@ -119,11 +119,13 @@ class _Reader:
             paths += found
             labels += [label] * len(found)
         if not paths and not self.problems:
-            raise unfit(
-                self.base,
-                f"there are no images in class folders in {folder.absolute()}",
-                *self._instead(folder),
-            )
+            unlabelled = "images without labels are for `dltrain predict`: move this folder away"
+            notes = [unlabelled] if folder != self.base else []
+            raise unfit(self.base, f"there are no images in class folders in {folder.absolute()}", *notes)
+        if len(folders) == 1 and len(deeper[0]) > 1:
+            only, inner = folder / next(iter(folders.values())), ", ".join(sorted(deeper[0])[:SHOWN])
+            note = f"write `root: {only}`" if folder == self.base else f"move them into {folder}"
+            raise unfit(self.base, f"{only} is the only class, and holds folders itself: {inner}", note)
         if len(deeper) > 1 and len(deeper[0]) > 1 and all(names == deeper[0] for names in deeper):
             names = ", ".join(sorted(deeper[0])[:SHOWN])
             self.alike.append(
@@ -190,13 +192,6 @@ class _Reader:
             there = " and ".join(str(folder / name) for name in splits)
             note = f"move them: {self.base}/train/{folder.name}/<image>.jpg and so on"
             self.problems.append(Diagnostic(f"{there} look like splits inside of a class", notes=(note,)))
-
-    def _instead(self, folder: Path) -> list[str]:
-        """Where the data may be instead: one folder deeper."""
-        folders = subfolders(folder)
-        if len(folders) == 1 and (deeper := subfolders(folder / folders[0])):
-            return [f"{folder / folders[0]} holds folders: {', '.join(deeper[:5])}"]
-        return []
 
 
 def _require_classes(first: Path, classes: list[str], folder: Path, found: list[str]) -> None:
