@@ -190,7 +190,7 @@ def build(
         seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
         accumulate=training.accumulate, clip_norm=clip.value, evaluate_every=training.evaluate_every,
         early_stopping=training.early_stopping, limit_batches=training.limit_batches,
-        reevaluates=experiment.optimizer.reevaluates,
+        reevaluates=experiment.optimizer.reevaluates, sizes=resizing.sizes if resizing is not None else [],
     )  # fmt: skip
     trainer = Trainer(parts, plan)
     trainer.about = {

@@ -358,12 +358,15 @@ def init(
         bool | None,
         typer.Option("--pretrained/--no-pretrained", help="Begin with ImageNet weights; default: if they can be had."),
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--time/--no-time", help="Train a few steps, to say how long the training will take.")
+    ] = True,
 ) -> int:
     """Look at data and write a commented experiment that trains well on it."""
     from dltrain.console import Display
     from dltrain.init import write_experiment
 
-    print_result(str(write_experiment(path, output, Display(), pretrained=pretrained)))
+    print_result(str(write_experiment(path, output, Display(), pretrained=pretrained, measure=measure)))
     return 0
 
 

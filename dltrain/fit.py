@@ -21,6 +21,7 @@ from dltrain.diagnosis import diagnose
 from dltrain.distributed import ALONE, Group, is_loss
 from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, judge, resume_command
+from dltrain.forecast import Forecast
 from dltrain.interrupts import Signals
 from dltrain.plan import plan_of
 from dltrain.profiling import Profiler
@@ -236,7 +237,7 @@ def train(
         compiles = trainer.about["decisions"]["compile"]["value"]
         display.waiting("the first step: compiling the network" if compiles else "the first step")
         clock.starts()
-        saving, stuck, told = 0.0, None, False
+        saving, stuck, told, forecast = 0.0, None, False, Forecast(trainer)
         profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
         for event in trainer.run(profiler.watch) if profiler else trainer.run():
             overdue = time.monotonic() - saved > 60 * experiment.training.checkpoint_every
@@ -244,6 +245,8 @@ def train(
             if profiler:
                 _tell(profiler, display)
             run.add_points(event.points)
+            if (line := forecast.news(event)) is not None:
+                display.line(line)
             if isinstance(event, EpochReport):
                 display.epoch(event)
                 stuck = diagnose(trainer, experiment) if group.leads else None

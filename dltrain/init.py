@@ -5,11 +5,14 @@ path -> look (what is there) -> recipe (settings chosen by it, with why) -> YAML
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dltrain.checkpoints import write_atomically
 from dltrain.config import ConfigError, Diagnostic
@@ -19,22 +22,28 @@ from dltrain.data.base import ArraySource, FileSource, Splits
 from dltrain.data.datasets import IMAGES_ONLY, Arrays, Dataset, ImageFolder
 from dltrain.data.listing import is_image, url_in
 from dltrain.experiment import Experiment
+from dltrain.forecast import WORTH_A_WORD, Forecast, duration
 from dltrain.recipes import Findings, recipe
 from dltrain.runs import RunError
 from dltrain.streams import printable
 
 SAMPLE = 500
 """Files whose size is looked at, evenly spaced."""
+PATIENCE = 60.0
+"""Seconds after which the pace of the training is no longer waited for."""
 SHARES: list[dict[str, float]] = [
     {}, {"validation": 0.2}, {"validation": 0.3, "test": 0.3}, {"validation": 0.4, "test": 0.0},
 ]  # fmt: skip
 """Shares of validation and test data that are tried in turn: with few images of a class, small ones are none."""
 
 
-def write_experiment(path: Path, output: Path | None, display: Display, *, pretrained: bool | None = None) -> Path:
+def write_experiment(
+    path: Path, output: Path | None, display: Display, *, pretrained: bool | None = None, measure: bool = True
+) -> Path:
     """Write an experiment for the folder or .npz at `path`; the file's path.
 
-    pretrained: whether photos start from pretrained weights; None: when these can be had.
+    pretrained: whether photos start from pretrained weights; None: when these can be had. measure: train a few steps,
+    to say how long the training will take.
     Raises RunError when the file exists already, ConfigError when the data cannot be used.
     """
     if url := url_in(path):
@@ -55,14 +64,45 @@ def write_experiment(path: Path, output: Path | None, display: Display, *, pretr
         if not pretrained:
             display.line("pretrained weights cannot be downloaded here: the network starts from random ones")
     text = recipe(found, pretrained=bool(pretrained))
-    Experiment.parse(text, target.name)  # what we write must be right
+    experiment = Experiment.parse(text, target.name)  # what we write must be right
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text.encode())
     except OSError as error:
         raise RunError(f"{target} cannot be written: {error.strerror}") from None
+    if measure:
+        display.waiting("a few steps, to say how long the training will take: --no-time leaves them out")
+        seconds = seconds_of(experiment)
+        display.stop()
+        if seconds is not None:
+            about = f"about {duration(seconds)}" if seconds >= WORTH_A_WORD else "less than half a minute"
+            display.line(f"to train it takes {about} on this machine")
     display.line(f"to train it: dltrain fit {target}")
     return target
+
+
+def seconds_of(experiment: Experiment) -> float | None:
+    """How long a training takes, from a few steps of it: with random weights, uncompiled, and with images that are read
+    as they are needed, and not before. None when that cannot be measured, whatever the reason: nothing needs it."""
+    from dltrain.builder import build, without_pretrained
+
+    cheap: dict[str, Any] = {"training.compile": False}
+    if isinstance(experiment.data, ImageFolder):
+        cheap |= {"data.loader": "streaming", "data.scaling": "none"}
+    begun = time.monotonic()
+    try:
+        experiment = experiment.override_all(cheap)
+        model = without_pretrained(experiment.model)
+        with contextlib.closing(build(experiment.model_copy(update={"model": model}))) as trainer:
+            forecast = Forecast(trainer)
+            for event in trainer.run():
+                if (left := forecast.seconds_left(event)) is not None:
+                    return left
+                if time.monotonic() - begun > PATIENCE:
+                    return None
+    except Exception:
+        return None
+    return time.monotonic() - begun  # it is trained
 
 
 def _name(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from dltrain.distributed import ALONE, Group
 from dltrain.optim.learning import Learning
 from dltrain.reports import Row
 from dltrain.tasks import Classification
-from dltrain.training import EarlyStopping
+from dltrain.training import EarlyStopping, Size
 
 POINTS = 10
 """Points of the curves in an epoch, its end included."""
@@ -39,6 +39,8 @@ class Plan:
     early_stopping: EarlyStopping | None = None
     limit_batches: int | None = None
     progress_seconds: float = 0.25
+    sizes: list[Size] = field(default_factory=list)
+    """Of images that grow while the network is trained; none when they do not."""
     reevaluates: bool = False
     """Whether a step of the optimizer evaluates the loss itself, as often as it likes."""
 

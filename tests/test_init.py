@@ -25,8 +25,9 @@ def invoke(*arguments: Any) -> Result:
 
 @pytest.fixture(autouse=True)
 def weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """Whether pretrained weights can be had; no test asks the network."""
+    """Whether pretrained weights can be had; no test asks the network, or measures how long a training takes."""
     state = {"there": False}
+    monkeypatch.setattr(init_module, "seconds_of", lambda _: None)
     monkeypatch.setattr(init_module, "pretrained_available", lambda: state["there"])
     return state
 
