@@ -22,8 +22,9 @@ from dltrain.decisions import PURE, autocast_of, dtype_of, pick_device
 from dltrain.experiment import Experiment
 from dltrain.half import halve
 from dltrain.preprocessing import Preprocessing
+from dltrain.restoring import require_like
 from dltrain.runs import RunError
-from dltrain.stored import StoredError, require_like
+from dltrain.stored import StoredError
 
 
 @dataclass

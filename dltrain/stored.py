@@ -131,6 +131,11 @@ def _decided(decisions: dict[str, DecisionData]) -> dict[str, DecisionData]:
     return decisions
 
 
+def _require_needed(decisions: Mapping[str, Any]) -> None:
+    if absent := [name for name in NEEDED if name not in decisions]:
+        raise ValueError(f"decisions must tell {', '.join(absent)}")
+
+
 class EnvironmentData(_Data):
     """environment.json, as far as it is read again."""
 
@@ -138,6 +143,11 @@ class EnvironmentData(_Data):
     decisions: dict[str, DecisionData] = {}
     launch: Text = ""
     _decided = field_validator("decisions")(_decided)
+
+    @model_validator(mode="after")
+    def _whole(self) -> EnvironmentData:
+        _require_needed(self.decisions if self.decisions else dict.fromkeys(NEEDED))
+        return self
 
 
 class ResultData(_Data):
@@ -165,8 +175,7 @@ class AboutData(_Data):
     def _whole(self) -> AboutData:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must differ")
-        if absent := [name for name in NEEDED if name not in self.decisions]:
-            raise ValueError(f"decisions must tell {', '.join(absent)}")
+        _require_needed(self.decisions)
         return self
 
 
@@ -231,7 +240,7 @@ def require_checkpoint(state: dict[str, Any]) -> None:
                 isinstance(value, float) and math.isnan(value)
             )  # fmt: skip
             if wrong:
-                raise StoredError(f"{_named(where)}: it is infinite or not a number")
+                raise StoredError(f"{named(where)}: it is infinite or not a number")
 
 
 def require_environment(content: Any) -> None:
@@ -252,86 +261,11 @@ def require_plain(state: Any) -> None:
     """Raise StoredError when nested values hold anything but plain ones and whole, dense tensors."""
     for where, value in _leaves(state, ""):
         if type(value) not in PLAIN:
-            raise StoredError(f"{_named(where)}: it is a {type(value).__name__}, not a plain value")
+            raise StoredError(f"{named(where)}: it is a {type(value).__name__}, not a plain value")
         if isinstance(value, Tensor):
             dense = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
             if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-                raise StoredError(f"{_named(where)}: the tensor is not dense, or is larger than its values")
-
-
-def require_like(found: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
-    """Raise StoredError when tensors by name have not the names, shapes and kinds of numbers that are expected."""
-    if missing := [key for key in expected if key not in found]:
-        raise StoredError(f"{_named(name)}: it lacks {_listed(missing)}, which the network has")
-    if unknown := [key for key in found if key not in expected]:
-        raise StoredError(f"{_named(name)}: the network has no {_listed(unknown)}")
-    for key, tensor in expected.items():
-        if not isinstance(tensor, Tensor):
-            continue
-        own = found[key]
-        if not isinstance(own, Tensor) or own.shape != tensor.shape or _kind(own) != _kind(tensor):
-            has = f"{_kind(own)} {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
-            need = f"{_kind(tensor)} {tuple(tensor.shape)}"
-            raise StoredError(f"{_named(f'{name}.{key}')}: it is {has}, and the network takes {need}")
-
-
-def require_state_of(parts: Mapping[str, Any], groups: list[dict[str, Any]], state: dict[str, Any]) -> None:
-    """Raise StoredError when a checkpoint's state is that of another training.
-
-    parts: by their names in the state, what has a `state_dict`, or None. groups: those of the optimizer.
-    """
-    for name, part in parts.items():
-        if (part is None) != (state[name] is None):
-            raise StoredError(f"`{name}`: the training has {'none' if part is None else 'one'}")
-        if part is not None:
-            require_like(state[name], part.state_dict(), name)
-    _require_groups(state["optimizer"]["param_groups"], groups)
-    _require_states(state["optimizer"], groups)
-
-
-def _require_states(found: dict[str, Any], groups: list[dict[str, Any]]) -> None:
-    """Raise StoredError when what an optimizer keeps of a weight has not the weight's shape, where fused kernels
-    compute with it: they look at no shape, and would write beyond the end of a smaller tensor."""
-    for own, group in zip(found["param_groups"], groups, strict=True):
-        ids = own.get("params")
-        if not isinstance(ids, list) or len(ids) != len(group["params"]) or not all(type(each) is int for each in ids):
-            raise StoredError("`optimizer.param_groups`: `params` must be the numbers of the optimizer's weights")
-        if not (own.get("fused") or group.get("fused")):
-            continue
-        for number, weight in zip(ids, group["params"], strict=True):
-            for key, kept in found["state"].get(number, {}).items():
-                shape = () if key == "step" else tuple(weight.shape)
-                if kept is not None and (not isinstance(kept, Tensor) or tuple(kept.shape) != shape):
-                    has = tuple(kept.shape) if isinstance(kept, Tensor) else type(kept).__name__
-                    where = _named(f"optimizer.state.{number}.{key}")
-                    raise StoredError(f"{where}: it is {has}, and its weight takes {shape}")
-
-
-def _require_groups(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """Raise StoredError when an optimizer's groups have not the options, by their types, that are expected."""
-    if len(found) != len(expected):
-        raise StoredError(f"`optimizer.param_groups`: there are {len(found)}, and the optimizer has {len(expected)}")
-    for number, (own, group) in enumerate(zip(found, expected, strict=True)):
-        for key, value in group.items():
-            if key in own and key != "params" and not _alike(own[key], value):
-                kinds = f"a {type(own[key]).__name__} where the optimizer has a {type(value).__name__}"
-                raise StoredError(f"`optimizer.param_groups.{number}.{key}`: it is {kinds}")
-
-
-def _alike(one: Any, other: Any) -> bool:
-    if one is None or other is None:
-        return True
-    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    number = (int, float, Tensor)
-    are_numbers = [isinstance(value, number) and not isinstance(value, bool) for value in (one, other)]
-    return all(are_numbers) or type(one) is type(other)
-
-
-def _kind(tensor: Tensor) -> str:
-    if tensor.dtype == torch.bool:
-        return "bool"
-    return "float" if tensor.is_floating_point() else "complex" if tensor.is_complex() else "int"
+                raise StoredError(f"{named(where)}: the tensor is not dense, or is larger than its values")
 
 
 def _require_tensor(tensor: Tensor, shape: tuple[int, ...], name: str, *, positive: bool = False) -> None:
@@ -353,7 +287,7 @@ def _validate(model: type[BaseModel], content: Any) -> None:
         model.model_validate(content)
     except ValidationError as error:
         found = [
-            f"{_named('.'.join(map(str, each['loc'])))}: {_lower(each['msg'])}"
+            f"{named('.'.join(map(str, each['loc'])))}: {_lower(each['msg'])}"
             for each in error.errors(include_input=False, include_url=False)[:SHOWN]
         ]
         raise StoredError("; ".join(found)) from None
@@ -370,20 +304,16 @@ def _leaves(values: Any, name: str) -> Iterator[tuple[str, Any]]:
             seen.add(id(value))
             for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
                 if type(key) not in (str, int):
-                    raise StoredError(f"{_named(where)}: it has a key that is neither text nor a number")
+                    raise StoredError(f"{named(where)}: it has a key that is neither text nor a number")
                 waiting.append((f"{where[:1000]}.{key}" if where else str(key), inner))
         else:
             yield where, value
 
 
-def _named(where: str) -> str:
+def named(where: str) -> str:
+    """A field in a message, of bounded length."""
     shown = printable(where if len(where) <= LONGEST else where[: LONGEST - 3] + "...")
     return f"`{shown}`" if shown else "it"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(_named, names[:SHOWN])) + more
 
 
 def _lower(message: str) -> str:

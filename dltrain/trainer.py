@@ -30,7 +30,7 @@ from dltrain.measuring import evaluate, measure_statistics
 from dltrain.metrics import ClassificationReport, TrainingMetrics
 from dltrain.parts import Parts, Plan
 from dltrain.reports import EpochReport, Guess, NonFiniteError, Progress, Row, best_epoch, stops_early
-from dltrain.stored import require_state_of
+from dltrain.restoring import require_state_of
 
 KERNELS = ("fused", "foreach", "capturable")
 """Options of torch's optimizers that say how they compute, on which device: no part of a training's state."""

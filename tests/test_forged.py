@@ -197,6 +197,7 @@ ENVIRONMENTS: list[Any] = [
     [], 3, {"plugins": []}, {"plugins": {"a.py": 3}}, {"decisions": []}, {"decisions": {"device": "cpu"}},
     {"decisions": {"device": {"value": 3, "reason": ""}}}, {"decisions": {"devices": {"value": "4", "reason": ""}}},
     {"decisions": {"precision": {"value": "float8", "reason": ""}}}, {"launch": 3},
+    {"decisions": {"device": {"value": "cpu", "reason": ""}}},
 ]  # fmt: skip
 
 
