@@ -91,8 +91,9 @@ def resume(
         if file is not None or run.last.exists():
             file, state = run.checkpoint_at(file) if file is not None else run.checkpoint("last")
         begun = run.read_json("environment.json")
+        warnings = list(differences(run, begun, dict(plugins or {}), device, group.size))  # or no plug-in for its parts
         experiment, before = continued(run, state, file, overrides)
-        for warning in differences(run, begun, dict(plugins or {}), device, group.size):
+        for warning in warnings:
             display.warning(warning)
         if device is None:
             device = device_of(run, begun) if group.size == 1 else _began_on(begun)
