@@ -99,7 +99,7 @@ class Experiment(Section):
                 changes.append(Override.parse(text))
             except ConfigError as error:
                 document.problems += error.diagnostics
-        return cls._checked(document, origin, Path(origin).stem, changes)
+        return cls._overridden(document, origin, Path(origin).stem, changes)
 
     def override(self, key: str, value: Any) -> Experiment:
         """A copy with the dotted `key` set to `value`, validated again."""
@@ -108,7 +108,7 @@ class Experiment(Section):
     def override_all(self, values: dict[str, Any]) -> Experiment:
         """A copy with several dotted keys set."""
         changes = [Override.of(key, value) for key, value in values.items()]
-        return self._checked(self._source(), self._subject, self.name, changes)
+        return self._overridden(self._source(), self._subject, self.name, changes)
 
     def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], Experiment | None]:
         """What would be wrong without the sweep and with dotted keys set, and the experiment when nothing would."""
@@ -141,6 +141,31 @@ class Experiment(Section):
             raise ConfigError(problems, subject)
         return experiment
 
+    @classmethod
+    def _overridden(cls, document: Document, subject: str, stem: str, overrides: Iterable[Override]) -> Experiment:
+        """The checked experiment; a mistake of the file that one override brings about is shown at that override."""
+        overrides = list(overrides)
+        try:
+            return cls._checked(document, subject, stem, overrides)
+        except ConfigError as error:
+            raise ConfigError([cls._cause(document, stem, overrides, p) for p in error.diagnostics], subject) from None
+
+    @classmethod
+    def _cause(cls, document: Document, stem: str, overrides: list[Override], problem: Diagnostic) -> Diagnostic:
+        where = problem.where
+        if where is None or where.line == 0:  # it stands at an override
+            return problem
+        for override in overrides:
+            others = [other for other in overrides if other is not override]
+            try:
+                cls._checked(document, "", stem, others)
+            except ConfigError as error:
+                if any(left.where == where for left in error.diagnostics):
+                    continue
+            note = f"with what {where} says"
+            return replace(problem, where=override.value.marks[()].value, hint="", notes=(*problem.notes, note))
+        return problem
+
     def _source(self) -> Document:
         """The document this experiment came from; made from its fields when it was made in Python."""
         return self._document if self._document is not None else Document(written(self))
@@ -168,9 +193,15 @@ class Experiment(Section):
         """The same mistakes, those without a place now at the dotted `key`, or at the option in it that they name."""
         found = []
         for d in error.diagnostics:
-            path = [*key.split("."), *(d.key.split(".") if d.key else [])]
-            found.append(replace(d, where=d.where or self.span(*path)))
+            path = (*key.split("."), *(d.key.split(".") if d.key else []))
+            found.append(replace(d, where=d.where or self._override_within(path) or self.span(*path)))
         return ConfigError(found, self._subject)
+
+    def _override_within(self, path: tuple[str, ...]) -> Span | None:
+        """The only override of an option of `path`: what is wrong there is most likely its doing."""
+        within = [marks.value for at, marks in self._source().marks.items() if at[: len(path)] == path]
+        changes = {span.source: span for span in within if span.line == 0}
+        return next(iter(changes.values())) if len(changes) == 1 else None
 
     def dump(self) -> str:
         """YAML text with every default written out; `fit` on it repeats the run."""

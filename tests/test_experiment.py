@@ -291,6 +291,12 @@ def test_another_name_takes_along_what_was_set_and_nothing_of_the_default() -> N
     assert Experiment.parse(SMALL + "optimizer: {lr: 0.2, nesterov: false}").override("optimizer.name", "adam") == found
 
 
+def test_a_mapping_without_a_name_changes_a_default_inside_another_choice_too() -> None:
+    found = Experiment.parse("data: digits\nmodel: {name: convnet, norm: {momentum: 0.3}}")
+    assert found.model.norm.name == "batch_norm" and found.model.norm.momentum == 0.3  # type: ignore[attr-defined]
+    assert Experiment.parse("data: digits\nmodel: convnet", overrides=["model.norm.momentum=0.3"]) == found
+
+
 def test_a_section_made_in_python_is_whole() -> None:
     experiment = Experiment.parse(SMALL + "optimizer: {name: sgd, lr: 0.5, momentum: 0.9}")
     assert experiment.override("optimizer", SGD(lr=0.1)).optimizer == SGD(lr=0.1)
@@ -371,6 +377,42 @@ def test_an_experiment_made_in_python_can_be_overridden() -> None:
     changed = experiment.override("optimizer.name", "adam")
     assert (changed.name, changed.optimizer.name, changed.optimizer.lr) == ("mine", "adam", 0.1)
     assert changed.notes == ("`optimizer.momentum` is dropped: `adam` has no such option",)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "quoted"),
+    [
+        ("training: {early_stopping: {}}", ["seed=1", "data.validation=0"], "data.validation=0"),
+        ("training: {accumulate: 4}", ["training.batch_size=30"], "training.batch_size=30"),
+        ("optimizer: {groups: [{match: '*', lr: 0.1, after: 5.0}]}", ["schedule.end=0.1", "training.epochs=4"],
+         "training.epochs=4"),
+        ("loss: jsd\naugmentation: [{name: aug_mix, views: 3}]", ["augmentation=[translate]"],
+         "augmentation=[translate]"),
+        ("optimizer: {name: sgd, lr: 0.1, momentum: 0.9, nesterov: true}", ["optimizer.momentum=0.0"],
+         "optimizer.momentum=0.0"),
+        ("model: {name: mlp, hidden: [8]}", ["model.name=convnet", "model.hidden=[4]"], "model.hidden=[4]"),
+    ],
+)  # fmt: skip
+def test_the_mistake_of_an_override_is_shown_there(text: str, overrides: list[str], quoted: str) -> None:
+    base = "data: digits\n" + ("" if "model" in text else "model: mlp\n") + text
+    with pytest.raises(ConfigError) as caught:
+        Experiment.parse(base, "small.yaml", overrides)
+    (problem,) = caught.value.diagnostics
+    assert problem.where is not None and problem.where.source == quoted
+
+
+def test_a_mistake_of_the_file_stays_there_beside_overrides() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Experiment.parse(SMALL + "training: {accumulate: 3}", "small.yaml", ["seed=1", "optimizer.lr=0.1"])
+    assert "small.yaml:3:" in str(caught.value)
+
+
+def test_a_mistake_that_only_the_data_shows_is_shown_at_the_override() -> None:
+    text = "data: {name: image_folder, root: a, size: 8}\nmodel: mlp"
+    experiment = Experiment.parse(text, "s", ["data.root=missing"])
+    for key in ("data", "data.root"):
+        assert "data.root=missing" in str(experiment.error(key, "there is no such folder"))
+    assert "s:1:43" in str(experiment.error("data.size", "too small"))
 
 
 # -- time

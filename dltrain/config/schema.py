@@ -25,9 +25,6 @@ def json_schema(root: type[Section]) -> Schema:
             definitions[definition(cls)] = _kind(cls) if issubclass(cls, Choice) and is_kind(cls) else _mapping(cls)
             pending += cls.catalogue if issubclass(cls, Choice) and is_kind(cls) else _inner(cls)
     whole = _mapping(root)
-    for key, default in ((key, field.default) for key, field in root.model_fields.items()):
-        if isinstance(default, Choice):  # a mapping without `name` changes options of the default
-            whole["properties"][key] = _with_default(whole["properties"][key], type(default))
     name = definition(root)
     definitions[name] = whole
     partial = {key: _partial(key, schema, definitions) for key, schema in definitions.items()}
@@ -54,6 +51,9 @@ def _mapping(cls: type[Section]) -> Schema:
         key: {**as_json_schema(annotation_of(field)), **({"description": docs[key]} if key in docs else {})}
         for key, field in cls.model_fields.items()
     }
+    for key, default in ((key, field.default) for key, field in cls.model_fields.items()):
+        if isinstance(default, Choice):  # a mapping without `name` changes options of the default
+            properties[key] = _with_default(properties[key], type(default))
     required = [key for key, field in cls.model_fields.items() if field.is_required()]
     if issubclass(cls, Choice):
         properties["name"] = {"enum": list(cls.names())}
