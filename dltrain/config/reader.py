@@ -77,9 +77,10 @@ def read_file(path: Path) -> Document:
 
 def missing(path: Path) -> str:
     """What to say of a file that is not there."""
-    if path.is_symlink():
-        return f"this is a link to `{path.readlink()}`, which is not there"
-    return "no such file"
+    try:
+        return f"this is a link to `{path.readlink()}`, which is not there" if path.is_symlink() else "no such file"
+    except (OSError, ValueError):  # a name that no file can have
+        return "no such file"
 
 
 def neighbours(path: Path) -> tuple[str, ...]:
