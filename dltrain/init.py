@@ -189,7 +189,9 @@ def _notes(counts: Counter[str], scarce: bool, damaged: Sequence[str]) -> list[s
     elif max(counts.values()) > 4 * least:
         notes.append(f"class `{rarest}` has few images ({least}): look at its recall in what `dltrain eval` prints")
     if damaged:
-        notes.append(f"{len(damaged)} of the files cannot be read, such as {damaged[0]}; `fit` names them all")
+        notes.append(
+            f"{len(damaged)} of the files cannot be read, such as this one: {damaged[0]}; `fit` names them all"
+        )
     return notes
 
 

@@ -106,7 +106,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch), resizing,
     )  # fmt: skip
     written = _written(training, depth)
-    written["warnings"] += [note.removeprefix("warning: ") for note in splits.notes if note.startswith("warning: ")]
+    written["warnings"] += [note.removeprefix("warning: ") for note in splits.remarks if note.startswith("warning: ")]
     return written
 
 
