@@ -7,7 +7,6 @@ away, Ctrl-C, asked to end).
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,7 +28,7 @@ from dltrain.options import (
     path_of,
     path_text,
 )  # fmt: skip
-from dltrain.request import fail, request
+from dltrain.request import existing_device, fail, launched, load_plugins, request
 from dltrain.streams import print_result, say
 
 app = typer.Typer(
@@ -74,8 +73,8 @@ def fit(
     from dltrain.experiment import Experiment
 
     loaded = Experiment.load(experiment, overrides or ())
-    _device(device)
-    if (code := _launched(devices, max_restarts, device)) is not None:
+    existing_device(device)
+    if (code := launched(devices, max_restarts, device)) is not None:
         return code
     from dltrain.console import Display, Errors
     from dltrain.distributed import joined
@@ -112,12 +111,12 @@ def resume(
     made longer."""
     plugins = load_plugins(plugin)
     if device:
-        _device(device)
+        existing_device(device)
     from dltrain.runs import Run
 
     if devices is None:
         devices = Run.open(run)[0].read_json("environment.json").get("decisions", {}).get("devices", {}).get("value")
-    if (code := _launched(devices, max_restarts, device or "auto")) is not None:
+    if (code := launched(devices, max_restarts, device or "auto")) is not None:
         return code
     from dltrain.console import Display, Errors
     from dltrain.distributed import joined
@@ -155,7 +154,7 @@ def evaluate(
 
     data = [text for text in more or () if "=" in text and not Path(text).exists()]
     runs = [run, *(path_text(text) for text in more or () if text not in data)]
-    display, target = Display(), _device(device)
+    display, target = Display(), existing_device(device)
     evaluate_run(runs, split, checkpoint, target, display, overrides=data, views=views, share=share, as_json=as_json)
     return 0
 
@@ -179,7 +178,7 @@ def predict(
     from dltrain.predict import predict_files
 
     runs = [run, *(others or ())]
-    return predict_files(runs, paths, output, checkpoint, _device(device), batch_size, views, share)
+    return predict_files(runs, paths, output, checkpoint, existing_device(device), batch_size, views, share)
 
 
 @app.command(epilog="Example: dltrain adapt runs/photos/001 new_photos/ --output adapted.pt")
@@ -199,7 +198,7 @@ def adapt(
     from dltrain.console import Display
     from dltrain.domain import adapt_run
 
-    adapt_run(run, paths, output, checkpoint, _device(device), Display(), batch_size)
+    adapt_run(run, paths, output, checkpoint, existing_device(device), Display(), batch_size)
     print_result(str(output))
     return 0
 
@@ -236,7 +235,7 @@ def sweep(
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on
     folder = continued or runs / loaded.name
-    code, best = run_sweep(loaded, folder, _device(device), Display(), plugins, retry_failed=retry_failed)
+    code, best = run_sweep(loaded, folder, existing_device(device), Display(), plugins, retry_failed=retry_failed)
     if best is not None:
         print_result(str(best))
     return code
@@ -290,7 +289,7 @@ def plan(
     loaded = Experiment.load(experiment, overrides or ())
     for note in loaded.notes:
         say(note)
-    target = _device(device)
+    target = existing_device(device)
     from dltrain.plan import plan as plan_training
     from dltrain.plan_text import render
 
@@ -368,39 +367,3 @@ def init(
 
     print_result(str(write_experiment(path, output, Display(), pretrained=pretrained, measure=measure)))
     return 0
-
-
-def load_plugins(files: list[Path] | None) -> dict[str, str]:
-    """Import the given Python files; path -> sha256. Plugins come from the command line alone, never from data."""
-    if not files:
-        return {}
-    from dltrain.plugins import load
-
-    return {str(file): load(file) for file in files}
-
-
-def _launched(devices: int | None, max_restarts: int, device: str) -> int | None:
-    """The exit code of this command done by several processes; None when it is for this process to do."""
-    if devices is None or devices == 1:
-        return None
-    from dltrain.decisions import count_devices
-    from dltrain.distributed import is_started_together, launch
-
-    if is_started_together():
-        return None
-    if ":" in device:
-        fail(f"error: --devices {devices} takes the first {devices} GPUs: write --device cuda, not {device}")
-    if (there := count_devices(device)) is not None and there < devices:
-        fail(f"error: --devices {devices}: this machine has {there} GPUs")
-    return launch(sys.argv[1:], devices, max_restarts)
-
-
-def _device(name: str) -> str:
-    """`name`, after making sure that the device is there."""
-    from dltrain.decisions import pick_device
-
-    try:
-        pick_device(name)
-    except ValueError as error:
-        fail(f"error: {error}")
-    return name

@@ -1,10 +1,12 @@
-"""A command's outcome -> the exit code of the process, and a wrong request -> a message instead of a traceback."""
+"""What all commands share: a command's outcome -> the exit code of the process, a wrong request -> a message instead of
+a traceback, and what comes before the command itself: plug-ins, the device, several processes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import NoReturn, ParamSpec
 
 import typer
@@ -47,3 +49,39 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """End the command as a wrong request, or with another exit code."""
     say(message)
     raise typer.Exit(code)
+
+
+def load_plugins(files: list[Path] | None) -> dict[str, str]:
+    """Import the given Python files; path -> sha256. Plugins come from the command line alone, never from data."""
+    if not files:
+        return {}
+    from dltrain.plugins import load
+
+    return {str(file): load(file) for file in files}
+
+
+def launched(devices: int | None, max_restarts: int, device: str) -> int | None:
+    """The exit code of this command done by several processes; None when it is for this process to do."""
+    if devices is None or devices == 1:
+        return None
+    from dltrain.decisions import count_devices
+    from dltrain.distributed import is_started_together, launch
+
+    if is_started_together():
+        return None
+    if ":" in device:
+        fail(f"error: --devices {devices} takes the first {devices} GPUs: write --device cuda, not {device}")
+    if (there := count_devices(device)) is not None and there < devices:
+        fail(f"error: --devices {devices}: this machine has {there} GPUs")
+    return launch(sys.argv[1:], devices, max_restarts)
+
+
+def existing_device(name: str) -> str:
+    """`name`, after making sure that the device is there."""
+    from dltrain.decisions import pick_device
+
+    try:
+        pick_device(name)
+    except ValueError as error:
+        fail(f"error: {error}")
+    return name
