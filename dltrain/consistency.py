@@ -130,9 +130,11 @@ def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> It
     if optimizer.schedules is None:
         return
     if "schedule" not in wrong and schedule.name not in optimizer.schedules:
-        message = f"`{optimizer.name}` needs no schedule, and `{schedule.name}` would spoil it"
+        given = "schedule" in experiment.model_fields_set
+        which = f"`{schedule.name}`" if given else f"`{schedule.name}`, the default,"
+        message = f"`{optimizer.name}` needs no schedule, and {which} would spoil it"
         note = "set `schedule: constant`, or `schedule: {name: constant, warmup: {epochs: 1}}`"
-        yield Diagnostic(message, experiment.span("schedule") or experiment.span("optimizer"), notes=(note,))
+        yield Diagnostic(message, experiment.span("schedule" if given else "optimizer"), notes=(note,))
     if experiment.training.average is not None:
         message = f"`{optimizer.name}` keeps an average of its own: leave `training.average` out"
         yield Diagnostic(message, experiment.span("training", "average", key=True))

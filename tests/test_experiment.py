@@ -401,6 +401,12 @@ def test_the_mistake_of_an_override_is_shown_there(text: str, overrides: list[st
     assert problem.where is not None and problem.where.source == quoted
 
 
+def test_a_default_is_not_blamed_as_if_the_file_had_set_it() -> None:
+    with pytest.raises(ConfigError, match="and `cosine`, the default, would spoil it") as caught:
+        Experiment.parse(SMALL, "small.yaml", ["optimizer=schedule_free_sgd"])
+    assert "| optimizer=schedule_free_sgd" in str(caught.value)
+
+
 def test_a_mistake_of_the_file_stays_there_beside_overrides() -> None:
     with pytest.raises(ConfigError) as caught:
         Experiment.parse(SMALL + "training: {accumulate: 3}", "small.yaml", ["seed=1", "optimizer.lr=0.1"])
