@@ -63,10 +63,11 @@ class Guess:
         return cls(split, total, max(shares, default=0.0), -sum(p * math.log(p) for p in shares))
 
     def is_as_good_as(self, row: Row) -> bool:
-        """Whether an epoch's accuracy is no better than this, but for two standard deviations of chance."""
+        """Whether an epoch's accuracy is no better than this, but for two standard deviations of chance. Of so few
+        examples that any accuracy may be chance, nothing is said."""
         accuracy = row.get(f"{self.split}/accuracy")
-        deviation = math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
-        return accuracy is not None and self.accuracy < 1 and accuracy <= self.accuracy + 2 * deviation
+        most = self.accuracy + 2 * math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
+        return accuracy is not None and accuracy <= most < 1
 
 
 class NonFiniteError(Exception):

@@ -18,6 +18,7 @@ from photos import COPIES, photo, write_photos
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from dltrain import Experiment
 from dltrain.cli import app
 from dltrain.config import ConfigError
 from dltrain.data import canvas, contents
@@ -165,6 +166,14 @@ def test_one_picture_in_two_classes_is_an_error_before_anything_starts(tmp_path:
     result = invoke("fit", tmp_path / "e.yaml", "data.copies=allow", "--runs", tmp_path / "runs")
     assert result.exit_code == 0, result.stderr
     assert "warning: the same image is in two classes" in result.stderr
+
+
+def test_blank_pictures_are_copies_of_nothing(tmp_path: Path) -> None:
+    """Forty of one colour, in two classes: neither contradictory, nor one picture that cannot be divided."""
+    np.savez(tmp_path / "a.npz", images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 2)
+    splits = Experiment.parse(f"data: {{name: arrays, path: {tmp_path / 'a.npz'}}}\nmodel: mlp\n").data.load()
+    assert splits.validation is not None and splits.test is not None
+    assert not any("copies" in note for note in splits.notes)
 
 
 def test_one_picture_in_two_classes_of_the_test_split_is_spoken_of(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def test_guessing_is_the_most_frequent_class_and_the_entropy_of_the_classes() ->
     assert guess.is_as_good_as({"validation/accuracy": 0.87}), "within two standard deviations (0.04) of chance"
     assert not guess.is_as_good_as({"validation/accuracy": 0.89})
     assert not guess.is_as_good_as({"train/accuracy": 0.1}), "an epoch without validation says nothing"
+    assert not Guess.of("validation", [2, 2]).is_as_good_as({"validation/accuracy": 0.5}), "four images say nothing"
     assert not Guess.of("train", [7]).is_as_good_as({"train/accuracy": 1.0}), "there is nothing to guess"
 
 

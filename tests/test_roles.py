@@ -108,7 +108,7 @@ def test_what_spares_from_decay_spares_from_a_penalty() -> None:
         ({"name": "resnet18", "whitening": {"kernel": 2}}, 32, {"network.fc.weight"}),
         ({"name": "resnet20", "norm": "weight_norm"}, 32, {"14.weight"}),
     ],
-    ids=str,
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else str(value),  # sets have no order
 )  # fmt: skip
 def test_muon_takes_hidden_matrices_only(name: Any, size: int, last: set[str]) -> None:
     model = network(name, size)

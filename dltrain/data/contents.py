@@ -27,13 +27,14 @@ from dltrain.data.likeness import SIDE, SKETCH, sketch
 from dltrain.data.opening import Unfit, explain, opened, quietly, require_readable
 from dltrain.data.resources import usable_cores
 
-CONTENT = np.dtype([("bytes", "u1", (16,)), ("pixels", "u1", (16,)), ("sketch", SKETCH)])
-"""bytes, pixels: blake2b digests; pixels is that of the bytes where images are not decoded, or not wholly."""
+CONTENT = np.dtype([("bytes", "u1", (16,)), ("pixels", "u1", (16,)), ("blank", "?"), ("sketch", SKETCH)])
+"""bytes, pixels: blake2b digests; pixels is that of the bytes where images are not decoded, or not wholly. blank:
+whether all pixels are equal."""
 ENTRY = np.dtype([
     ("size", "<i8"), ("modified", "<i8"), ("changed", "<i8"), ("inode", "<u8"), ("seen", "?"), ("content", CONTENT),
 ])  # fmt: skip
 """A file's state (times in nanoseconds), whether it was decoded, and its content."""
-MAGIC = b"dltrain contents 1\n"
+MAGIC = b"dltrain contents 2\n"
 SETTLED = 2_000_000_000
 """Nanoseconds after which a file's times tell that it has changed: clocks of file systems are as coarse as that."""
 LOOKED_AT = 128
@@ -61,6 +62,7 @@ def _digest(data: bytes) -> np.ndarray:
 def _of_arrays(source: ArraySource, look: bool) -> np.ndarray:
     found = np.zeros(len(source), CONTENT)
     channels, *sides = source.images.shape[1:]
+    found["blank"] = source.images.min((1, 2, 3)) == source.images.max((1, 2, 3))
     for row, image in zip(found, source.images):
         row["bytes"] = _digest(image.tobytes())
         if look and min(sides) >= SIDE and channels in (1, 3):
@@ -155,6 +157,7 @@ def _read(source: FileSource, row: int, entry: np.ndarray, look: bool) -> None:
         content["pixels"] = _digest(os.fsencode(file))  # equal to no other
         return
     content["sketch"] = sketch(pixels)
+    content["blank"] = pixels.min() == pixels.max()
     if exact is not None:
         content["pixels"] = _digest(str(exact.shape).encode() + exact.tobytes())
     entry["seen"] = True

@@ -53,7 +53,7 @@ def find(parts: Parts, *, near: bool, strict: bool) -> tuple[Examples, list[str]
     labels = np.concatenate([source.labels for source in given.values()])
     sets = likeness.Sets(len(labels))
     _, first, same = np.unique(found["pixels"], axis=0, return_index=True, return_inverse=True)
-    equal = first[same.reshape(-1)]
+    equal = np.where(found["blank"], np.arange(len(labels)), first[same.reshape(-1)])  # nothing is no copy of nothing
     names = [name for source in given.values() for name in source.names()]
     notes = []
     torn = np.flatnonzero(labels != labels[equal])
