@@ -39,6 +39,7 @@ from dltrain.distributed import ALONE, Group
 from dltrain.experiment import Experiment
 from dltrain.half import FixedScale, halved
 from dltrain.inputs import of_data, of_stem
+from dltrain.length import build_timed, count_steps
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
@@ -70,8 +71,20 @@ def build(
     device: auto, cpu, cuda, cuda:1 or mps. state: the checkpoint that will be loaded into the trainer;
     what was decided for it (preprocessing, precision, loader, ...) is kept. decided: the decisions of a run
     that began but has no checkpoint yet. group: the processes that train together; all of them call this.
+    A `training.time` becomes a number of steps, the trainer's `plan.total_steps`, by timing a few of them.
     Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
     """
+    before = (state["about"]["decisions"] if state is not None else decided) or {}
+    kept = {name: Decision(**each) for name, each in before.items()}
+    if experiment.training.time is None:
+        return _assembled(experiment, device, state, kept, group)
+    return build_timed(experiment, lambda timed: _assembled(timed, device, state, kept, group), kept.get("steps"))
+
+
+def _assembled(
+    experiment: Experiment, device: str, state: dict[str, Any] | None, kept: Decisions, group: Group
+) -> Trainer:
+    """See build. kept: what was decided before."""
     target = pick_device(device)
     with at(experiment, "data"):
         about = state["about"] if state is not None else None
@@ -80,7 +93,8 @@ def build(
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
     batch_size = training.batch_size
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train), group.size)
-    kept = {name: Decision(**each) for name, each in ((about["decisions"] if about else decided) or {}).items()}
+    if "steps" in kept and kept["steps"].value != total_steps:  # it has become longer
+        kept = {name: decision for name, decision in kept.items() if name != "steps"}
     elsewhere = bool(kept) and torch.device(kept["device"].value).type != target.type
     for_data = kept if kept and not elsewhere else data_decisions(experiment, splits, preprocessing, target)
     if for_data["loader"].value == "streaming" and for_data["workers"].value:
@@ -227,27 +241,6 @@ def _shared(decisions: Decisions, group: Group, batch_size: int, device: torch.d
         threads = max(usable_cores() // group.local_size, 1)
         decisions["threads"] = Decision(threads, "this process's share of the cores")
     return decisions
-
-
-def count_steps(experiment: Experiment, examples: int, devices: int = 1) -> tuple[int, int]:
-    """Optimizer steps of an epoch over a training split of `examples`, and of the whole training.
-
-    Raises ConfigError for a batch larger than the split, or one that the devices cannot share evenly.
-    """
-    training = experiment.training
-    if training.batch_size % (devices * training.accumulate):
-        parts = f" in {training.accumulate} parts each" if training.accumulate > 1 else ""
-        message = f"{devices} devices{parts} cannot share a batch of {training.batch_size} evenly"
-        unit = devices * training.accumulate
-        nearest = max(round(training.batch_size / unit), 1) * unit
-        raise experiment.error("training.batch_size", message, f"write batch_size: {nearest}")
-    if training.batch_size > examples:
-        message = f"a batch of {training.batch_size} is larger than the training split of {examples} examples"
-        raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
-    steps_per_epoch = -(-examples // training.batch_size)
-    if training.limit_batches is not None:
-        steps_per_epoch = min(steps_per_epoch, training.limit_batches)
-    return steps_per_epoch, training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
 
 
 @contextmanager

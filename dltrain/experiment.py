@@ -170,6 +170,12 @@ class Experiment(Section):
         """The document this experiment came from; made from its fields when it was made in Python."""
         return self._document if self._document is not None else Document(written(self))
 
+    def lasting(self, steps: int) -> Experiment:
+        """The same training, of so many steps."""
+        experiment = self.override("training.steps", steps)
+        experiment._notes = self._notes  # that the unit has changed is no news
+        return experiment
+
     def stated(self) -> dict[str, Any]:
         """The settings that the file, what it extends and overrides state, as nested plain values, without the sweep.
         What is left to its default is not among them."""
@@ -318,4 +324,6 @@ def _compress(cls: type[Experiment], before: dict[str, Any], document: Document)
 def _length(tree: dict[str, Any]) -> tuple[str, float]:
     """The training length that a document states, or the default. Raises ValidationError when it is wrong."""
     training = Training.model_validate(tree.get("training", {}))
+    if training.seconds is not None:
+        return "seconds", training.seconds
     return ("steps", training.steps) if training.steps is not None else ("epochs", training.epochs or 0)

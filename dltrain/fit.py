@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dltrain.builder import build, count_steps
+from dltrain.builder import build
 from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.data.streaming import LostWorkerError
@@ -23,6 +23,7 @@ from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, judge, resume_command
 from dltrain.forecast import Forecast
 from dltrain.interrupts import Signals
+from dltrain.length import count_steps
 from dltrain.plan import plan_of
 from dltrain.profiling import Profiler
 from dltrain.provenance import Hyperparameters, environment, flatten
@@ -58,6 +59,8 @@ def fit(
         return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
     with _built(experiment, device, group=group) as trainer, Signals() as signals:
         trainer.about["plugins"] = dict(plugins or {})
+        if experiment.training.time is not None:  # the run repeats what was trained, however fast the machine is
+            experiment = experiment.lasting(trainer.plan.total_steps)
         plan = _plan(experiment, trainer) if group.leads else {}
         path = group.told(path or next_free(runs / experiment.name) if group.leads else None)
         assert path is not None

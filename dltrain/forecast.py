@@ -21,8 +21,9 @@ FORWARD = 1 / 3
 class Forecast:
     """The time that is left of a training, from the events of its first seconds."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Trainer, measured: float = MEASURED) -> None:
+        """measured: seconds of training to judge by, at least."""
+        self.trainer, self.measured = trainer, measured
         self._goes_on = trainer.step > 0
         self._start: tuple[int, float] | None = None
         self._told = False
@@ -41,20 +42,23 @@ class Forecast:
 
     def seconds_left(self, event: Progress | EpochReport) -> float | None:
         """How long the rest takes; None before enough was measured."""
-        trainer = self.trainer
-        spent = sum(row["seconds/data"] + row["seconds/compute"] for row in trainer.history)
+        plan, pace = self.trainer.plan, self.pace(event)
+        if pace is None:
+            return None
+        epochs = plan.epochs - event.step // plan.steps_per_epoch
+        return pace * self.work(event.step, plan.total_steps) + epochs * self._between_epochs(pace)
+
+    def pace(self, event: Progress | EpochReport) -> float | None:
+        """Seconds of a step on images of full size; None before enough was measured."""
+        spent = sum(row["seconds/data"] + row["seconds/compute"] for row in self.trainer.history)
         spent += event.seconds if isinstance(event, Progress) else 0.0
         if self._start is None:
             self._start = event.step, spent
             return None
         step, before = self._start
-        if spent - before < MEASURED:
-            return None
-        pace = (spent - before) / self._work(step, event.step)
-        epochs = trainer.plan.epochs - event.step // trainer.plan.steps_per_epoch
-        return pace * self._work(event.step, trainer.plan.total_steps) + epochs * self._between_epochs(pace)
+        return (spent - before) / self.work(step, event.step) if spent - before >= self.measured else None
 
-    def _work(self, start: int, stop: int) -> float:
+    def work(self, start: int, stop: int) -> float:
         """Steps as many on images of full size, by the number of pixels."""
         plan, shape = self.trainer.plan, self.trainer.parts.shape
         if not plan.sizes:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain import traps
-from dltrain.builder import at, count_steps, data_decisions, downgrades, split_sizes, without_pretrained
+from dltrain.builder import at, data_decisions, downgrades, split_sizes, without_pretrained
 from dltrain.config import ConfigError
 from dltrain.data.base import ArraySource, ImageShape, Source, Splits
 from dltrain.data.canvas import Canvas
@@ -24,6 +24,7 @@ from dltrain.decisions import PURE, Decision, Decisions, count_multiply_adds, de
 from dltrain.experiment import Experiment
 from dltrain.half import halve, require_half
 from dltrain.inputs import of_stem
+from dltrain.length import count_steps
 from dltrain.optim.groups import parameter_groups
 from dltrain.optim.learning import freeze, require_learning
 from dltrain.optim.penalizing import Penalties
@@ -34,6 +35,8 @@ from dltrain.trainer import Trainer
 
 SAMPLES = 200
 """Steps that a curve is sampled at."""
+ASSUMED = 10
+"""Epochs of a training whose length is a time."""
 LARGEST_TRIAL = 5e7
 """Parameters up to which an optimizer that looks at numbers is tried out on real tensors."""
 
@@ -74,6 +77,9 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     with at(experiment, "data"):
         preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
+    if (timed := experiment.training.time) is not None:  # it cannot be known without training
+        total_steps = ASSUMED * steps_per_epoch
+        experiment = experiment.lasting(total_steps)
     model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
     images = total_steps * experiment.training.batch_size
     multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.reevaluates
@@ -106,6 +112,9 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch), resizing,
     )  # fmt: skip
     written = _written(training, depth)
+    if timed is not None:
+        epochs = f"here it is taken for {ASSUMED} epochs"
+        written["warnings"].append(f"`training.time`: `fit` times a few steps to decide on their number; {epochs}")
     written["warnings"] += [note.removeprefix("warning: ") for note in splits.remarks if note.startswith("warning: ")]
     return written
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dltrain.config import Diagnostic, Span
 from dltrain.config.hints import shown
-from dltrain.training import Sweep
+from dltrain.training import LENGTHS, Sweep
 
 if TYPE_CHECKING:
     from dltrain.experiment import Experiment
@@ -42,9 +42,9 @@ def _refusal(experiment: Experiment, sweep: Sweep, key: str) -> Diagnostic | Non
         return Diagnostic(f"`{key}` cannot be searched: trials are compared on the same validation split", where)
     if sweep.epochs is not None:
         for index, choice in enumerate(sweep.space[key].choices or [] if key == "training" else []):
-            if lengths := [f"training.{unit}" for unit in ("epochs", "steps") if unit in dict(_mapping(choice))]:
+            if lengths := [f"training.{unit}" for unit in LENGTHS if unit in dict(_mapping(choice))]:
                 key, where = lengths[0], experiment.span("sweep", "space", "training", "choices", index)
-        if key in ("training.epochs", "training.steps"):
+        if key in [f"training.{unit}" for unit in LENGTHS]:
             return Diagnostic(f"`{key}` cannot be searched: `sweep.epochs` is the length of every trial", where)
     return None
 

@@ -113,7 +113,7 @@ KINDS: dict[str, Any] = {
     "precision": Literal["float32", "bfloat16", "float16", "pure_bfloat16", "pure_float16"],
     "channels_last": bool, "compile": bool, "graph": bool, "loader": Literal["resident", "streaming"],
     "workers": Annotated[int, Field(ge=0, le=4096)], "threads": Annotated[int, Field(ge=1, le=65536)],
-    "devices": Annotated[int, Field(ge=1, le=65536)],
+    "devices": Annotated[int, Field(ge=1, le=65536)], "steps": Annotated[int, Field(ge=1, le=10**15)],
 }  # fmt: skip
 """What decisions may be, by name."""
 NEEDED = ("device", "precision", "channels_last", "compile", "threads", "loader", "workers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -68,15 +69,33 @@ class ProgressiveSize(Section):
         return found
 
 
+UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+"""Seconds."""
+LENGTHS = ("epochs", "steps", "time")
+"""The keys that say how long a training is."""
+
+
+def seconds_of(time: float | str) -> float:
+    """`1h30m` or a number as seconds; 0 for what is no time."""
+    if not isinstance(time, str):
+        return time
+    parts = re.findall(r"(\d+(?:\.\d+)?) *([dhms])", time, re.ASCII)
+    whole = re.fullmatch(r"(?: *\d+(?:\.\d+)? *[dhms])+ *", time, re.ASCII)
+    return sum(float(number) * UNITS[unit] for number, unit in parts) if whole else 0.0
+
+
 class Training(Section):
     """How long and how to train."""
 
-    rivals = ((("epochs",), ("steps",)),)
+    rivals = ((("epochs",), ("steps",), ("time",)),)
 
     epochs: Positive | None = None
-    """Passes over the training split; fractions allowed. 10 when neither epochs nor steps is given."""
+    """Passes over the training split; fractions allowed. 10 when neither epochs nor steps nor time is given."""
     steps: PositiveInt | None = None
     """Optimizer steps, instead of epochs."""
+    time: Positive | str | None = None
+    """How long the training takes, instead of epochs: `2h`, `90m`, `1h30m`, or a number of seconds. `fit` times a few
+    steps and an evaluation, and decides the number of steps by them, once: the schedule ends where the time ends."""
     batch_size: PositiveInt = 128
     """Examples per optimizer step."""
     accumulate: PositiveInt = 1
@@ -111,17 +130,31 @@ class Training(Section):
     """Use only this many batches of each split per epoch: to try things out. Of the validation split, always the same
     ones, with all classes in proportion."""
 
+    @field_validator("time")
+    @classmethod
+    def _some_time(cls, time: float | str | None) -> float | str | None:
+        if time is not None and not 0 < seconds_of(time) < math.inf:
+            text = json.dumps(time, ensure_ascii=False)
+            raise reject("time", f"`training.time` must be like 2h, 90m or 1h30m, or a number of seconds, not {text}")
+        return time
+
+    @property
+    def seconds(self) -> float | None:
+        """`time` as a number."""
+        return None if self.time is None else seconds_of(self.time)
+
     @model_validator(mode="before")
     @classmethod
     def _length(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("epochs") is None and value.get("steps") is None:
+        if isinstance(value, dict) and all(value.get(key) is None for key in LENGTHS):
             return {**value, "epochs": 10}
         return value
 
     @model_validator(mode="after")
     def _agree(self) -> Training:
-        if self.epochs is not None and self.steps is not None:
-            raise reject("steps", "`training.epochs` and `training.steps` are both given; keep one")
+        given = [key for key in LENGTHS if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise reject(given[1], f"`training.{given[0]}` and `training.{given[1]}` are both given; keep one")
         if self.batch_size % self.accumulate:
             message = f"`training.accumulate` must divide `batch_size`: {self.batch_size} / {self.accumulate}"
             raise reject("accumulate", message)
