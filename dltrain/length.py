@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from statistics import median
 
 import torch
 
@@ -24,6 +26,8 @@ TIMED_STEPS = 10**6
 """The length of a training whose first steps are timed: more than are ever done."""
 TIMED_BATCHES = 10
 """Batches of an evaluation that is timed."""
+ENOUGH = 3
+"""Evaluations among which the first one, which may compile, is not the usual one."""
 STILL = 1e-6
 """What the learning rate of steps that are timed is multiplied by: no weight may become infinite before it counts."""
 
@@ -60,23 +64,26 @@ def build_timed(experiment: Experiment, assemble: Callable[[Experiment], Trainer
     if steps is None:
         uncompiled = longest.override("training.compile", False) if undecided else longest
         steps = _steps_within(experiment, assemble(uncompiled))
-        _free_memory()
+        _forget()
     trainer = assemble(experiment.lasting(steps.value))
     if kept is None and undecided and trainer.about["decisions"]["compile"]["value"]:
         trainer.close()
         del trainer
-        _free_memory()
+        _forget()
         steps = _steps_within(experiment, assemble(longest.override("training.compile", True)))
-        _free_memory()
+        _forget()
         trainer = assemble(experiment.lasting(steps.value))
     trainer.about["decisions"]["steps"] = asdict(steps)
     trainer.summary["steps"] = str(steps)
     return trainer
 
 
-def _free_memory() -> None:
-    """Of a trainer that was thrown away: the loader is chosen by what is free."""
+def _forget() -> None:
+    """Leave nothing of a trainer that was thrown away: the loader is chosen by the memory that is free, and a network
+    is compiled otherwise after others of its kind, which a resume does not see."""
     gc.collect()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
     torch.cuda.empty_cache()
 
 
@@ -103,7 +110,7 @@ def _steps_within(experiment: Experiment, trainer: Trainer) -> Decision:
     assert pace is not None  # the training is longer than that
     step = pace * forecast.work(0, plan.total_steps) / plan.total_steps
     between = evaluation / plan.evaluate_every + checkpoint
-    count = (seconds - trainer.first_step) / (step + between / plan.steps_per_epoch)
+    count = seconds / (step + between / plan.steps_per_epoch)
     costs = f"{step:.3g} s a step, {evaluation:.3g} s an evaluation"
     return parts.group.told(Decision(max(round(count), 1), f"as many as fit into {_text(experiment)} here: {costs}"))
 
@@ -120,12 +127,13 @@ def _text(experiment: Experiment) -> str:
 
 
 def _evaluation(trainer: Trainer) -> float:
-    """Seconds of an evaluation: as they were, or, when no epoch has ended, by some batches."""
+    """Seconds of an evaluation: as they were in most epochs, or, when few have ended, by some batches."""
     validation, plan = trainer.parts.validation, trainer.plan
     if validation is None:
         return 0.0
-    if times := [row["seconds/evaluate"] for row in trainer.history if "validation/loss" in row]:
-        return sum(times) / len(times)
+    times = [row["seconds/evaluate"] for row in trainer.history if "validation/loss" in row]
+    if len(times) >= ENOUGH:
+        return median(times)
     batches = trainer.examples["validation"] / plan.batch_size
     batches = min(batches, plan.limit_batches or batches)
     for count in (1, min(TIMED_BATCHES, max(round(batches), 1))):  # the first one may compile
