@@ -18,6 +18,7 @@ from dltrain.config import ConfigError
 from dltrain.console import Display
 from dltrain.data.streaming import LostWorkerError
 from dltrain.diagnosis import diagnose
+from dltrain.data.resources import crowded
 from dltrain.distributed import ALONE, Group, is_loss
 from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, judge, resume_command
@@ -308,6 +309,10 @@ def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Displa
     display.settings(trainer.summary)
     for note in trainer.notes:
         display.line(note)
+    decided = trainer.about["decisions"]
+    alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own
+    if alone and (line := crowded(decided["threads"]["value"])) is not None:
+        display.warning(line)
 
 
 def sample_images(trainer: Trainer, count: int = 32) -> Tensor:

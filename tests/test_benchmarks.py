@@ -111,3 +111,8 @@ def test_copies_are_measured(
 def test_defaults_tells_what_a_first_training_reaches() -> None:
     text = run("defaults", "--tiny")
     assert "| digits | softmax_regression | 0." in text
+
+
+def test_busy_trains_beside_a_neighbour() -> None:
+    text = run("busy", "--tiny")
+    assert re.search(r"digits +busy +dltrain +[\d,]+ ", text)

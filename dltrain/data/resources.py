@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -54,6 +56,31 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def crowded(threads: int) -> str | None:
+    """What to say of other processes that compute now, if `threads` of this one do not find a core each; None on quiet
+    machines and where the system does not say (it does on Linux).
+
+    A thread that has lost its core lets all others of its step wait: two threads beside one busy process train small
+    networks at a quarter of the speed of one thread (benchmarks/README.md, busy). dltrain says so and leaves the choice
+    to the user, since the number of threads decides last digits.
+    """
+    if threads == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    samples = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for _ in range(10):
+            samples.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1)  # without this one
+            time.sleep(0.01)
+    others = statistics.median(samples) if samples else 0
+    if others < 1 or others + threads <= usable_cores():
+        return None
+    return (
+        f"{others:.0f} other processes or threads compute on this machine, and {threads} threads of this training will "
+        f"wait for each other: OMP_NUM_THREADS={max(usable_cores() - round(others), 1)} may be several times as fast "
+        "(its last digits are others)"
+    )
 
 
 @contextlib.contextmanager
