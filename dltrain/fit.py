@@ -16,9 +16,9 @@ from torch import Tensor
 from dltrain.builder import build
 from dltrain.config import ConfigError
 from dltrain.console import Display
+from dltrain.data.resources import crowded
 from dltrain.data.streaming import LostWorkerError
 from dltrain.diagnosis import diagnose
-from dltrain.data.resources import crowded
 from dltrain.distributed import ALONE, Group, is_loss
 from dltrain.experiment import Experiment
 from dltrain.failures import explain, is_out_of_memory, judge, resume_command
