@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.base import Share
+from dltrain.streams import say
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
@@ -207,7 +208,7 @@ def _waiting_said(given: dict[str, int]) -> Iterator[None]:
     """Say what is waited for when the other processes do not come soon: the environment may be left over."""
     place = ":".join(os.environ.get(name, "") for name in ADDRESS)
     text = f"waiting at {place} for the other processes: this one has RANK={given['RANK']} of {given['WORLD_SIZE']}; "
-    timer = threading.Timer(SOON, print, [text + "to train alone: unset RANK WORLD_SIZE"], {"file": sys.stderr})
+    timer = threading.Timer(SOON, say, [text + "to train alone: unset RANK WORLD_SIZE"])
     timer.daemon = True
     timer.start()
     try:

@@ -108,6 +108,7 @@ def processes_of_group(group: int) -> list[int]:
 
 def _serve() -> int | None:
     """Answer requests; in a child, return its exit code."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup pytest` ignores
     for name in WARM:
         importlib.import_module(name)
 
