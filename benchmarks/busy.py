@@ -58,16 +58,8 @@ def speed_on_digits(contestant: str, args: argparse.Namespace) -> float:
     """The same of experiments/digits.yaml."""
     with tempfile.TemporaryDirectory() as runs:
         file = HERE.parent / "experiments" / "digits.yaml"
-        command = [
-            sys.executable,
-            "-m",
-            "dltrain",
-            "fit",
-            str(file),
-            f"training.epochs={args.epochs + 3}",
-            "--runs",
-            runs,
-        ]
+        changes = [f"training.epochs={args.epochs + 3}", *(["training.limit_batches=2"] if args.tiny else [])]
+        command = [sys.executable, "-m", "dltrain", "fit", str(file), *changes, "--runs", runs]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(contestant))
         if done.returncode:
             raise SystemExit(done.stderr)
