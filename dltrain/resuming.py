@@ -44,6 +44,10 @@ def continued(
     if state is None:
         return now, Experiment.load(run.path / "experiment.yaml")
     before = Experiment.parse(state["about"]["experiment"], str(file))
+    for key in ("epochs", "steps"):
+        old, new = getattr(before.training, key), getattr(now.training, key)
+        if old is not None and new is not None and new < old:  # which would compress its schedule too
+            raise RunError(f"a run can become longer, not shorter: `training.{key}` of this one is {old:g}")
     for key in _differing(_fixed(before), _fixed(now)):
         what = f"{run.path / 'experiment.yaml'} is not what the run began with, such as `{key}`"
         raise RunError(f"{what}: start a new run with it\n{_WHAT_CAN}")
