@@ -135,7 +135,10 @@ def test_a_finished_run_can_be_made_longer(place: Path) -> None:
     assert json.loads(Path("runs/e/001/plan.json").read_text()) != json.loads(Path("runs/e/002/plan.json").read_text())
     assert [step for step, _ in scalars(Path("runs/e/001"))["train/loss"]] == [4 * k for k in range(1, 9)]
     shorter = invoke("resume", "runs/e/001", "training.epochs=6")
-    assert shorter.exit_code == 2 and "a run can become longer, not shorter: `training.epochs` of this one is 8" in shorter.stderr
+    assert (
+        shorter.exit_code == 2
+        and "a run can become longer, not shorter: `training.epochs` of this one is 8" in shorter.stderr
+    )
 
 
 def test_a_longer_training_that_is_interrupted_is_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,10 +226,10 @@ class Pool:
     def _next(self, results: Iterator[Any]) -> Any:
         try:
             return next(results, None)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):  # which is all that tells it apart
+        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:  # the last: of its connection
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):  # all that tells it apart
                 raise
-            first = str(error).splitlines()[0]
+            first = (str(error).splitlines() or ["its connection ended"])[0]
             fewer = max(self.loader.num_workers // 2, 0)
             raise LostWorkerError(
                 f"a process that decodes images was killed, most often by the system for lack of memory ({first}); "
