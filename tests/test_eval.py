@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from evaluating import invoke, measured
 
 from dltrain import checkpoints
-from dltrain.cli import app
 from dltrain.runs import Run
 
 TEXT = """
@@ -24,10 +23,6 @@ optimizer: {{name: sgd, lr: 0.1, momentum: 0.9}}
 training: {{epochs: 4, batch_size: 32, average: {{name: ema, decay: 0.9}}}}
 """
 CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox"]
-
-
-def invoke(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 def save_images(path: Path, **changes: Any) -> None:
@@ -54,14 +49,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of the run in another folder, free to be damaged."""
     return Path(shutil.copytree(trained / "tiny/001", tmp_path / "copied"))
-
-
-def measured(*arguments: Any) -> dict[str, Any]:
-    result = invoke("eval", *arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert isinstance(found, dict)
-    return found
 
 
 def test_json_has_every_measure(run: Path) -> None:

@@ -5,26 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from evaluating import invoke, measured
 from photos import write_photos
-from typer.testing import CliRunner, Result
-
-from dltrain.cli import app
-
-
-def invoke(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
-
-
-def measured(*arguments: Any) -> dict[str, Any]:
-    result = invoke("eval", *arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert isinstance(found, dict)
-    return found
 
 
 def text(data: str) -> str:

@@ -299,6 +299,22 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
     assert 2 * faults() < faults(MALLOC_TRIM_THRESHOLD_="131072")  # the heap grows some times; else 60 times
 
 
+def test_a_process_whose_connection_ends_is_lost_too(files: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has announced its batch, and is gone when the batch's memory is fetched."""
+
+    def ended(self: object) -> None:
+        raise EOFError
+
+    loader = StreamingLoader(files, Canvas(8, 8, "crop"), batch_size=4, seed=0, device=CPU, workers=1)
+    batches = loader.batches()
+    next(batches)
+    monkeypatch.setattr(torch.utils.data.dataloader._BaseDataLoaderIter, "__next__", ended)
+    with pytest.raises(LostWorkerError, match="its connection ended"):
+        for _ in islice(batches, 50):
+            pass
+    loader.close()
+
+
 def test_a_killed_decoding_process_is_called_that(files: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
     """In words, with what takes less memory."""
     from torch.utils.data import _utils

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluating import invoke, measured
 from PIL import Image
 from training import arrays_experiment, built, train, trained, write_arrays
-from typer.testing import CliRunner, Result
 
 from dltrain import checkpoints
-from dltrain.cli import app
 from dltrain.config import ConfigError
 from dltrain.data.canvas import Canvas
 from dltrain.data.views import log_mean_probability, views_canvas, views_of
@@ -29,18 +28,6 @@ augmentation: [{{name: random_resized_crop, scale: [0.5, 1.0]}}]
 model: {{name: convnet, widths: [8, 16], dropout: 0.5}}
 training: {{epochs: 2, batch_size: 16, average: {{name: ema, decay: 0.8}}}}
 """
-
-
-def invoke(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
-
-
-def measured(*arguments: Any) -> dict[str, Any]:
-    result = invoke("eval", *arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert isinstance(found, dict)
-    return found
 
 
 def predicted(*arguments: Any) -> list[dict[str, Any]]:

@@ -240,7 +240,7 @@ class _Memory:
     def lock(self) -> Iterator[None]:
         """Held while files are read, if that is possible: who waits finds them read."""
         with contextlib.ExitStack() as held:
-            with contextlib.suppress(OSError, NotImplementedError):
+            with contextlib.suppress(OSError, NotImplementedError):  # filelock's, of file systems without locks
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 held.enter_context(FileLock(self.path.with_suffix(".lock")))
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -110,69 +111,64 @@ class EqualAverage(Running):
         self.model.load_state_dict(state)
 
 
-class InterpolatedAverage(Running):
-    """The mean x of a schedule-free optimizer's steps z, from where its gradients are taken, y = (1 - b) z + b x.
+class Derived(Running):
+    """An average that follows from what the training keeps in any case.
 
-    `model` is a copy of the network with the weights x, in evaluation mode; it is brought up to date when it is
+    `model` is a copy of the network with the averaged weights, in evaluation mode; it is brought up to date when it is
     asked for, so that a step costs nothing. Buffers are copied.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, b: float) -> None:
-        self._copy = copy.deepcopy(model).requires_grad_(False).eval()
-        self._source, self._optimizer, self._b = model, optimizer, b
+    def __init__(self, model: nn.Module) -> None:
+        self._copy, self._source = _copy(model), model
 
     @property
     @torch.no_grad()
     def model(self) -> nn.Module:
-        """The network with the mean weights as they are now."""
-        for mean, y in zip(self._copy.parameters(), self._source.parameters(), strict=True):
-            z = self._optimizer.state[y].get("z") if y in self._optimizer.state else None
-            mean.copy_(y if z is None else torch.lerp(y, z, 1 - 1 / self._b))
+        """The network with the averaged weights as they are now."""
+        self._bring_up_to_date()
         for buffer, current in zip(self._copy.buffers(), self._source.buffers(), strict=True):
             buffer.copy_(current)
         return self._copy
 
+    @abstractmethod
+    def _bring_up_to_date(self) -> None:
+        """Set the weights of the copy."""
+
     def update(self, model: nn.Module, step: int) -> None:
-        """Nothing: the mean follows from the weights and the optimizer's state."""
+        """Nothing: it follows from what the step has changed."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The tensors of the network with the mean weights."""
+        """The tensors of the network with the averaged weights."""
         return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing either, for the same reason."""
 
 
-class SlowAverage(Running):
-    """Lookahead's slow weights as an average, since it is them that are evaluated (Zhang et al. 2019).
+class InterpolatedAverage(Derived):
+    """The mean x of a schedule-free optimizer's steps z, from where its gradients are taken, y = (1 - b) z + b x."""
 
-    `model` is a copy of the network with them, in evaluation mode; it is brought up to date when it is asked for, so
-    that a step costs nothing. Buffers are copied.
-    """
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, b: float) -> None:
+        super().__init__(model)
+        self._optimizer, self._b = optimizer, b
+
+    def _bring_up_to_date(self) -> None:
+        for mean, y in zip(self._copy.parameters(), self._source.parameters(), strict=True):
+            z = self._optimizer.state[y].get("z") if y in self._optimizer.state else None
+            mean.copy_(y if z is None else torch.lerp(y, z, 1 - 1 / self._b))
+
+
+class SlowAverage(Derived):
+    """Lookahead's slow weights, since it is them that are evaluated (Zhang et al. 2019)."""
 
     def __init__(self, model: nn.Module, slow: dict[str, Tensor]) -> None:
-        self._copy, self._source, self._slow = _copy(model), model, slow
+        super().__init__(model)
+        self._slow = slow
 
-    @property
-    @torch.no_grad()
-    def model(self) -> nn.Module:
-        """The network with the slow weights as they are now."""
+    def _bring_up_to_date(self) -> None:
         for name, parameter in self._copy.named_parameters():
             if name in self._slow:
                 parameter.copy_(self._slow[name])
-        for buffer, current in zip(self._copy.buffers(), self._source.buffers(), strict=True):
-            buffer.copy_(current)
-        return self._copy
-
-    def update(self, model: nn.Module, step: int) -> None:
-        """Nothing: Lookahead moves the weights."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The tensors of the network with the slow weights."""
-        return self.model.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing either: Lookahead's state has them."""
 
 
 def _copy(model: nn.Module) -> nn.Module:
