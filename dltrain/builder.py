@@ -39,7 +39,7 @@ from dltrain.distributed import ALONE, Group
 from dltrain.experiment import Experiment
 from dltrain.half import FixedScale, halved
 from dltrain.inputs import of_data, of_stem
-from dltrain.length import build_timed, count_steps
+from dltrain.length import build_timed, count_steps, note_decision
 from dltrain.losses import CrossEntropy
 from dltrain.models.base import Model
 from dltrain.optim.groups import parameter_groups
@@ -51,6 +51,7 @@ from dltrain.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.progressive import progressive_size
 from dltrain.reports import Guess
 from dltrain.tasks import Classification
+from dltrain.threads import faster_threads, probes_threads
 from dltrain.trainer import Trainer, seed_layers
 from dltrain.transfer import initialize
 from dltrain.traps import require_statistics
@@ -71,14 +72,25 @@ def build(
     device: auto, cpu, cuda, cuda:1 or mps. state: the checkpoint that will be loaded into the trainer;
     what was decided for it (preprocessing, precision, loader, ...) is kept. decided: the decisions of a run
     that began but has no checkpoint yet. group: the processes that train together; all of them call this.
-    A `training.time` becomes a number of steps, the trainer's `plan.total_steps`, by timing a few of them.
+    A `training.time` becomes a number of steps, the trainer's `plan.total_steps`, by timing a few of them, and
+    `training.threads: probe` a number of threads.
     Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
     """
     before = (state["about"]["decisions"] if state is not None else decided) or {}
     kept = {name: Decision(**each) for name, each in before.items()}
-    if experiment.training.time is None:
+
+    def assemble(experiment: Experiment) -> Trainer:
         return _assembled(experiment, device, state, kept, group)
-    return build_timed(experiment, lambda timed: _assembled(timed, device, state, kept, group), kept.get("steps"))
+
+    threads = None
+    if group.size == 1 and not kept and probes_threads(experiment, device):
+        threads = faster_threads(experiment, assemble)
+        experiment = experiment.override("training.threads", threads.value)
+    timed = experiment.training.time is not None
+    trainer = build_timed(experiment, assemble, kept.get("steps")) if timed else assemble(experiment)
+    if threads is not None:
+        note_decision(trainer, "threads", threads)
+    return trainer
 
 
 def _assembled(

@@ -112,7 +112,7 @@ def decide(
         "clip_norm": clip_norm(training, line_search=line_search),
         "compile": compiled,
         "graph": _graph(training, device, compiled),
-        "threads": _threads(),
+        "threads": _threads(training),
     }
 
 
@@ -131,12 +131,16 @@ def continue_threads(began: Decision) -> Decision:
     return Decision(asked, f"OMP_NUM_THREADS in the environment; the run had {began.value}")
 
 
-def _threads() -> Decision:
+def _threads(training: Training) -> Decision:
     import torch
 
     threads = torch.get_num_threads()
     if threads == threads_of_environment():
         return Decision(threads, "OMP_NUM_THREADS in the environment")
+    if training.threads == "probe":
+        return Decision(threads, "torch's default; `fit` on a CPU times steps with one thread, too, and may take that")
+    if training.threads != "auto":
+        return Decision(training.threads, "set in the experiment")
     return Decision(threads, "torch's default on this machine, unless the program has set it")
 
 

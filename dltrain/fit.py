@@ -62,6 +62,8 @@ def fit(
         trainer.about["plugins"] = dict(plugins or {})
         if experiment.training.time is not None:  # the run repeats what was trained, however fast the machine is
             experiment = experiment.lasting(trainer.plan.total_steps)
+        if experiment.training.threads == "probe":
+            experiment = experiment.override("training.threads", trainer.about["decisions"]["threads"]["value"])
         plan = _plan(experiment, trainer) if group.leads else {}
         path = group.told(path or next_free(runs / experiment.name) if group.leads else None)
         assert path is not None
@@ -311,7 +313,8 @@ def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Displa
         display.line(note)
     decided = trainer.about["decisions"]
     alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own
-    if alone and (line := crowded(decided["threads"]["value"])) is not None:
+    undecided = alone and experiment.training.threads == "auto"
+    if undecided and (line := crowded(decided["threads"]["value"])) is not None:
         display.warning(line)
 
 

@@ -64,21 +64,26 @@ def build_timed(experiment: Experiment, assemble: Callable[[Experiment], Trainer
     if steps is None:
         uncompiled = longest.override("training.compile", False) if undecided else longest
         steps = _steps_within(experiment, assemble(uncompiled))
-        _forget()
+        forget()
     trainer = assemble(experiment.lasting(steps.value))
     if kept is None and undecided and trainer.about["decisions"]["compile"]["value"]:
         trainer.close()
         del trainer
-        _forget()
+        forget()
         steps = _steps_within(experiment, assemble(longest.override("training.compile", True)))
-        _forget()
+        forget()
         trainer = assemble(experiment.lasting(steps.value))
-    trainer.about["decisions"]["steps"] = asdict(steps)
-    trainer.summary["steps"] = str(steps)
+    note_decision(trainer, "steps", steps)
     return trainer
 
 
-def _forget() -> None:
+def note_decision(trainer: Trainer, name: str, decision: Decision) -> None:
+    """Tell in a training's values and lines what was decided by timing some of its steps."""
+    trainer.about["decisions"][name] = asdict(decision)
+    trainer.summary[name] = str(decision)
+
+
+def forget() -> None:
     """Leave nothing of a trainer that was thrown away: the loader is chosen by the memory that is free, and a network
     is compiled otherwise after others of its kind, which a resume does not see."""
     gc.collect()

@@ -111,6 +111,10 @@ class Training(Section):
     whose kernels are shorter than their start. auto: not yet, its gain has not been measured."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format NHWC for convolutions; auto: where it pays."""
+    threads: PositiveInt | Literal["auto", "probe"] = "auto"
+    """Threads of a step on a CPU; their number decides last digits. auto: torch's default. probe: `fit` times a few
+    steps with one thread and with all, since beside busy programs one is faster, and the run keeps the faster number.
+    OMP_NUM_THREADS in the environment stands above it."""
     progressive_size: ProgressiveSize | None = None
     """Small images first; null: all of the full size."""
     deterministic: bool = True

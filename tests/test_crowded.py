@@ -30,7 +30,7 @@ def test_processes_that_compute_are_counted(monkeypatch: pytest.MonkeyPatch) -> 
     assert line is not None
     found = re.match(r"(\d+) other processes or threads compute", line)
     assert found and int(found[1]) >= CORES - 1
-    assert "OMP_NUM_THREADS=1 may be" in line
+    assert "training.threads=1 may be" in line
 
 
 def test_nothing_is_said_of_one_thread_or_against_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
