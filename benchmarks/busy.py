@@ -5,9 +5,9 @@
     python benchmarks/busy.py --tiny
 
 Each training runs twice a round: on a quiet machine, and while another process computes without a pause, as a
-compiler would. `spinning` is dltrain as it was before it decided threads and waiting: torch's number of threads,
-which spin while they wait. Printed is images/s, the median of the rounds with the smallest and the largest, and the
-ratio to `spinning` on a quiet machine. DATA holds CIFAR-10; digits needs none.
+compiler would. `spinning` is dltrain with torch's defaults set by hand: as many threads as cores, which spin while they
+wait; `probing` is dltrain with `training.threads: probe`. Printed is images/s, the median of the rounds with the
+smallest and the largest, and the ratio to `spinning` on a quiet machine. DATA holds CIFAR-10; digits needs none.
 """
 
 from __future__ import annotations
@@ -34,19 +34,28 @@ DECIDED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MKL_NUM_THRE
 NEIGHBOUR = "while True: pass"
 
 
+OURS = ("spinning", "dltrain", "probing")
+
+
 def environment(contestant: str) -> dict[str, str]:
     """Without settings of the user's shell, but for those that make dltrain as it was."""
     plain = {key: value for key, value in os.environ.items() if key not in DECIDED}
     return plain | {"PYTHONWARNINGS": "ignore"} | (SPINNING if contestant == "spinning" else {})
 
 
+def threads(contestant: str) -> str:
+    """What it says for `training.threads`."""
+    return "probe" if contestant == "probing" else "auto"
+
+
 def speed(problem: str, contestant: str, args: argparse.Namespace) -> float:
     """Images/s of the epochs after the first."""
-    runs = "dltrain" if contestant == "spinning" else contestant
+    runs = "dltrain" if contestant in OURS else contestant
     if problem == "digits":
         return speed_on_digits(contestant, args)
     command = [sys.executable, str(HERE / "throughput.py"), "--model", problem, "--steps", str(args.steps)]
     command += ["--epochs", str(args.epochs), "--precision", "float32", "--only", runs]
+    command += ["--threads", threads(contestant)]
     command += ["--tiny"] if args.tiny else ["--root", str(args.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(contestant))
     if done.returncode:
@@ -58,7 +67,8 @@ def speed_on_digits(contestant: str, args: argparse.Namespace) -> float:
     """The same of experiments/digits.yaml."""
     with tempfile.TemporaryDirectory() as runs:
         file = HERE.parent / "experiments" / "digits.yaml"
-        changes = [f"training.epochs={args.epochs + 3}", *(["training.limit_batches=2"] if args.tiny else [])]
+        changes = [f"training.epochs={args.epochs + 3}", f"training.threads={threads(contestant)}"]
+        changes += [*(["training.limit_batches=2"] if args.tiny else [])]
         command = [sys.executable, "-m", "dltrain", "fit", str(file), *changes, "--runs", runs]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(contestant))
         if done.returncode:
@@ -73,18 +83,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--problems", nargs="+", default=["digits", "lenet", "resnet20"])
-    parser.add_argument("--contestants", nargs="+", default=["spinning", "dltrain", "loop", "lightning"])
+    parser.add_argument("--contestants", nargs="+", default=["spinning", "probing", "loop", "lightning"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="one round of digits, to see that this script works")
     args = parser.parse_args()
     if args.tiny:
-        args.problems, args.contestants, args.rounds, args.epochs = ["digits"], ["spinning", "dltrain"], 1, 1
+        args.problems, args.contestants, args.rounds, args.epochs = ["digits"], ["spinning", "probing"], 1, 1
     contestants = installed(args.contestants, {"lightning": "lightning"})
     print(machine("lightning"))
     for problem in args.problems:
-        names = [name for name in contestants if problem != "digits" or name in ("spinning", "dltrain")]
+        names = [name for name in contestants if problem != "digits" or name in OURS]
         found: dict[tuple[str, str], list[float]] = {(name, state): [] for name in names for state in STATES}
         for _ in range(args.rounds):
             for state in STATES:

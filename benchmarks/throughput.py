@@ -47,7 +47,8 @@ model: {model}
 optimizer: {{name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 5.0e-4}}
 schedule: constant
 training:
-  {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, precision: {precision}, clip_norm: null}}
+  {{epochs: {epochs}, batch_size: {batch}, limit_batches: {limit}, precision: {precision}, threads: {threads},
+   clip_norm: null}}
 """
 MODELS = {"lenet": "lenet5_modern", "resnet20": "resnet20", "resnet18": "{name: resnet18, stem: small}"}
 BLOCK = 16
@@ -69,7 +70,7 @@ def experiment_text(args: argparse.Namespace) -> str:
     limit = args.steps or "null"
     return EXPERIMENT.format(
         data=args.data, source=source, model=MODELS[args.model], epochs=args.epochs, batch=args.batch, limit=limit,
-        precision=args.precision,
+        precision=args.precision, threads=args.threads,
     )  # fmt: skip
 
 
@@ -354,6 +355,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--precision", default="auto", help="dltrain's and compute's; auto, float32, ...")
+    parser.add_argument("--threads", default="auto", help="dltrain's `training.threads`; auto, probe or a number")
     parser.add_argument("--alternate", type=int, metavar="N", help="compute, dltrain and loop in one process, N times")
     parser.add_argument("--tiny", action="store_true", help="synthetic images and a few steps")
     parser.add_argument("--only", choices=list(CONTESTANTS), help=argparse.SUPPRESS)

@@ -115,4 +115,4 @@ def test_defaults_tells_what_a_first_training_reaches() -> None:
 
 def test_busy_trains_beside_a_neighbour() -> None:
     text = run("busy", "--tiny")
-    assert re.search(r"digits +busy +dltrain +[\d,]+ ", text)
+    assert re.search(r"digits +busy +probing +[\d,]+ ", text)
