@@ -78,8 +78,8 @@ def crowded(threads: int) -> str | None:
         return None
     return (
         f"{others:.0f} other processes or threads compute on this machine, and {threads} threads of this training will "
-        f"wait for each other: training.threads={max(usable_cores() - round(others), 1)} may be many times as fast, with "
-        "other last digits (training.threads=probe tries it)"
+        f"wait for each other: training.threads={max(usable_cores() - round(others), 1)} may be many times as "
+        "fast, with other last digits (training.threads=probe tries it)"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,13 @@ from torch.nn import functional
 from dltrain.layers.activations import Start
 from dltrain.layers.modules import CountsSteps
 from dltrain.layers.norm_modules import wide
+from dltrain.layers.roles import Role
 
 
 class Formula(nn.Module):
     """`formula` with its learned parameters, one of each for every channel, or for all where `channels` is None."""
+
+    role: ClassVar[Role] = "activation"
 
     def __init__(self, formula: Callable[..., Tensor], learned: dict[str, Start], channels: int | None) -> None:
         super().__init__()
@@ -43,6 +47,8 @@ class Formula(nn.Module):
 class Maxout(nn.Module):
     """The greatest of k affine maps of the channels; weights ~ N(0, 1 / C), which for k = 2 keeps the mean square."""
 
+    role: ClassVar[Role] = "activation"
+
     def __init__(self, channels: int, pieces: int) -> None:
         super().__init__()
         self.pieces = pieces
@@ -65,6 +71,8 @@ class PiecewiseLinear(CountsSteps):
     ReLU at the knots. The parameters are shifts of ends and values from there, and the outer slopes: all that
     changes at that step are the averages, so that a state holds everything. `steps` counts the steps done.
     """
+
+    role: ClassVar[Role] = "activation"
 
     mean: Tensor
     deviation: Tensor

@@ -6,11 +6,14 @@ learned is exempt by the file's name, or as a bias or a part of a norm.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dltrain.layers.norm_modules import wide
+from dltrain.layers.roles import Role
 from dltrain.layers.trainable_activations import acon
 
 
@@ -24,6 +27,8 @@ def normalized(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 class MetaAcon(nn.Module):
     """`acon` with p1 and p2 (C,) and a beta (B, C, 1, 1) made of the means of the maps."""
+
+    role: ClassVar[Role] = "activation"
 
     def __init__(self, channels: int, p1: float | None, p2: float | None, reduction: int) -> None:
         super().__init__()
@@ -45,6 +50,8 @@ class MetaAcon(nn.Module):
 class OfMeans(nn.Module):
     """W2 relu(W1 m) of the means m of the maps: (B, C, H, W) -> (B, outputs), 0 at the start."""
 
+    role: ClassVar[Role] = "activation"
+
     def __init__(self, channels: int, reduction: int, outputs: int) -> None:
         super().__init__()
         hidden = max(channels // reduction, 4)
@@ -62,6 +69,8 @@ class DynamicReLU(nn.Module):
 
     With a `temperature` the output is multiplied by a weight of each pixel (B, 1, H, W) in [0, 1].
     """
+
+    role: ClassVar[Role] = "activation"
 
     def __init__(self, channels: int, reduction: int, shared: bool, temperature: float | None = None) -> None:
         super().__init__()
@@ -84,6 +93,8 @@ class DynamicReLU(nn.Module):
 class DynamicShiftMax(nn.Module):
     """max_k (a_k1 x_c + a_k2 x_{c + shift}), k = 1, 2, with a of each image and channel."""
 
+    role: ClassVar[Role] = "activation"
+
     def __init__(self, channels: int, groups: int, reach: float, reduction: int) -> None:
         super().__init__()
         self.shift, self.reach = max(channels // groups, 1), reach
@@ -99,6 +110,8 @@ class DynamicShiftMax(nn.Module):
 
 class FReLU(nn.Module):
     """max(x, T(x)), where T is a 3x3 convolution of each map with its own kernel, then batch normalisation."""
+
+    role: ClassVar[Role] = "activation"
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from dltrain.layers.modules import CountsSteps
+from dltrain.layers.roles import Role
 
 PER_CHANNEL = (0, 2, 3)
 """The dimensions that statistics of a batch run over."""
@@ -34,6 +36,8 @@ def _mean_of_all(values: Tensor) -> Tensor:
 
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm with statistics over the batches of all processes, on every device: torch's works on GPUs alone."""
+
+    role: ClassVar[Role] = "norm"
 
     def forward(self, images: Tensor) -> Tensor:
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
@@ -58,6 +62,8 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 class Affine(nn.Module):
     """A gain and an offset per channel, learned: the last step of a normalisation."""
+
+    role: ClassVar[Role] = "norm"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -279,6 +285,8 @@ class FilterResponseNorm(Affine):
 class RMSNorm(nn.Module):
     """g x / sqrt(mean of x^2 over the channels of a pixel + epsilon); torch's own warns under autocast."""
 
+    role: ClassVar[Role] = "norm"
+
     def __init__(self, channels: int, epsilon: float) -> None:
         super().__init__()
         self.epsilon = epsilon
@@ -291,6 +299,8 @@ class RMSNorm(nn.Module):
 
 class LocalResponseNorm(nn.LocalResponseNorm):
     """torch's, in float32: on a CPU its sums have no bfloat16 form."""
+
+    role: ClassVar[Role] = "norm"
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(wide(images)).to(images.dtype)

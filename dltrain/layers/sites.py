@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from torch import nn
 
 from dltrain.layers.probe import Probe
+from dltrain.layers.roles import role_of
 
-_NEVER = {"Softmax", "Softmax2d", "LogSoftmax", "Softmin", "MultiheadAttention"}
-"""What torch keeps among the activations and is none."""
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.InstanceNorm2d)
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -21,10 +20,8 @@ def is_gate(module: nn.Module) -> bool:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether a module is an activation and no gate, by the file that its class is from."""
-    file, name = type(module).__module__, type(module).__name__
-    known = file.startswith(("torch.nn.modules.", "timm.layers.", "dltrain.layers.")) and "activation" in file
-    return known and name not in _NEVER and not is_gate(module)
+    """Whether a module is an activation and no gate."""
+    return role_of(module) == "activation" and not is_gate(module)
 
 
 def gated(probe: Probe) -> set[str]:

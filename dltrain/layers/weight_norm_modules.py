@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+
+from dltrain.layers.roles import Role
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -28,6 +30,8 @@ class CosineLayer(nn.Module):
     With `centered`, weights and inputs of each output lose their means first. All outputs are in [-1, 1] but
     for the scale. Raises ValueError for another layer.
     """
+
+    role: ClassVar[Role] = "norm"
 
     def __init__(self, layer: nn.Module, centered: bool, scale: bool, epsilon: float) -> None:
         super().__init__()

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils import parametrizations
 
 from dltrain.config import ConfigError, Diagnostic
+from dltrain.layers.roles import role_of
 from dltrain.optim.base import Group
 from dltrain.optim.optimizers import set_momentum
 
@@ -125,6 +126,5 @@ def _statistics(model: nn.Module, groups: Sequence[Group]) -> Iterator[tuple[nn.
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
-    """Norms, activations that measure their inputs, and rewritten weights, by the file that the class is from."""
-    file = type(module).__module__.rpartition(".")[2]
-    return isinstance(module, _NormBase) or any(word in file for word in ("norm", "activation", "parametrizations"))
+    """Norms, activations that measure their inputs, and weights that torch rewrites."""
+    return role_of(module) is not None or type(module).__module__ == parametrizations.__name__

@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from dltrain.layers.roles import role_of
 from dltrain.optim.base import EXEMPTIONS
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _SIZES = ("num_features", "num_channels", "normalized_shape")
 _MULTIPLIES = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention, nn.RNNBase, nn.Embedding)
 """Layers whose parameters of two and more dimensions are weights, of whatever shape."""
@@ -69,13 +68,13 @@ def roles_of(model: nn.Module) -> dict[str, frozenset[str]]:
 
 def _words(key: str, parameter: nn.Parameter, owner: nn.Module) -> Iterator[str]:
     named = key == "bias" or key.startswith("bias_") or key.endswith("_bias")
-    alone = not isinstance(owner, _MULTIPLIES) and not _is_activation(owner)
+    alone = not isinstance(owner, _MULTIPLIES) and role_of(owner) != "activation"
     if named or (alone and _is_added(key, parameter, owner)):
         yield "bias"
     vector = parameter.ndim == 1 or parameter.numel() == max(parameter.shape, default=1)
     if _is_norm(owner, parameter) or (alone and vector and not named):
         yield "norm"
-    if _is_activation(owner):
+    if role_of(owner) == "activation":
         yield "activation"
 
 
@@ -88,17 +87,11 @@ def _is_added(key: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module, parameter: nn.Parameter) -> bool:
-    """Whether a parameter belongs to a normalisation: by the class, the file that the class is from (torch,
-    timm and dltrain keep norms in files named so), or a vector in a module that states what it normalises."""
-    if isinstance(module, _NORMS) or "norm" in type(module).__module__.rpartition(".")[2]:
+    """Whether a parameter belongs to a normalisation: by the role of the module, or a vector in a module that states
+    what it normalises."""
+    if role_of(module) == "norm":
         return True
     return parameter.ndim == 1 and any(hasattr(module, size) for size in _SIZES)
-
-
-def _is_activation(module: nn.Module) -> bool:
-    """Whether a module is an activation, as PReLU is, by the file that its class is from."""
-    file = type(module).__module__.rpartition(".")[2]
-    return "activation" in file and not isinstance(module, nn.MultiheadAttention)
 
 
 def _owners(model: nn.Module) -> dict[str, nn.Module]:
