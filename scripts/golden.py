@@ -45,9 +45,9 @@ CASES = {
         [],
     ),
     "sam": (IMAGES + CONVNET + "optimizer: {name: sgd, lr: 0.1, momentum: 0.9, sam: {}}\n" + SMALL, []),
-    "lookahead": (IMAGES + CONVNET + "optimizer: {name: adamw, lookahead: {every: 3}}\n" + SMALL, []),
+    "lookahead": (IMAGES + CONVNET + "optimizer: {name: adamw, lookahead: {steps: 3}}\n" + SMALL, []),
     "lbfgs": (IMAGES + "model: {name: mlp, hidden: [16]}\noptimizer: lbfgs\n" + SMALL, []),
-    "muon": (IMAGES + CONVNET + "optimizer: muon\npenalties: [{name: l1, weight: 1.0e-4}]\n" + SMALL, []),
+    "muon": (IMAGES + CONVNET + "optimizer: muon\npenalties: [{name: l1, strength: 1.0e-4}]\n" + SMALL, []),
     "accumulated": (
         IMAGES + CONVNET + "loss: {name: cross_entropy, class_weights: balanced, label_smoothing: 0.1}\n"
         "training: {epochs: 2, batch_size: 32, accumulate: 4, limit_batches: 6}\n",
