@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from dltrain.data.likeness import Sets, copies, sketch
+from dltrain.data.copies.likeness import Sets, copies, sketch
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 

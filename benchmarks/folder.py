@@ -46,8 +46,8 @@ def dltrain_batches(args: argparse.Namespace, cache: str) -> tuple[Batches, floa
     """What `fit` does before the network: its loader and its pipeline, built from an ordinary experiment. And the
     seconds that making the cache took."""
     from dltrain import Experiment, build
-    from dltrain.console import Display
-    from dltrain.pack import pack
+    from dltrain.commands.pack import pack
+    from dltrain.console.display import Display
 
     text = EXPERIMENT.format(root=args.root, size=args.size[0], cache=cache, batch=args.batch, epochs=args.epochs)
     experiment = Experiment.parse(text)
@@ -148,7 +148,7 @@ def measure_timm(args: argparse.Namespace) -> list[float]:
 
 
 def measure_decode(args: argparse.Namespace) -> list[float]:
-    from dltrain.data.canvas import decode
+    from dltrain.data.images.canvas import decode
 
     paths = [path for path, _ in image_folder(args).samples]
     speeds = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dltrain.data.canvas import SPARE, Canvas, decode, place
+from dltrain.data.images.canvas import SPARE, Canvas, decode, place
 
 SUFFIXES = {".jpg", ".jpeg"}
 

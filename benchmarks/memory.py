@@ -89,8 +89,8 @@ def fitted(path: Path, device: str) -> dict[str, float]:
     import torch
 
     from dltrain import Experiment
-    from dltrain.console import Display
-    from dltrain.fit import fit
+    from dltrain.commands.fit import fit
+    from dltrain.console.display import Display
 
     started = time.perf_counter()
     code, run = fit(Experiment.load(path), None, device, Display(quiet=True), runs=path.parent / "runs")

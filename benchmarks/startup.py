@@ -34,7 +34,7 @@ DIGITS = str(REPOSITORY / "experiments" / "digits.yaml")
 
 FIT = """
 import os, sys, time
-from dltrain.trainer import Trainer
+from dltrain.engine.trainer import Trainer
 
 step = Trainer._train_step
 

@@ -78,9 +78,9 @@ def network_and_optimizer(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The network of the experiment, built by dltrain, so that all contestants train the same one."""
     import torch
 
-    from dltrain.data.base import ImageShape
-    from dltrain.experiment import Experiment
-    from dltrain.optim.groups import parameter_groups
+    from dltrain.data.types import ImageShape
+    from dltrain.experiment.experiment import Experiment
+    from dltrain.optim.impl.groups import parameter_groups
 
     experiment = Experiment.parse(experiment_text(args))
     network = experiment.model.build(ImageShape(3, 32, 32), 10)

@@ -113,7 +113,7 @@ def measure_loop(args: argparse.Namespace) -> list[float]:
     from torchvision import transforms as T
 
     from dltrain import Experiment
-    from dltrain.data.base import ImageShape
+    from dltrain.data.types import ImageShape
 
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment.parse(experiment_text(args, Path(folder)))

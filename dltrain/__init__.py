@@ -8,21 +8,21 @@ The names are loaded when they are first used, so that importing the package is 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dltrain.builder import build
     from dltrain.config import ConfigError
-    from dltrain.experiment import Experiment
-    from dltrain.reports import EpochReport, Progress
-    from dltrain.runs import Run
-    from dltrain.trainer import Trainer
+    from dltrain.engine.builder import build
+    from dltrain.engine.trainer import Trainer
+    from dltrain.experiment.experiment import Experiment
+    from dltrain.runs.reports import EpochReport, Progress
+    from dltrain.runs.run import Run
 
 _HOMES = {
     "ConfigError": "dltrain.config",
-    "EpochReport": "dltrain.reports",
-    "Experiment": "dltrain.experiment",
-    "Progress": "dltrain.reports",
-    "Run": "dltrain.runs",
-    "Trainer": "dltrain.trainer",
-    "build": "dltrain.builder",
+    "EpochReport": "dltrain.runs.reports",
+    "Experiment": "dltrain.experiment.experiment",
+    "Progress": "dltrain.runs.reports",
+    "Run": "dltrain.runs.run",
+    "Trainer": "dltrain.engine.trainer",
+    "build": "dltrain.engine.builder",
 }
 
 __all__ = ["ConfigError", "EpochReport", "Experiment", "Progress", "Run", "Trainer", "build"]

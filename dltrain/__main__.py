@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command line. Until a command says otherwise, Ctrl-C ends the process at once: numpy and torch turn a
     KeyboardInterrupt that meets them while they are being imported into other errors."""
     signal.signal(signal.SIGINT, _end)
-    from dltrain.streams import guard
+    from dltrain.console.streams import guard
 
     guard()
     from dltrain.cli import app

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dltrain.options import (
+from dltrain.commands.options import (
     AsJson,
     Device,
     Devices,
@@ -28,8 +28,8 @@ from dltrain.options import (
     path_of,
     path_text,
 )  # fmt: skip
-from dltrain.request import existing_device, fail, launched, load_plugins, request
-from dltrain.streams import print_result, say
+from dltrain.commands.request import existing_device, fail, launched, load_plugins, request
+from dltrain.console.streams import print_result, say
 
 app = typer.Typer(
     name="dltrain", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -70,15 +70,15 @@ def fit(
 ) -> int:  # fmt: skip
     """Train an experiment in a new run directory."""
     plugins = load_plugins(plugin)
-    from dltrain.experiment import Experiment
+    from dltrain.experiment.experiment import Experiment
 
     loaded = Experiment.load(experiment, overrides or ())
     existing_device(device)
     if (code := launched(devices, max_restarts, device)) is not None:
         return code
-    from dltrain.console import Display, Errors
-    from dltrain.distributed import joined
-    from dltrain.fit import fit as run_fit
+    from dltrain.commands.fit import fit as run_fit
+    from dltrain.console.display import Display, Errors
+    from dltrain.engine.distributed import joined
 
     traced = profile_steps or (10 if profile else 0)
     with joined() as group:
@@ -112,15 +112,15 @@ def resume(
     plugins = load_plugins(plugin)
     if device:
         existing_device(device)
-    from dltrain.runs import Run
+    from dltrain.runs.run import Run
 
     if devices is None:
         devices = Run.open(run)[0].read_json("environment.json").get("decisions", {}).get("devices", {}).get("value")
     if (code := launched(devices, max_restarts, device or "auto")) is not None:
         return code
-    from dltrain.console import Display, Errors
-    from dltrain.distributed import joined
-    from dltrain.fit import resume as run_resume
+    from dltrain.commands.fit import resume as run_resume
+    from dltrain.console.display import Display, Errors
+    from dltrain.engine.distributed import joined
 
     with joined() as group:
         display = Display() if group.leads else Errors()
@@ -149,8 +149,8 @@ def evaluate(
 ) -> int:  # fmt: skip
     """Measure a run, or several and their ensemble: accuracy, loss, and how each class fares."""
     load_plugins(plugin)
-    from dltrain.console import Display
-    from dltrain.evaluate import evaluate_run
+    from dltrain.commands.evaluate import evaluate_run
+    from dltrain.console.display import Display
 
     data = [text for text in more or () if "=" in text and not Path(text).exists()]
     runs = [run, *(path_text(text) for text in more or () if text not in data)]
@@ -175,7 +175,7 @@ def predict(
 ) -> int:  # fmt: skip
     """Label images: the class and the probability of every class, on stdout."""
     load_plugins(plugin)
-    from dltrain.predict import predict_files
+    from dltrain.commands.predict import predict_files
 
     runs = [run, *(others or ())]
     return predict_files(runs, paths, output, checkpoint, existing_device(device), batch_size, views, share)
@@ -195,8 +195,8 @@ def adapt(
 ) -> int:  # fmt: skip
     """Measure batch norm's mean and variance anew on images of another kind; no weight changes."""
     load_plugins(plugin)
-    from dltrain.console import Display
-    from dltrain.domain import adapt_run
+    from dltrain.commands.adapt import adapt_run
+    from dltrain.console.display import Display
 
     adapt_run(run, paths, output, checkpoint, existing_device(device), Display(), batch_size)
     print_result(str(output))
@@ -219,7 +219,7 @@ def sweep(
 ) -> int:  # fmt: skip
     """Search hyperparameters on the validation split; the test split takes no part."""
     plugins = load_plugins(plugin)
-    from dltrain.experiment import Experiment
+    from dltrain.experiment.experiment import Experiment
 
     continued = experiment if experiment.is_dir() else None
     if retry_failed and continued is None:
@@ -228,8 +228,8 @@ def sweep(
     if loaded.sweep is None:
         note = "write `sweep: {space: {optimizer.lr: {low: 1.0e-3, high: 1.0, log: true}}}`"
         raise loaded.error("sweep", f"{experiment} has no `sweep` section", note)
-    from dltrain.console import Display
-    from dltrain.sweep import is_sweep, run_sweep
+    from dltrain.console.display import Display
+    from dltrain.search.sweep import is_sweep, run_sweep
 
     if continued is not None and not is_sweep(continued):
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
@@ -250,7 +250,7 @@ def check(
     """Validate experiments without reading data or training."""
     load_plugins(plugin)
     from dltrain.config import ConfigError
-    from dltrain.experiment import Experiment
+    from dltrain.experiment.experiment import Experiment
 
     overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
     files = [path_text(text) for text in experiments if text not in overrides]
@@ -284,14 +284,14 @@ def plan(
     import shutil
 
     load_plugins(plugin)
-    from dltrain.experiment import Experiment
+    from dltrain.experiment.experiment import Experiment
 
     loaded = Experiment.load(experiment, overrides or ())
     for note in loaded.notes:
         say(note)
     target = existing_device(device)
-    from dltrain.plan import plan as plan_training
-    from dltrain.plan_text import render
+    from dltrain.planning.plan import plan as plan_training
+    from dltrain.planning.text import render
 
     found = plan_training(loaded, target, depth)
     print_result(json.dumps(found, indent=2) if as_json else render(found, shutil.get_terminal_size().columns))
@@ -303,11 +303,11 @@ def plan(
 def pack(experiment: ExperimentFile, overrides: Overrides = None, plugin: Plugins = None) -> int:
     """Decode and resize a folder's images ahead of training, into the cache that `data.cache` names."""
     load_plugins(plugin)
-    from dltrain.experiment import Experiment
+    from dltrain.experiment.experiment import Experiment
 
     loaded = Experiment.load(experiment, overrides or ())
-    from dltrain.console import Display
-    from dltrain.pack import pack as make_packs
+    from dltrain.commands.pack import pack as make_packs
+    from dltrain.console.display import Display
 
     for made in make_packs(loaded, Display()):
         print_result(str(made.path))
@@ -325,7 +325,7 @@ def list_(
 ) -> int:  # fmt: skip
     """Show what can be written in an experiment."""
     load_plugins(plugin)
-    from dltrain.catalogue import show
+    from dltrain.commands.list import show
 
     print_result(show(kind, name, as_json=as_json))
     return 0
@@ -339,7 +339,7 @@ def schema(plugin: Plugins = None) -> int:
 
     load_plugins(plugin)
     from dltrain.config.schema import json_schema
-    from dltrain.experiment import Experiment
+    from dltrain.experiment.experiment import Experiment
 
     print_result(json.dumps(json_schema(Experiment), indent=2))
     return 0
@@ -362,8 +362,8 @@ def init(
     ] = True,
 ) -> int:
     """Look at data and write a commented experiment that trains well on it."""
-    from dltrain.console import Display
-    from dltrain.init import write_experiment
+    from dltrain.commands.init import write_experiment
+    from dltrain.console.display import Display
 
     print_result(str(write_experiment(path, output, Display(), pretrained=pretrained, measure=measure)))
     return 0

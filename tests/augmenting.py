@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.data import augmentations  # noqa: F401  completes the catalogue
-from dltrain.data.augmentation_base import Augmentation, AugmentationContext
-from dltrain.data.base import Batch, Draws, ImageShape
+from dltrain.data.augmentation import catalogue as augmentations  # noqa: F401  completes the catalogue
+from dltrain.data.augmentation.base import Augmentation, AugmentationContext
+from dltrain.data.random import Draws
+from dltrain.data.types import Batch, ImageShape
 
 CPU = torch.device("cpu")
 SHAPES = {"rgb": ImageShape(3, 16, 16), "grey": ImageShape(1, 16, 16), "wide": ImageShape(3, 12, 18)}

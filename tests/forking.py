@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WARM = (
-    "PIL.Image", "dltrain.cli", "dltrain.data.arrays", "dltrain.data.kernels_color", "dltrain.data.kernels_mixing",
-    "dltrain.data.kernels_policies", "dltrain.data.streaming", "dltrain.fit", "dltrain.models.networks.simple",
-    "dltrain.optim.running", "tensorboard.plugins.hparams.summary_v2", "torch._dynamo", "torch.utils.flop_counter",
-    "torch.utils.tensorboard.summary",
+    "PIL.Image", "dltrain.cli", "dltrain.commands.fit", "dltrain.data.arrays", "dltrain.data.augmentation.impl.color",
+    "dltrain.data.augmentation.impl.mixing", "dltrain.data.augmentation.impl.policies",
+    "dltrain.data.loading.streaming", "dltrain.models.impl.simple", "dltrain.optim.impl.averages", "tensorboard.plugins.hparams.summary_v2",
+    "torch._dynamo", "torch.utils.flop_counter", "torch.utils.tensorboard.summary",
 )  # fmt: skip
 
 

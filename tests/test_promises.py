@@ -26,17 +26,19 @@ from training import (
 )
 from typer.testing import CliRunner
 
-from dltrain import Experiment, Run, Trainer, build, checkpoints
-from dltrain.checkpoints import CheckpointError
+from dltrain import Experiment, Run, Trainer, build
 from dltrain.cli import app
-from dltrain.console import Display
-from dltrain.data.base import ArraySource, Draws, Splits, mix
+from dltrain.commands.fit import fit, resume
+from dltrain.console.display import Display
 from dltrain.data.datasets import Dataset
-from dltrain.decisions import Decision, configure_torch
-from dltrain.fit import fit, resume
-from dltrain.predictor import restore_predictor
-from dltrain.reports import NonFiniteError
-from dltrain.runs import RunError
+from dltrain.data.random import Draws, derive_seed
+from dltrain.data.sources import ArraySource, Splits
+from dltrain.engine.decisions import Decision, configure_torch
+from dltrain.engine.predictor import restore_predictor
+from dltrain.errors import RunError
+from dltrain.runs import checkpoints
+from dltrain.runs.checkpoints import CheckpointError
+from dltrain.runs.reports import NonFiniteError
 
 
 def fitted(experiment: Experiment, folder: Path) -> Run:
@@ -93,7 +95,7 @@ def test_every_auto_is_decided_once_with_its_reason_and_reused_on_resume(
         raise AssertionError("decided a second time")
 
     for place in ("decide", "choose_loader", "choose_workers"):
-        monkeypatch.setattr(f"dltrain.builder.{place}", again)
+        monkeypatch.setattr(f"dltrain.engine.builder.{place}", again)
     decided = {**decided, "precision": {"value": "bfloat16", "reason": "as it was then"}}
     state = {**first.state_dict(), "about": {**first.about, "decisions": decided}}
     assert build(experiment, "cpu", state).about["decisions"] == decided
@@ -192,7 +194,7 @@ def test_no_duplicates_after_a_resume(arrays: Path, tmp_path: Path) -> None:
 
 
 def test_randomness_is_a_function_of_seed_and_step_per_position_in_the_batch(arrays: Path) -> None:
-    assert 0 <= mix(2**70, 3, "x") < 2**32 and mix(1, 23) != mix(12, 3)
+    assert 0 <= derive_seed(2**70, 3, "x") < 2**32 and derive_seed(1, 23) != derive_seed(12, 3)
     draws = [Draws(5, 9, torch.device("cpu")).uniform(20) for _ in range(2)]
     assert torch.equal(*draws)
     trainer = built(arrays_experiment(arrays))

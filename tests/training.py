@@ -14,9 +14,10 @@ import torch
 import yaml
 from PIL import Image
 
-from dltrain import Experiment, Run, Trainer, build, checkpoints
-from dltrain.console import Display
-from dltrain.fit import fit
+from dltrain import Experiment, Run, Trainer, build
+from dltrain.commands.fit import fit
+from dltrain.console.display import Display
+from dltrain.runs import checkpoints
 
 TIMES = (
     "seconds/data", "seconds/compute", "seconds/evaluate", "seconds/checkpoint", "throughput/images_per_second",
@@ -162,7 +163,7 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert steps == sorted(set(steps)) and len(steps) == len(epochs)
 
 
-SLOW = "import time, dltrain.trainer as t; t.seed_layers = lambda *_: time.sleep({})"
+SLOW = "import time, dltrain.engine.trainer as t; t.seed_layers = lambda *_: time.sleep({})"
 """Setup of a process whose steps take a while."""
 
 

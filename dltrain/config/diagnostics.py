@@ -12,7 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dltrain.streams import printable
+from dltrain.console.streams import printable
+from dltrain.errors import RequestError
 
 MAX_SHOWN = 50
 LONGEST = 200
@@ -122,7 +123,7 @@ def cells(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-class ConfigError(Exception):
+class ConfigError(RequestError):
     """One or more mistakes in what the user asked for. Nothing has been started."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic], subject: str = "") -> None:

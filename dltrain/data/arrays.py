@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic, suggest
-from dltrain.data.base import ArraySource, Parts
-from dltrain.data.depth import LARGEST, white_of
+from dltrain.data.images.depth import LARGEST, white_of
 from dltrain.data.parsing import parsing, require_memory
+from dltrain.data.sources import ArraySource, Parts
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, PathText, Positive, PositiveInt, reject
-from dltrain.data.base import MAX_PIXELS, Copies, Splits
+from dltrain.data.sources import Splits
+from dltrain.data.types import MAX_PIXELS, Copies
 
 if TYPE_CHECKING:
-    from dltrain.data.base import Parts, Source
+    from dltrain.data.sources import Parts, Source
 IMAGES_ONLY = "dltrain trains on images: class folders of image files, or arrays of pixels in an .npz file"
 """For who brings something else."""
 
@@ -276,7 +277,7 @@ class ImageFolder(Collected):
     def has_validation(self) -> bool:
         if self.validation != 0:
             return True
-        from dltrain.data.folders import validation_folder
+        from dltrain.data.folders.folders import validation_folder
 
         root = Path(self.root)
         try:
@@ -285,13 +286,13 @@ class ImageFolder(Collected):
             return True
 
     def read(self) -> Parts:
-        from dltrain.data.folders import cache_folder, read_folder
+        from dltrain.data.folders.folders import cache_folder, read_folder
 
         return read_folder(self.root, self.test, self.channels, cache_folder(self.cache), self.max_pixels)
 
     def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
-        from dltrain.data.folders import cache_folder, given_splits
-        from dltrain.data.soundness import require_sound
+        from dltrain.data.folders.folders import cache_folder, given_splits
+        from dltrain.data.images.soundness import require_sound
 
         found = given_splits(self.root, classes, self.channels, cache_folder(self.cache), self.max_pixels)
         for source, _ in found.values():
@@ -299,7 +300,7 @@ class ImageFolder(Collected):
         return found
 
     def _sound(self, parts: Parts) -> Parts:
-        from dltrain.data.soundness import sound
+        from dltrain.data.images.soundness import sound
 
         return sound(parts, self.on_error)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import ArraySource, FileSource, Parts, Source
 from dltrain.data.datasets import Dataset
+from dltrain.data.sources import ArraySource, FileSource, Parts, Source
 from dltrain.data.splitting import fingerprint
 
 PLACES = ("root", "path")

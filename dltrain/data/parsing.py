@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.resources import free_main_memory, size
+from dltrain.data.loading.resources import free_main_memory, size
 
 LONGEST = 200
 """Letters of a library's message that are shown."""

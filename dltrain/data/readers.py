@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import ArraySource, Parts, mix
 from dltrain.data.parsing import parsing, require_memory
+from dltrain.data.random import derive_seed
+from dltrain.data.sources import ArraySource, Parts
 
 TEST_SHARE = 0.2
 DIGITS = [str(digit) for digit in range(10)]
@@ -54,7 +55,7 @@ def _digits() -> np.ndarray:
 def read_synthetic(examples: int, classes: int, shape: tuple[int, int, int]) -> Parts:
     """A blocky pattern per class plus uniform noise of the same strength: a function of the arguments alone."""
     channels, height, width = shape
-    random = np.random.Generator(np.random.PCG64(mix("synthetic", classes, *shape)))
+    random = np.random.Generator(np.random.PCG64(derive_seed("synthetic", classes, *shape)))
     coarse = random.integers(0, 128, (classes, channels, min(height, 4), min(width, 4)), dtype=np.uint8)
     rows, columns = np.arange(height) * min(height, 4) // height, np.arange(width) * min(width, 4) // width
     patterns = coarse[:, :, rows[:, None], columns]

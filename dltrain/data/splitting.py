@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.base import ArraySource, Copies, FileSource, Parts, Source, Splits
-from dltrain.data.copies import Examples, across, find, left_out, within
+from dltrain.data.copies.copies import Examples, across, find, left_out, within
+from dltrain.data.sources import ArraySource, FileSource, Parts, Source, Splits
+from dltrain.data.types import Copies
 
 VERSION = "2-"
 """What fingerprints begin with. Those of earlier versions are plain hexadecimal digits: folders were divided by the

@@ -47,7 +47,7 @@ class Activation(Choice):
 
     def build(self, channels: int) -> nn.Module:
         """The layer for inputs with `channels` channels (dimension 1); one layer per place of use."""
-        from dltrain.layers.activation_modules import Formula
+        from dltrain.layers.impl.activations import Formula
 
         return Formula(self.formula, self.learned(), channels if self.per_channel else None)
 
@@ -55,7 +55,7 @@ class Activation(Choice):
         """The layer for (B, C) among convolutional layers: one that needs maps takes maps of one pixel."""
         if not self.needs_maps:
             return self.build(channels)
-        from dltrain.layers.modules import OnVectors
+        from dltrain.layers.impl.modules import OnVectors
 
         return OnVectors(self.build(channels))
 

@@ -48,7 +48,7 @@ class SqueezeExcitation(Attention):
     """Channels per hidden unit; there is at least one unit."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.attention_modules import SqueezeExcitation
+        from dltrain.layers.impl.attention import SqueezeExcitation
 
         return SqueezeExcitation(channels, self.reduction)
 
@@ -66,7 +66,7 @@ class ConcurrentExcitation(Attention):
     """How the two meet: `sum`, as published, or the greater value, of a later paper (arXiv 1808.08127)."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.attention_modules import ConcurrentExcitation
+        from dltrain.layers.impl.attention import ConcurrentExcitation
 
         return ConcurrentExcitation(channels, self.reduction, self.join == "max")
 
@@ -91,7 +91,7 @@ class ConvolutionalBlockAttention(Attention):
         return _odd(value)
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.attention_modules import ConvolutionalBlockAttention
+        from dltrain.layers.impl.attention import ConvolutionalBlockAttention
 
         return ConvolutionalBlockAttention(channels, self.reduction, self.kernel, self.bias)
 
@@ -113,7 +113,7 @@ class EfficientChannelAttention(Attention):
         return None if value is None else _odd(value)
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.attention_modules import EfficientChannelAttention
+        from dltrain.layers.impl.attention import EfficientChannelAttention
 
         width = int((math.log2(channels) + 1) / 2)
         return EfficientChannelAttention(self.kernel or width + 1 - width % 2)

@@ -47,7 +47,7 @@ class BatchRenorm(BatchStatistics):
         return self
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import BatchRenorm
+        from dltrain.layers.impl.norms import BatchRenorm
 
         steps = (self.plain_steps, self.r_steps, self.d_steps)
         return BatchRenorm(channels, self.momentum, self.epsilon, self.r_max, self.d_max, steps)
@@ -67,7 +67,7 @@ class L1BatchNorm(BatchStatistics):
     """Multiply the deviation by sqrt(pi / 2) = 1.2533, so that normal data get variance 1, as in `batch_norm`."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import StatisticsNorm, mean_and_gaussian_l1, mean_and_l1
+        from dltrain.layers.impl.norms import StatisticsNorm, mean_and_gaussian_l1, mean_and_l1
 
         statistics = mean_and_gaussian_l1 if self.unit_variance else mean_and_l1
         return StatisticsNorm(channels, statistics, self.momentum, self.epsilon)
@@ -94,7 +94,7 @@ class GeneralizedBatchNorm(BatchStatistics):
     """Share of the values up to the quantile of `superquantile`; the other pairs have none."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers import norm_modules as modules
+        from dltrain.layers.impl import norms as modules
 
         pairs: dict[str, modules.Statistics] = {
             "superquantile": modules.QuantileAndSuperquantile(self.level),
@@ -119,6 +119,6 @@ class SwitchableNorm(BatchStatistics):
     name: Literal["switchable_norm"] = "switchable_norm"
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import SwitchableNorm
+        from dltrain.layers.impl.norms import SwitchableNorm
 
         return SwitchableNorm(channels, self.momentum, self.epsilon)

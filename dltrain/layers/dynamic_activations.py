@@ -37,7 +37,7 @@ class MetaAcon(OfMaps):
     """Channels for each unit between W1 and W2, of which there are at least 16."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.dynamic_activation_modules import MetaAcon
+        from dltrain.layers.impl.dynamic_activations import MetaAcon
 
         return MetaAcon(channels, self.p1, self.p2, self.reduction)
 
@@ -56,7 +56,7 @@ class DynamicReLU(OfMaps):
     """Channels for each unit between W1 and W2, of which there are at least 4."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.dynamic_activation_modules import DynamicReLU
+        from dltrain.layers.impl.dynamic_activations import DynamicReLU
 
         return DynamicReLU(channels, self.reduction, self.shared)
 
@@ -93,7 +93,7 @@ class DynamicReLUC(DynamicReLU):
     """Larger values make the weights of the pixels more alike."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.dynamic_activation_modules import DynamicReLU
+        from dltrain.layers.impl.dynamic_activations import DynamicReLU
 
         return DynamicReLU(channels, self.reduction, self.shared, self.temperature)
 
@@ -118,7 +118,7 @@ class DynamicShiftMax(OfMaps):
     """Channels for each unit between W1 and W2, of which there are at least 4."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.dynamic_activation_modules import DynamicShiftMax
+        from dltrain.layers.impl.dynamic_activations import DynamicShiftMax
 
         return DynamicShiftMax(channels, self.groups, self.reach, self.reduction)
 
@@ -135,7 +135,7 @@ class FReLU(OfMaps):
     name: Literal["frelu"] = "frelu"
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.dynamic_activation_modules import FReLU
+        from dltrain.layers.impl.dynamic_activations import FReLU
 
         return FReLU(channels)
 

@@ -29,7 +29,7 @@ class FilterResponseNorm(Norm):
     """Add a learned scalar, 1e-4 at the start, to epsilon: for maps of 1x1, where the norm is otherwise a sign."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import FilterResponseNorm
+        from dltrain.layers.impl.norms import FilterResponseNorm
 
         return FilterResponseNorm(channels, self.epsilon, self.learned_epsilon)
 

@@ -32,7 +32,7 @@ class Initialization(Choice):
         `images` (B, C, H, W) is a batch as the network gets it, for those that look at data. Raises
         ConfigError when the network cannot start so.
         """
-        from dltrain.layers.initializing import draw_weights
+        from dltrain.layers.impl.initializations import draw_weights
 
         draw_weights(model, seed, self.draw)
 
@@ -47,7 +47,7 @@ class Equal(Initialization):
     fact = {(400, 200): 0.0}
 
     def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
-        from dltrain.layers.initializing import weighted_layers
+        from dltrain.layers.impl.initializations import weighted_layers
 
         names = [name for name, _ in weighted_layers(model)]
         if len(names) > 1:
@@ -94,7 +94,7 @@ class Normal(FixedDeviation):
     name: Literal["normal"] = "normal"
 
     def draw(self, values: Tensor, layer: nn.Module, generator: torch.Generator) -> None:
-        from dltrain.layers import initializing
+        from dltrain.layers.impl import initializations as initializing
 
         initializing.normal(values, self.deviation, generator)
 
@@ -106,7 +106,7 @@ class Uniform(FixedDeviation):
     name: Literal["uniform"] = "uniform"
 
     def draw(self, values: Tensor, layer: nn.Module, generator: torch.Generator) -> None:
-        from dltrain.layers import initializing
+        from dltrain.layers.impl import initializations as initializing
 
         initializing.uniform(values, self.deviation, generator)
 
@@ -120,7 +120,7 @@ class TruncatedNormal(FixedDeviation):
     """Values beyond this many standard deviations (of before the cut) are drawn anew."""
 
     def draw(self, values: Tensor, layer: nn.Module, generator: torch.Generator) -> None:
-        from dltrain.layers import initializing
+        from dltrain.layers.impl import initializations as initializing
 
         initializing.truncated(values, self.deviation, generator, self.cut)
 
@@ -133,7 +133,7 @@ class Scaled(Initialization):
         """The variance of the weights, from the number of inputs of a unit and the number of its readers."""
 
     def draw(self, values: Tensor, layer: nn.Module, generator: torch.Generator) -> None:
-        from dltrain.layers import initializing
+        from dltrain.layers.impl import initializations as initializing
 
         assert isinstance(layer, initializing.Weighted)
         write = initializing.uniform if self.name.endswith("_uniform") else initializing.normal
@@ -180,7 +180,7 @@ class ZeroGamma(Scaled):
         return 2 / fan_out
 
     def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
-        from dltrain.layers.residual_starts import zero_gains
+        from dltrain.layers.impl.residual_starts import zero_gains
 
         super().apply(model, seed)
         if images is None:
@@ -206,7 +206,7 @@ class Fixup(Scaled):
         return 2 / fan_in
 
     def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
-        from dltrain.layers.residual_starts import scale_branches
+        from dltrain.layers.impl.residual_starts import scale_branches
 
         super().apply(model, seed)
         if images is None:
@@ -250,12 +250,12 @@ class Dirac(Initialization):
     def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
         from torch.nn.modules.conv import _ConvNd
 
-        from dltrain.layers.initializing import draw_weights
+        from dltrain.layers.impl.initializations import draw_weights
 
         draw_weights(model, seed, self.draw, only=_ConvNd)
 
     def draw(self, values: Tensor, layer: nn.Module, generator: torch.Generator) -> None:
-        from dltrain.layers import initializing
+        from dltrain.layers.impl import initializations as initializing
 
         assert isinstance(layer, initializing.Weighted)
         initializing.dirac(values, layer)
@@ -274,7 +274,7 @@ class LSUV(Initialization):
     """Divisions of a layer at most."""
 
     def apply(self, model: nn.Module, seed: int, images: Tensor | None = None) -> None:
-        from dltrain.layers.initializing import unit_variance
+        from dltrain.layers.impl.initializations import unit_variance
 
         if images is None:
             raise ValueError("`lsuv` needs a batch of images")

@@ -73,7 +73,7 @@ class SyncBatchNorm(BatchStatistics):
     name: Literal["sync_batch_norm"] = "sync_batch_norm"
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import SyncBatchNorm
+        from dltrain.layers.impl.norms import SyncBatchNorm
 
         return SyncBatchNorm(channels, eps=self.epsilon, momentum=self.momentum)
 
@@ -113,7 +113,7 @@ class LayerNorm(Norm):
     def build(self, channels: int) -> nn.Module:
         from torch import nn
 
-        from dltrain.layers.modules import OverChannels
+        from dltrain.layers.impl.modules import OverChannels
 
         if self.over == "example":
             return nn.GroupNorm(1, channels, eps=self.epsilon)
@@ -151,7 +151,7 @@ class RMSNorm(Norm):
     """Added to the mean square."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import RMSNorm
+        from dltrain.layers.impl.norms import RMSNorm
 
         return RMSNorm(channels, self.epsilon)
 
@@ -175,6 +175,6 @@ class LocalResponseNorm(Norm):
     """Added to the sum."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.norm_modules import LocalResponseNorm
+        from dltrain.layers.impl.norms import LocalResponseNorm
 
         return LocalResponseNorm(self.size, alpha=self.alpha * self.size, beta=self.beta, k=self.k)

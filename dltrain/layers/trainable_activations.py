@@ -213,7 +213,7 @@ class PWLU(Activation):
         return self
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.activation_modules import PiecewiseLinear
+        from dltrain.layers.impl.activations import PiecewiseLinear
 
         return PiecewiseLinear(channels if self.per == "channel" else None, self.pieces, self.statistics_steps)
 
@@ -233,6 +233,6 @@ class Maxout(Activation):
     """How many maps: k. One is an affine map without any bend."""
 
     def build(self, channels: int) -> nn.Module:
-        from dltrain.layers.activation_modules import Maxout
+        from dltrain.layers.impl.activations import Maxout
 
         return Maxout(channels, self.pieces)

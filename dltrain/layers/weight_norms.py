@@ -44,7 +44,7 @@ class WeightNorm(RewritingNorm):
     name: Literal["weight_norm"] = "weight_norm"
 
     def rewrite(self, layer: nn.Module) -> nn.Module:
-        from dltrain.layers.weight_norm_modules import weight_normalized
+        from dltrain.layers.impl.weight_norms import weight_normalized
 
         return weight_normalized(layer)
 
@@ -64,6 +64,6 @@ class CosineNorm(RewritingNorm):
     """Added to the squared lengths."""
 
     def rewrite(self, layer: nn.Module) -> nn.Module:
-        from dltrain.layers.weight_norm_modules import CosineLayer
+        from dltrain.layers.impl.weight_norms import CosineLayer
 
         return CosineLayer(layer, self.centered, self.scale, self.epsilon)

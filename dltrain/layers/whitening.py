@@ -34,7 +34,7 @@ class Whitening(Section):
     def build(self, channels: int, network: nn.Module, activation: Activation | None = None) -> nn.Module:
         """`network`, which takes the maps and has this activation, behind the layer, whose filters are 0 until they
         are measured."""
-        from dltrain.layers.whitening_modules import Whitened
+        from dltrain.layers.impl.whitening import Whitened
 
         maps = self.maps(channels)
         function = (self.activation or activation or GELU()).build(maps)

@@ -15,9 +15,9 @@ from dltrain.models import (
     resnet,
     simple,
 )
-from dltrain.models.base import Model, Preprocessing
+from dltrain.models.base import Model
 
 __all__ = [
-    "Model", "Preprocessing", "airbench", "densenet", "gated", "inception", "lenet", "libraries", "modular", "nasnet",
+    "Model", "airbench", "densenet", "gated", "inception", "lenet", "libraries", "modular", "nasnet",
     "plain", "published", "residual", "resnet", "simple",
 ]  # fmt: skip

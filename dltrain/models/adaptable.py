@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 
 from dltrain.config import ConfigError, Diagnostic, Fraction, Positive, reject
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.dropping import DropBlock
@@ -19,7 +19,7 @@ from dltrain.models.base import Model
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dltrain.models.adapt.changes import Adapter
+    from dltrain.models.impl.changes import Adapter
 
 SMALL = 64
 """Images up to this many pixels a side get the small stem under `auto`."""
@@ -80,7 +80,7 @@ class Adaptable(Model):
 
         Raises ConfigError for what this network cannot take, and says why.
         """
-        from dltrain.models.adapt.changes import Adapter
+        from dltrain.models.impl.changes import Adapter
 
         adapter = Adapter(self.name, network, shape)
         if self.initialization is not None and self.initialization.without_norms:
@@ -115,7 +115,7 @@ class Exchangeable(Adaptable):
 
     def fit_stem(self, network: nn.Module, shape: ImageShape) -> nn.Module:
         """`network`, new and as published, with the stem that images of `shape` get."""
-        from dltrain.models.adapt.stem import small_stem
+        from dltrain.models.impl.stem import small_stem
 
         if getattr(self, "pretrained", False):
             return network

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from dltrain.config import PositiveInt
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.activations import GELU, Activation
 from dltrain.layers.norms import BatchNorm, Norm
 from dltrain.layers.whitening import Whitening
@@ -16,7 +16,7 @@ from dltrain.models.native import NativeModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 
 class Airbench(NativeModel):
@@ -40,7 +40,7 @@ class Airbench(NativeModel):
     """Maps of the three groups; null: 64, 256, 256, and of `airbench96` 128, 384, 512."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.airbench import airbench
+        from dltrain.models.impl.airbench import airbench
 
         widths, depth = ((64, 256, 256), 2) if self.name == "airbench94" else ((128, 384, 512), 3)
         return airbench(self.widths or widths, depth, shape.channels, classes, parts)

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
 
 from dltrain.config import Choice, reject
-from dltrain.data.base import ImageShape, Interpolation
+from dltrain.data.pretrained import PretrainedInputs
+from dltrain.data.types import ImageShape
 from dltrain.layers.initializations import Initialization
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What pretrained weights expect: mean and std per channel in 0..1, size, crop share, interpolation."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: tuple[int, int]
-    crop: float
-    interpolation: Interpolation
 
 
 class Model(Choice):
@@ -66,6 +55,6 @@ class Model(Choice):
         """Set what a new network takes from the training images: `images(n)` gives batches (B, C, H, W) of about n
         of them, as the network gets them."""
 
-    def preprocessing(self) -> Preprocessing | None:
+    def preprocessing(self) -> PretrainedInputs | None:
         """What the pretrained weights expect, or None when the weights start random."""
         return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.config import Fraction
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.models.native import NativeModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 
 class DenseNetCifar(NativeModel):
@@ -30,7 +30,7 @@ class DenseNetCifar(NativeModel):
     """Share of the values zeroed in training after each convolution; the paper takes 0.2 without augmentation."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.densenet import densenet_cifar
+        from dltrain.models.impl.densenet import densenet_cifar
 
         compressed = "_bc_" in self.name
         depth, growth = map(int, self.name.split("_")[-2:])
@@ -51,6 +51,6 @@ class DenseNetSmall(NativeModel):
     name: Literal["densenet_small"] = "densenet_small"
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.densenet import densenet_small
+        from dltrain.models.impl.densenet import densenet_small
 
         return densenet_small(shape.channels, classes, parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.attention import (
     Attention,
     ConcurrentExcitation,

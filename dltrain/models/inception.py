@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.config import Fraction
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.models.native import PhotoModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 
 class InceptionResNetV1(PhotoModel):
@@ -31,6 +31,6 @@ class InceptionResNetV1(PhotoModel):
     """Share of the last layer's inputs zeroed in training."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.inception_resnet import inception_resnet_v1
+        from dltrain.models.impl.inception import inception_resnet_v1
 
         return inception_resnet_v1(shape.channels, classes, parts, self.dropout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation
 from dltrain.layers.norms import Norm
 from dltrain.layers.squashing import Sigmoid
@@ -13,7 +13,7 @@ from dltrain.models.native import NativeModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 
 class LeNet5(NativeModel):
@@ -33,7 +33,7 @@ class LeNet5(NativeModel):
     name: Literal["lenet5"] = "lenet5"
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.lenet import lenet5
+        from dltrain.models.impl.lenet import lenet5
 
         return lenet5(shape, classes, parts, pooling="average", gain="xavier")
 
@@ -51,6 +51,6 @@ class LeNet5Modern(NativeModel):
     name: Literal["lenet5_modern"] = "lenet5_modern"
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.lenet import lenet5
+        from dltrain.models.impl.lenet import lenet5
 
         return lenet5(shape, classes, parts, pooling="max", gain="he")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from pydantic import model_validator
 
 from dltrain.config import Positive, reject
-from dltrain.data.base import ImageShape
+from dltrain.data.pretrained import PretrainedInputs
+from dltrain.data.types import ImageShape
 from dltrain.models.adaptable import Exchangeable
-from dltrain.models.base import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,13 +61,13 @@ class LibraryModel(Exchangeable):
         return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        from dltrain.models.networks.wishes import Wishes
+        from dltrain.models.impl.library_options import Wishes
 
         library, _, name = self.library_name().partition("/")
         if library == "torchvision":
-            from dltrain.models.networks.from_torchvision import build
+            from dltrain.models.impl.from_torchvision import build
         else:
-            from dltrain.models.networks.from_timm import build
+            from dltrain.models.impl.from_timm import build
         wishes = Wishes(
             self.name, self.pretrained, self.dropout, self.drop_path, partial(self.fit_stem, shape=shape),
             exchangeable=self.activation is not None, auxiliary=self.auxiliary_weight > 0,
@@ -75,14 +75,14 @@ class LibraryModel(Exchangeable):
         network = build(name, shape, classes, wishes)
         return self.adapted(network, shape)
 
-    def preprocessing(self) -> Preprocessing | None:
+    def preprocessing(self) -> PretrainedInputs | None:
         if not self.pretrained:
             return None
         library, _, name = self.library_name().partition("/")
         if library == "torchvision":
-            from dltrain.models.networks.from_torchvision import preprocessing
+            from dltrain.models.impl.from_torchvision import preprocessing
         else:
-            from dltrain.models.networks.from_timm import preprocessing
+            from dltrain.models.impl.from_timm import preprocessing
         return preprocessing(name)
 
 

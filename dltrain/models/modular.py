@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.config import Fraction, Positive
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation, ReLU6
 from dltrain.layers.norms import Norm
 from dltrain.models.native import NativeModel, PhotoModel
@@ -13,7 +13,7 @@ from dltrain.models.native import NativeModel, PhotoModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 _SHUFFLE_WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Maps of the first stage, by the number of groups."""
@@ -44,7 +44,7 @@ class GoogLeNet(PhotoModel):
     reported losses are those of the network's own output."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.modular import googlenet
+        from dltrain.models.impl.modular import googlenet
 
         return googlenet(shape.channels, classes, parts, self.dropout, auxiliary=self.auxiliary is not None)
 
@@ -63,7 +63,7 @@ class ShuffleNetV1(NativeModel):
     """Groups of the 1x1 convolutions; the paper gives more groups more maps, so that the cost stays the same."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.modular import shufflenet_v1
+        from dltrain.models.impl.modular import shufflenet_v1
 
         return shufflenet_v1(_SHUFFLE_WIDTHS[self.groups], self.groups, shape.channels, classes, parts)
 
@@ -82,6 +82,6 @@ class NarrowMobileNetV1(PhotoModel):
     name: Literal["mobilenet_v1_025", "mobilenet_v1_050", "mobilenet_v1_075"]
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.modular import mobilenet_v1
+        from dltrain.models.impl.modular import mobilenet_v1
 
         return mobilenet_v1(int(self.name[-3:]) / 100, shape.channels, classes, parts)

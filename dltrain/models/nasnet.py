@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.models.native import PhotoModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 
 class NASNetMobile(PhotoModel):
@@ -26,6 +26,6 @@ class NASNetMobile(PhotoModel):
     name: Literal["nasnet_mobile"] = "nasnet_mobile"
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.nasnet import NASNet
+        from dltrain.models.impl.nasnet import NASNet
 
         return NASNet(4, 1056, 32, shape.channels, classes, parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation, ReLU
 from dltrain.layers.norms import BatchNorm, Norm
 from dltrain.models.adaptable import SMALL, Adaptable
@@ -13,8 +13,8 @@ from dltrain.models.adaptable import SMALL, Adaptable
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.adapt.changes import Adapter
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.changes import Adapter
+    from dltrain.models.impl.parts import Parts
 
 
 class NativeModel(Adaptable):
@@ -28,8 +28,8 @@ class NativeModel(Adaptable):
     """The normalisation, or null as published."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        from dltrain.models.networks.fitting import fit
-        from dltrain.models.networks.parts import Parts, pool_first
+        from dltrain.models.impl.fitting import fit
+        from dltrain.models.impl.parts import Parts, pool_first
 
         activation, norm = self.activation or self.published_activation, self.norm or self.published_norm
         shifts = norm is not None and norm.shifts
@@ -60,7 +60,7 @@ class PhotoModel(NativeModel):
     out; `auto`: small for images up to 64 pixels a side."""
 
     def with_stem(self, network: nn.Module, shape: ImageShape) -> nn.Module:
-        from dltrain.models.adapt.stem import small_stem
+        from dltrain.models.impl.stem import small_stem
 
         if self.stem == "small" or (self.stem == "auto" and max(shape.height, shape.width) <= SMALL):
             small_stem(network, shape)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.config import Fraction
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.norms import LocalResponseNorm, Norm
 from dltrain.models.native import NativeModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 _VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions of each stage, by depth."""
@@ -38,7 +38,7 @@ class AlexNet(NativeModel):
     """Share of the hidden units of both 4096-unit layers that is zeroed in training."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.plain import alexnet
+        from dltrain.models.impl.plain import alexnet
 
         return alexnet(shape, classes, parts, self.dropout)
 
@@ -62,7 +62,7 @@ class ZFNet(NativeModel):
     """Share of the hidden units of both 4096-unit layers that is zeroed in training."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.plain import zfnet
+        from dltrain.models.impl.plain import zfnet
 
         return zfnet(shape, classes, parts, self.dropout)
 
@@ -87,7 +87,7 @@ class NetworkInNetwork(NativeModel):
     """Share of the values zeroed in training before the last block."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.plain import nin
+        from dltrain.models.impl.plain import nin
 
         return nin(shape, classes, parts, self.dropout)
 
@@ -107,7 +107,7 @@ class NetworkInNetworkCifar(NativeModel):
     """Share of the values zeroed in training after each pool."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.plain import nin_cifar
+        from dltrain.models.impl.plain import nin_cifar
 
         return nin_cifar(shape, classes, parts, self.dropout)
 
@@ -132,7 +132,7 @@ class VGGCifar(NativeModel):
     the hidden layer."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.plain import vgg_cifar
+        from dltrain.models.impl.plain import vgg_cifar
 
         depth = int(self.name.removeprefix("vgg").removesuffix("_cifar"))
         return vgg_cifar(_VGG[depth], shape, classes, parts, self.dropout)

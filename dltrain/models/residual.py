@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.config import Fraction
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.models.native import NativeModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 
 class PreActCifarResNet(NativeModel):
@@ -30,7 +30,7 @@ class PreActCifarResNet(NativeModel):
     name: Literal["preact_resnet20", "preact_resnet32", "preact_resnet44", "preact_resnet56", "preact_resnet110"]
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.residual import preact_resnet
+        from dltrain.models.impl.residual import preact_resnet
 
         depth = int(self.name.removeprefix("preact_resnet"))
         return preact_resnet("basic", (depth - 2) // 6, shape.channels, classes, parts)
@@ -49,7 +49,7 @@ class PreActCifarBottleneck(NativeModel):
     name: Literal["preact_resnet164", "preact_resnet1001"]
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.residual import preact_resnet
+        from dltrain.models.impl.residual import preact_resnet
 
         depth = int(self.name.removeprefix("preact_resnet"))
         return preact_resnet("bottleneck", (depth - 2) // 9, shape.channels, classes, parts, projection=True)
@@ -77,7 +77,7 @@ class WideResNet(NativeModel):
     """Share of the values zeroed in training between the two convolutions of a block."""
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.residual import preact_resnet
+        from dltrain.models.impl.residual import preact_resnet
 
         depth, width = map(int, self.name.removeprefix("wide_resnet_").split("_"))
         blocks, dropout = (depth - 4) // 6, self.dropout
@@ -95,7 +95,7 @@ class ResNeXtCifar(NativeModel):
     name: Literal["resnext29_8x64d", "resnext29_16x64d"]
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.residual import resnext_cifar
+        from dltrain.models.impl.residual import resnext_cifar
 
         groups, width = map(int, self.name.removeprefix("resnext29_").removesuffix("d").split("x"))
         return resnext_cifar(29, groups, width, shape.channels, classes, parts)

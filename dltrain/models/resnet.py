@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.models.native import NativeModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.networks.parts import Parts
+    from dltrain.models.impl.parts import Parts
 
 
 class CifarResNet(NativeModel):
@@ -27,6 +27,6 @@ class CifarResNet(NativeModel):
     name: Literal["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
 
     def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
-        from dltrain.models.networks.cifar_resnet import cifar_resnet
+        from dltrain.models.impl.resnet import cifar_resnet
 
         return cifar_resnet(int(self.name.removeprefix("resnet")), shape.channels, classes, parts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from dltrain.config import Fraction, PositiveInt, reject
-from dltrain.data.base import ImageShape
+from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation, ReLU
 from dltrain.layers.norms import BatchNorm, Norm
 from dltrain.models.adaptable import Adaptable
@@ -16,7 +16,7 @@ from dltrain.models.base import Model
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.adapt.changes import Adapter
+    from dltrain.models.impl.changes import Adapter
 
 
 class SoftmaxRegression(Model):
@@ -26,7 +26,7 @@ class SoftmaxRegression(Model):
     name: Literal["softmax_regression"] = "softmax_regression"
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        from dltrain.models.networks.simple import softmax_regression
+        from dltrain.models.impl.simple import softmax_regression
 
         return softmax_regression(shape, classes)
 
@@ -60,8 +60,8 @@ class MLP(Model):
         return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        from dltrain.models.adapt.changes import Adapter
-        from dltrain.models.networks.simple import mlp
+        from dltrain.models.impl.changes import Adapter
+        from dltrain.models.impl.simple import mlp
 
         network = mlp(shape, classes, self.hidden, self.activation, self.norm, self.dropout)
         adapter = Adapter(self.name, network, shape)
@@ -101,8 +101,8 @@ class ConvNet(Adaptable):
         return self
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        from dltrain.models.networks.parts import pool_first
-        from dltrain.models.networks.simple import convnet
+        from dltrain.models.impl.parts import pool_first
+        from dltrain.models.impl.simple import convnet
 
         return pool_first(self.adapted(convnet(shape, classes, self), shape))
 

@@ -11,7 +11,7 @@ from dltrain.optim.base import Average
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.optim.running import EqualAverage, ExponentialAverage
+    from dltrain.optim.impl.averages import EqualAverage, ExponentialAverage
 
 
 class EMA(Average):
@@ -31,7 +31,7 @@ class EMA(Average):
     the average of a training of 100 steps is to nine tenths its random start."""
 
     def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> ExponentialAverage:
-        from dltrain.optim.running import ExponentialAverage
+        from dltrain.optim.impl.averages import ExponentialAverage
 
         return ExponentialAverage(model, self.decay, self.update_every, self.warmup)
 
@@ -58,7 +58,7 @@ class SWA(Average):
         return math.ceil(total_steps / every) - max(math.ceil(self.start * total_steps / every), 1) + 1
 
     def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> EqualAverage:
-        from dltrain.optim.running import EqualAverage
+        from dltrain.optim.impl.averages import EqualAverage
 
         every = max(round(self.epochs * steps_per_epoch), 1)
         return EqualAverage(model, self.start * total_steps, every, total_steps)

@@ -63,13 +63,13 @@ class Muon(Optimizer):
         return check_betas(betas, "adamw_betas")
 
     def options_of(self, model: nn.Module) -> dict[str, dict[str, Any]]:
-        from dltrain.optim.roles import exempt, hidden_matrices
+        from dltrain.optim.impl.roles import exempt, hidden_matrices
 
         matrices = hidden_matrices(model) - exempt(model, self.adamw)
         return {name: {"matrix": name in matrices} for name, _ in model.named_parameters()}
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        from dltrain.optim.muon import MuonWithRest
+        from dltrain.optim.impl.muon import MuonWithRest
 
         return ready(MuonWithRest(
             groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, ns_steps=self.ns_steps,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from dltrain.optim.running import InterpolatedAverage
+    from dltrain.optim.impl.averages import InterpolatedAverage
 
 Inner = Annotated[float, Field(gt=0, lt=1)]
 
@@ -36,7 +36,7 @@ class ScheduleFree(Optimizer):
         """b."""
 
     def average(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> InterpolatedAverage:
-        from dltrain.optim.running import InterpolatedAverage
+        from dltrain.optim.impl.averages import InterpolatedAverage
 
         return InterpolatedAverage(model, optimizer, self.interpolation())
 

@@ -48,7 +48,7 @@ class LBFGS(Optimizer):
         return self
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        from dltrain.optim.lbfgs import AnyFormatLBFGS
+        from dltrain.optim.impl.lbfgs import AnyFormatLBFGS
 
         return ready(AnyFormatLBFGS(
             [parameter for group in groups for parameter in group["params"]], lr=self.lr, max_iter=self.max_iter,

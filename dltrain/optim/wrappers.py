@@ -11,7 +11,7 @@ from dltrain.config import NonNegative, PositiveInt, Section
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.optim.wrapping import SharpnessAware, SlowWeights
+    from dltrain.optim.impl.wrappers import SharpnessAware, SlowWeights
 
 
 class Lookahead(Section):
@@ -30,7 +30,7 @@ class Lookahead(Section):
 
     def build(self, model: nn.Module, total_steps: int) -> SlowWeights:
         """What follows the weights of `model` through a training of `total_steps`."""
-        from dltrain.optim.wrapping import SlowWeights
+        from dltrain.optim.impl.wrappers import SlowWeights
 
         return SlowWeights(model, self.steps, lambda done: 1 - (1 - self.alpha) * (done / total_steps) ** self.power)
 
@@ -47,6 +47,6 @@ class SAM(Section):
 
     def build(self, model: nn.Module) -> SharpnessAware:
         """What moves the weights of `model` there and back."""
-        from dltrain.optim.wrapping import SharpnessAware
+        from dltrain.optim.impl.wrappers import SharpnessAware
 
         return SharpnessAware(model, self.rho, self.adaptive)

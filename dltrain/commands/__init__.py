@@ -1,0 +1,1 @@
+"""What each command does, one file each. The command line imports a file when its command runs."""

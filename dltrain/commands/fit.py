@@ -1,0 +1,379 @@
+"""`fit` and `resume`: a trainer's events flow into a run directory and a display, in one visible order."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from signal import Signals as Signal
+from typing import Any
+
+from torch import Tensor
+
+from dltrain.commands.failures import explain, is_out_of_memory, judge, resume_command
+from dltrain.commands.resuming import changed, continued, device_of, differences, extension, moved, resumption
+from dltrain.config import ConfigError
+from dltrain.console.display import Display
+from dltrain.data.loading.resources import crowded
+from dltrain.data.loading.streaming import LostWorkerError
+from dltrain.engine.builder import build
+from dltrain.engine.diagnosis import diagnose
+from dltrain.engine.distributed import ALONE, Group, is_loss
+from dltrain.engine.forecast import Forecast
+from dltrain.engine.length import count_steps
+from dltrain.engine.profiling import Profiler
+from dltrain.engine.timing import Clock, advice, shares
+from dltrain.engine.trainer import Trainer
+from dltrain.errors import RunError
+from dltrain.experiment.experiment import Experiment
+from dltrain.planning.plan import plan_of
+from dltrain.runs.environment import Hyperparameters, environment, flatten
+from dltrain.runs.interrupts import Signals
+from dltrain.runs.reports import EpochReport, NonFiniteError, best_epoch
+from dltrain.runs.run import FULL, ReadOnlyRun, Run, next_free, unwritable
+
+__all__ = ["Hyperparameters", "announce", "fit", "resume", "summary", "train"]
+
+Plugins = dict[str, str]
+"""The files that `--plugin` named, and their SHA-256."""
+
+
+def fit(
+    experiment: Experiment, path: Path | None, device: str, display: Display, *, runs: Path = Path("runs"),
+    plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
+    group: Group = ALONE,
+) -> tuple[int, Run]:  # fmt: skip
+    """Train an experiment in a new run directory; the exit code and the run.
+
+    path: the directory, or None for the next number under `runs`/<experiment name>.
+    hyperparameters: the run's row in TensorBoard's table, by default what the experiment states.
+    profile_steps: how many steps to trace with torch's profiler. group: the processes that train together; when they
+    were started again, they continue the run that they had begun.
+
+    Raises ConfigError before anything is created when the data does not fit the experiment, and RunError
+    when the machine does not.
+    """
+    begun = group.told(_begun_by(group, runs / experiment.name) if group.leads and group.restarts else None)
+    if begun is not None:
+        return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
+    with _built(experiment, device, group=group) as trainer, Signals() as signals:
+        trainer.about["plugins"] = dict(plugins or {})
+        if experiment.training.time is not None:  # the run repeats what was trained, however fast the machine is
+            experiment = experiment.lasting(trainer.plan.total_steps)
+        if experiment.training.threads == "probe":
+            experiment = experiment.override("training.threads", trainer.about["decisions"]["threads"]["value"])
+        plan = _plan(experiment, trainer) if group.leads else {}
+        path = group.told(path or next_free(runs / experiment.name) if group.leads else None)
+        assert path is not None
+        run = _kind_of_run(group).create(path)
+        with contextlib.closing(run):
+            try:
+                run.write("experiment.yaml", experiment.dump().encode())
+                run.write_json("environment.json", environment(trainer.about, experiment.seed) | _launch(group))
+                if plan:
+                    run.write_json("plan.json", plan)
+            except OSError as error:
+                raise unwritable(error, run.path) from None
+            return train(run, trainer, experiment, display, signals, hyperparameters, profile_steps), run
+
+
+def resume(
+    path: str, device: str | None, display: Display, *, plugins: Plugins | None = None,
+    hyperparameters: Hyperparameters | None = None, group: Group = ALONE, overrides: Sequence[str] = (),
+) -> tuple[int, Run]:  # fmt: skip
+    """Continue a run from its last checkpoint (or the given one), bit-exactly where nothing differs.
+
+    overrides: `key=value`, of what may change: where the data is, and how long the training is.
+    Raises RunError when the run cannot be continued, ConfigError when its data has changed.
+    """
+    run, file = _kind_of_run(group).open(path)
+    if not (run.path / "experiment.yaml").is_file():
+        raise RunError(f"{path} lies in no run directory; for its weights: dltrain fit ... initialize_from={path}")
+    run.lock()
+    with contextlib.closing(run):
+        state = None
+        if file is not None or run.last.exists():
+            file, state = run.checkpoint_at(file) if file is not None else run.checkpoint("last")
+        begun = run.read_json("environment.json")
+        warnings = list(differences(run, begun, dict(plugins or {}), device, group.size))  # or no plug-in for its parts
+        experiment, before = continued(run, state, file, overrides)
+        for warning in warnings:
+            display.warning(warning)
+        if device is None:
+            device = device_of(run, begun) if group.size == 1 else _began_on(begun)
+        with contextlib.ExitStack() as opened:
+            try:
+                trainer = opened.enter_context(_built(experiment, device, state, begun.get("decisions", {}), group))
+            except ConfigError as error:
+                raise moved(error, experiment, run) from None
+            signals = opened.enter_context(Signals())
+            trainer.about["plugins"] = begun.get("plugins", dict(plugins or {}))
+            if state is not None:
+                try:
+                    trainer.load_state_dict(state)
+                except Exception as error:  # whatever parts make of a state that is not theirs
+                    raise RunError(f"{file} does not fit what {experiment.name} builds now: {error}") from None
+            steps = count_steps(before, trainer.examples["train"], group.size)[1]
+            if trainer.plan.total_steps < steps:
+                raise RunError(f"a run can become longer, not shorter: this one ends at step {steps:,}")
+            if trainer.finished and run.read_json("result.json").get("state") == "finished":
+                if changes := changed(before, experiment):  # where the data is now
+                    _rewrite(run, trainer, experiment, begun, changes)
+                display.line(f"{run.path} is finished already; {_how_to_train_on(trainer, experiment)}")
+                return 0, run
+            if trainer.plan.total_steps > steps and trainer.step:
+                last = trainer.history[-1]["lr"] if trainer.history else None
+                trainer.notes.append(extension(steps, trainer.plan.total_steps, trainer.lr(trainer.step), last))
+            _rewrite(run, trainer, experiment, begun, changed(before, experiment))
+            display.log = run.log
+            display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
+            return train(run, trainer, experiment, display, signals, hyperparameters), run
+
+
+def _began_on(begun: dict[str, Any]) -> str:
+    device: str = begun.get("decisions", {}).get("device", {}).get("value", "auto")
+    return device
+
+
+def _how_to_train_on(trainer: Trainer, experiment: Experiment) -> str:
+    stopping = trainer.plan.early_stopping
+    if stopping is not None and trainer.step < trainer.plan.total_steps:
+        return f"it stopped early, and goes on with training.early_stopping.patience={2 * stopping.patience}"
+    training = experiment.training
+    longer = f"steps={2 * training.steps}" if training.steps else f"epochs={2 * (training.epochs or 0):g}"
+    return f"it trains longer with training.{longer}"
+
+
+def _rewrite(
+    run: Run, trainer: Trainer, experiment: Experiment, begun: dict[str, Any], changes: dict[str, list[Any]]
+) -> None:
+    """Record in the run that it is continued, and with what. Raises RunError when it cannot be written."""
+    about = begun or environment(trainer.about, experiment.seed)  # it was killed before this was written
+    told = begun.get("resumed")
+    entry = resumption(trainer.step, trainer.about, changes)
+    try:
+        run.write_json("environment.json", about | {"resumed": [*(told if isinstance(told, list) else []), entry]})
+        if changes:
+            run.write("experiment.yaml", experiment.dump().encode())
+            if plan := _plan(experiment, trainer):
+                run.write_json("plan.json", plan)
+    except OSError as error:
+        raise unwritable(error, run.path) from None
+
+
+@contextlib.contextmanager
+def _built(
+    experiment: Experiment, device: str, state: dict[str, Any] | None = None, decisions: dict[str, Any] | None = None,
+    group: Group = ALONE,
+) -> Iterator[Trainer]:  # fmt: skip
+    try:
+        trainer = build(experiment, group.device(device), state, decisions, group)
+    except LostWorkerError as error:  # while the first weights were measured on images
+        raise RunError(str(error), "lost process") from None
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise RunError("the machine has no memory left", "memory") from None
+        what = f"{error.filename}: " if error.filename else ""
+        kind = "full disk" if error.errno in FULL else "disk"
+        raise RunError(
+            f"the data and the network cannot be made ready: {what}{error.strerror or error}", kind
+        ) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = f"the model and the data do not fit into memory: {(str(error).splitlines() or [''])[0]}"
+        less = "less: data.loader=streaming, a smaller data.size or a smaller model"
+        raise RunError(f"{message}\n{less}", "memory") from None
+    with contextlib.closing(trainer):
+        yield trainer
+
+
+def _plan(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
+    """The plan of the training, its warnings now among the trainer's notes; empty when it cannot be made."""
+    try:
+        plan = plan_of(experiment, trainer)
+    except Exception as error:  # a plug-in's network may run on its own device only: that is no reason not to train
+        trainer.notes.append(f"no plan.json: {type(error).__name__}: {error}")
+        return {}
+    told = {note.removeprefix("warning: ") for note in trainer.notes}
+    trainer.notes += [f"warning: {text}" for text in plan["warnings"] if text not in told]
+    return plan
+
+
+def _kind_of_run(group: Group) -> type[Run]:
+    return Run if group.leads else ReadOnlyRun
+
+
+def _launch(group: Group) -> dict[str, str]:
+    """What environment.json says of the command that started several processes."""
+    return {"launch": group.launch} if group.size > 1 else {}
+
+
+def _begun_by(group: Group, folder: Path) -> Path | None:
+    """The run that the processes had begun before they were started again, if they had got so far."""
+    runs = sorted(path.parent for path in folder.glob("*/environment.json"))
+    return next(
+        (path for path in reversed(runs) if Run(path).read_json("environment.json").get("launch") == group.launch), None
+    )
+
+
+def train(
+    run: Run, trainer: Trainer, experiment: Experiment, display: Display, signals: Signals,
+    hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
+) -> int:  # fmt: skip
+    """Run the trainer to its end, a signal or a failure. Returns the exit code."""
+    display.log, group = run.log, trainer.parts.group
+    clock = Clock(run.read_json("result.json") if trainer.step else {})
+
+    def result(state: str, why: str | None = None) -> None:
+        run.write_json("result.json", summary(trainer, state, why, clock))
+
+    def save(*, best: bool = False) -> float:
+        started = time.perf_counter()
+        run.save(trainer.state_dict(), best=best)
+        return time.perf_counter() - started
+
+    try:
+        announce(run, trainer, experiment, display)
+        shown = hyperparameters or flatten(experiment.stated())
+        run.start_events(trainer.history, trainer.step, shown, sample_images(trainer) if group.leads else None)
+        result("running")
+        saved = time.monotonic()
+        compiles = trainer.about["decisions"]["compile"]["value"]
+        display.waiting("the first step: compiling the network" if compiles else "the first step")
+        clock.starts()
+        saving, stuck, told, forecast = 0.0, None, False, Forecast(trainer)
+        profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
+        for event in trainer.run(profiler.watch) if profiler else trainer.run():
+            overdue = time.monotonic() - saved > 60 * experiment.training.checkpoint_every
+            stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
+            if profiler:
+                _tell(profiler, display)
+            run.add_points(event.points)
+            if (line := forecast.news(event)) is not None:
+                display.line(line)
+            if isinstance(event, EpochReport):
+                display.epoch(event)
+                stuck = diagnose(trainer, experiment) if group.leads else None
+                if stuck is not None and (trainer.finished or not told):
+                    told = True
+                    display.warning(stuck)
+                event.metrics["seconds/checkpoint"] = saving + save(best=event.is_best)
+                saving = 0.0
+                run.record(trainer.history)
+                result("running")
+                saved = time.monotonic()
+            else:
+                display.progress(event)
+                if stopping or overdue:
+                    saving += (seconds := save())
+                    clock.inside += seconds
+                    saved = time.monotonic()
+            if stopping:
+                raise KeyboardInterrupt
+        result("finished", stuck)
+        if profiler:
+            profiler.finish()
+            _tell(profiler, display)
+    except KeyboardInterrupt:  # ours, or that of a second signal
+        number = signals.received or Signal.SIGINT
+        with contextlib.suppress(OSError):  # a full disk: the checkpoint is what counts
+            result("interrupted", number.name)
+        if group.leads:
+            display.error(f"interrupted at step {trainer.step}; {_how_to_go_on(run, trainer)}")
+        return 128 + number
+    except Exception as error:
+        if not group.leads and (is_loss(error) or isinstance(error, NonFiniteError)):
+            return 1  # the first process says it
+        run.failure = failure = judge(error, run.path)
+        if isinstance(error, ConfigError):  # an image that could be read before: no fault of the settings
+            run.failure = replace(failure, of_machine=True)
+        elif not (isinstance(error, NonFiniteError) or is_loss(error)):
+            run.log(traceback.format_exc())
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            result("failed", str(error) if isinstance(error, ConfigError) else failure.why)
+        display.error(explain(error, run, trainer, experiment))
+        return 1
+    finally:
+        display.stop()
+    _farewell(run, trainer, display)
+    _say_what_was_slow(trainer, experiment, clock, display)
+    return 0
+
+
+def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Display) -> None:
+    """Say before training what it will do."""
+    display.line(f"{experiment.name} -> {run.path}", "bold")
+    for note in experiment.notes:
+        display.warning(note)
+    display.settings(trainer.summary)
+    for note in trainer.notes:
+        display.line(note)
+    decided = trainer.about["decisions"]
+    alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own
+    undecided = alone and experiment.training.threads == "auto"
+    if undecided and (line := crowded(decided["threads"]["value"])) is not None:
+        display.warning(line)
+
+
+def sample_images(trainer: Trainer, count: int = 32) -> Tensor:
+    """The first training images as the model gets them, in full size: (B, C, H, W) float32, scaled back to 0..1."""
+    batches = trainer.parts.train.batches(0)
+    batch = next(batches)
+    batches.close()
+    pipeline = trainer.parts.pipeline
+    inputs, _ = pipeline.full(batch, 0)
+    images: Tensor = pipeline.scaling.invert(inputs[:count].float())
+    return images.clamp(0, 255).cpu() / 255
+
+
+def _how_to_go_on(run: Run, trainer: Trainer) -> str:
+    return f"to go on: {resume_command(run, trainer.about['plugins'])}"
+
+
+def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
+    if trainer.step < trainer.plan.total_steps:
+        display.line(f"stopped early: {trainer.best_metric} no longer improves")
+    best = best_epoch(trainer.history, trainer.best_metric)
+    if best is not None and trainer.best_metric is not None:
+        row = trainer.history[best]
+        display.line(f"best {trainer.best_metric} {row[trainer.best_metric]:.4f} in epoch {int(row['epoch'])}")
+    split = "test" if trainer.about["has_test"] else "validation"
+    option = "" if split == "test" else " --split validation"
+    display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
+
+
+def _tell(profiler: Profiler, display: Display) -> None:
+    for line in profiler.news():
+        display.line(line)
+
+
+def _say_what_was_slow(trainer: Trainer, experiment: Experiment, clock: Clock, display: Display) -> None:
+    parts = clock.parts(trainer.history, trainer.first_step)
+    evaluations = sum("validation/loss" in row for row in trainer.history)
+    decisions = trainer.about["decisions"]
+    line = advice(parts, experiment, decisions, evaluations=evaluations, inside=clock.inside)
+    if line is not None:
+        display.line(line)
+
+
+def summary(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict[str, Any]:
+    """The content of result.json."""
+    history = trainer.history
+    best = best_epoch(history, trainer.best_metric)
+    trained = sum(row["seconds/data"] + row["seconds/compute"] for row in history)
+    spent = clock.parts(history, trainer.first_step)
+    return {
+        "state": state, "why": why, "step": trainer.step, "total_steps": trainer.plan.total_steps,
+        "best_epoch": int(history[best]["epoch"]) if best is not None else None,
+        "best_metric": trainer.best_metric,
+        "best": history[best] if best is not None else None,
+        "last": history[-1] if history else None,
+        "seconds": round(sum(spent.values()), 3),
+        "time": {part: round(seconds, 3) for part, seconds in spent.items()},
+        "shares": shares(spent),
+        "images_per_second": round(history[-1]["step"] * trainer.plan.batch_size / trained, 1) if trained else None,
+    }  # fmt: skip

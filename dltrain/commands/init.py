@@ -1,0 +1,221 @@
+"""`init`: look at images and write a commented experiment that trains well on them as it is.
+
+path -> look (what is there) -> recipe (settings chosen by it, with why) -> YAML text
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dltrain.commands.init_recipes import Findings, recipe
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.config.reader import scalar
+from dltrain.console.display import Display
+from dltrain.console.streams import printable
+from dltrain.data.datasets import IMAGES_ONLY, Arrays, Dataset, ImageFolder
+from dltrain.data.folders.listing import is_image, url_in
+from dltrain.data.sources import ArraySource, FileSource, Splits
+from dltrain.engine.forecast import WORTH_A_WORD, Forecast, duration
+from dltrain.errors import RunError
+from dltrain.experiment.experiment import Experiment
+from dltrain.runs.checkpoints import write_atomically
+
+SAMPLE = 500
+"""Files whose size is looked at, evenly spaced."""
+PATIENCE = 60.0
+"""Seconds after which the pace of the training is no longer waited for."""
+SHARES: list[dict[str, float]] = [
+    {}, {"validation": 0.2}, {"validation": 0.3, "test": 0.3}, {"validation": 0.4, "test": 0.0},
+]  # fmt: skip
+"""Shares of validation and test data that are tried in turn: with few images of a class, small ones are none."""
+
+
+def write_experiment(
+    path: Path, output: Path | None, display: Display, *, pretrained: bool | None = None, measure: bool = True
+) -> Path:
+    """Write an experiment for the folder or .npz at `path`; the file's path.
+
+    pretrained: whether photos start from pretrained weights; None: when these can be had. measure: train a few steps,
+    to say how long the training will take.
+    Raises RunError when the file exists already, ConfigError when the data cannot be used.
+    """
+    if url := url_in(path):
+        raise RunError(f"{url} is a URL: download the images, and give the folder where they lie")
+    if not path.exists():
+        raise RunError(f"there is nothing at {path}")
+    if str(path).encode("utf-8", "replace").decode() != str(path):
+        raise RunError(f"the name {path} is not UTF-8, and so cannot stand in a YAML file: rename it")
+    target = output or Path("experiments") / f"{_name(path)}.yaml"
+    if target.exists():
+        raise RunError(f"{target} exists already; give another name with --output")
+    found = look(path)
+    display.line(f"{path}: {found.facts}")
+    for note in found.notes:
+        display.warning(note)
+    if pretrained is None and found.are_photos and not found.grey:
+        pretrained = pretrained_available()
+        if not pretrained:
+            display.line("pretrained weights cannot be downloaded here: the network starts from random ones")
+    text = recipe(found, pretrained=bool(pretrained))
+    experiment = Experiment.parse(text, target.name)  # what we write must be right
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, text.encode())
+    except OSError as error:
+        raise RunError(f"{target} cannot be written: {error.strerror}") from None
+    if measure:
+        display.waiting("a few steps, to say how long the training will take: --no-time leaves them out")
+        seconds = seconds_of(experiment)
+        display.stop()
+        if seconds is not None:
+            about = f"about {duration(seconds)}" if seconds >= WORTH_A_WORD else "less than half a minute"
+            display.line(f"to train it takes {about} on this machine")
+    display.line(f"to train it: dltrain fit {target}")
+    return target
+
+
+def seconds_of(experiment: Experiment) -> float | None:
+    """How long a training takes, from a few steps of it: with random weights, uncompiled, and with images that are read
+    as they are needed, and not before. None when that cannot be measured, whatever the reason: nothing needs it."""
+    from dltrain.engine.builder import build, without_pretrained
+
+    cheap: dict[str, Any] = {"training.compile": False}
+    if isinstance(experiment.data, ImageFolder):
+        cheap |= {"data.loader": "streaming", "data.scaling": "none"}
+    begun = time.monotonic()
+    try:
+        experiment = experiment.override_all(cheap)
+        model = without_pretrained(experiment.model)
+        with contextlib.closing(build(experiment.model_copy(update={"model": model}))) as trainer:
+            forecast = Forecast(trainer)
+            for event in trainer.run():
+                if (left := forecast.seconds_left(event)) is not None:
+                    return left
+                if time.monotonic() - begun > PATIENCE:
+                    return None
+    except Exception:
+        return None
+    return time.monotonic() - begun  # it is trained
+
+
+def _name(path: Path) -> str:
+    """A name for the data: of the folder or file, without what a path cannot hold."""
+    path = path.resolve()
+    return re.sub(r"[^\w.-]+", "_", path.stem if path.is_file() else path.name).strip("._") or "images"
+
+
+def look(path: Path) -> Findings:
+    """Read enough of the data to describe it. Raises ConfigError when it holds no usable images."""
+    if path.is_dir():
+        _require_class_folders(path)
+        dataset: Dataset = ImageFolder(root=str(path), on_error="skip")
+    elif path.suffix == ".npz":
+        dataset = Arrays(path=str(path))
+    else:
+        message = f"{path} is neither a folder of class folders nor an .npz file"
+        raise ConfigError([Diagnostic(message, notes=(IMAGES_ONLY, "a class folder holds the images of a class"))])
+    dataset, splits = _load(dataset)
+    keys = {"name": dataset.name, "root" if path.is_dir() else "path": str(path)}
+    scarce = False
+    for key in ("validation", "test"):
+        if key in dataset.model_fields_set:
+            scarce, keys[key] = True, getattr(dataset, key)
+    where = ", ".join(f"{key}: {_scalar(value)}" for key, value in keys.items())
+    counts = Counter(splits.classes[label] for label in splits.train.labels.tolist())
+    if isinstance(splits.train, ArraySource):
+        channels, height, width = splits.train.images.shape[1:]
+        sizes, grey = [(width, height)], channels == 1
+    else:
+        sizes, grey = _headers(splits.train)
+    copies = [printable(note.removeprefix("warning: ")) for note in splits.notes]
+    return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, splits.skipped), *copies])
+
+
+def _require_class_folders(path: Path) -> None:
+    """Say more of a folder with images and no class folders than that it has none."""
+    from dltrain.data.folders.layouts import contents_of
+
+    entries = contents_of(path)
+    images = [entry for entry in entries if entry.kind == "file" and is_image(entry.name)]
+    if images and not any(entry.kind == "folder" for entry in entries):
+        message = f"{len(images):,} images lie directly in {path}, and nothing says of which class they are"
+        raise ConfigError([Diagnostic(message, notes=(f"move them to {path / '<class>'}, a folder per class",))])
+
+
+def _load(dataset: Dataset) -> tuple[Dataset, Splits]:
+    """The splits, with larger shares of validation and test data where the usual ones would lack a class."""
+    first: ConfigError | None = None
+    for shares in SHARES:
+        fitting = dataset.model_copy(update=shares)
+        try:
+            return fitting, fitting.load()
+        except ConfigError as error:
+            first = first or error
+            if "split would have no example" not in error.diagnostics[0].message:
+                break
+    assert first is not None
+    raise first
+
+
+def _headers(source: FileSource) -> tuple[list[tuple[int, int]], bool]:
+    """Width and height of evenly spaced files, and whether all are grey. Their pixels are not decoded."""
+    from dltrain.data.images.opening import opened
+
+    sizes, modes = [], set()
+    for name in source.paths[:: max(len(source) // SAMPLE, 1)]:
+        try:
+            with opened(Path(source.root, name), source.max_pixels) as image:
+                sizes.append(image.size)
+                modes.add(image.mode)
+        except Exception:  # it has large texts before its pixels; see `canvas.decode`
+            continue
+    if not sizes:
+        raise ConfigError([Diagnostic(f"the sizes of the image files in {source.root} are not found")])
+    return sizes, modes <= {"1", "L", "LA", "I", "I;16"}
+
+
+def _notes(counts: Counter[str], scarce: bool, damaged: Sequence[str]) -> list[str]:
+    notes = []
+    rarest, least = min(counts.items(), key=lambda item: item[1])
+    if scarce:
+        notes.append(f"class `{rarest}` has few images: {least} to train on, after the other splits took theirs")
+    elif max(counts.values()) > 4 * least:
+        notes.append(f"class `{rarest}` has few images ({least}): look at its recall in what `dltrain eval` prints")
+    if damaged:
+        notes.append(
+            f"{len(damaged)} of the files cannot be read, such as this one: {damaged[0]}; `fit` names them all"
+        )
+    return notes
+
+
+def _scalar(value: str | float) -> str:
+    """A value as YAML writes it within a flow mapping."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII)
+    if not isinstance(value, str) or (plain and isinstance(scalar(value), str)):  # a folder may be called `null`
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def pretrained_available() -> bool:
+    """Whether torchvision's ResNet-18 weights lie in the cache, or their server answers."""
+    from http.client import HTTPException
+    from urllib.request import Request, urlopen
+
+    import torch
+    from torchvision.models import ResNet18_Weights
+
+    url = ResNet18_Weights.DEFAULT.url
+    if (Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]).is_file():
+        return True
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=3):
+            return True
+    except (OSError, HTTPException):
+        return False

@@ -1,0 +1,179 @@
+"""`predict`: label image files with a checkpoint, by exactly the preprocessing of its evaluation.
+
+paths -> decoded by threads, a batch ahead -> probabilities -> a row each on stdout
+
+Nothing is kept: a folder may hold any number of images.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dltrain.commands.evaluate import find_checkpoint
+from dltrain.config import ConfigError
+from dltrain.console.streams import say
+from dltrain.data.evaluation import Views
+from dltrain.data.folders.listing import broken, is_image, url_in, walk
+from dltrain.data.images.canvas import Canvas, decode, place
+from dltrain.data.images.opening import quietly
+from dltrain.data.loading.resources import usable_cores
+from dltrain.data.loading.views import decide, log_mean_probability
+from dltrain.engine.predictor import Predictor, restore_predictor
+from dltrain.errors import RunError
+from dltrain.runs.run import Run
+
+Row = Callable[[Path, int, list[float]], None]
+"""Writes one image's path, the number of its class, and its probability of every class."""
+
+
+def predict_files(
+    paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
+    views: Views | None = None, share: float | None = None,
+) -> int:  # fmt: skip
+    """Write a row per image to stdout: path, class, probability, and the probability of every class.
+    In CSV, the column of a class that is called as one of the first three is `probability of NAME`.
+
+    Probabilities of several runs or checkpoints at `paths` are averaged.
+    form: `csv` or `jsonl`. Files that cannot be read are named on stderr; the exit code is then 1.
+    Raises RunError when a path does not exist or a folder holds no image.
+    """
+    runs = [Run.open(path) for path in paths]
+    files = image_files(inputs)
+    found = [find_checkpoint(run, file, which) for run, file in runs]
+    predictors = [restore_predictor(state, device, file) for file, state in found]
+    classes = predictors[0].classes
+    for predictor in predictors:
+        predictor.look(views, share)
+        require_files(predictor)
+        if predictor.classes != classes:
+            raise RunError(f"the runs have different classes: {', '.join(map(str, paths))}")
+    targets = [(predictor.canvas, predictor.preprocessing.shape.channels) for predictor in predictors]
+    row = _csv(classes) if form == "csv" else _json_lines(classes)
+    total = failed = 0
+    remarks: list[str] = []
+    for batch in decoded(files, targets, batch_size, remarks):
+        names, images = [], []
+        for name, future in batch:
+            total += 1
+            try:
+                images.append(future.result())
+            except ConfigError as error:
+                failed += 1
+                say(error.diagnostics[0].message)
+            else:
+                names.append(name)
+        for _ in range(len(remarks)):  # threads add more meanwhile
+            say(f"warning: {remarks.pop(0)}")
+        if images:
+            answers = [
+                predictor.logits(torch.stack(seen))
+                for predictor, seen in zip(predictors, zip(*images, strict=True), strict=True)
+            ]
+            logits = log_mean_probability(answers) if len(answers) > 1 else answers[0]
+            probabilities = (logits if logits.dtype == torch.float64 else logits.float()).softmax(1)
+            for answer in zip(names, decide(logits).tolist(), probabilities.tolist(), strict=True):
+                row(*answer)
+    sys.stdout.flush()
+    if failed:
+        say(f"{failed} of {total} files could not be read")
+    return 1 if failed else 0
+
+
+def require_files(predictor: Predictor) -> None:
+    """Raise RunError for a network of images that no file holds."""
+    channels = predictor.preprocessing.shape.channels
+    if channels not in (1, 3):
+        raise RunError(f"the network takes images of {channels} channels; files are read as grey (1) or RGB (3)")
+
+
+def _csv(classes: list[str]) -> Row:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    own = ["path", "class", "probability"]
+    taken = {*own, *classes}
+    writer.writerow([*own, *(_free(f"probability of {name}", taken) if name in own else name for name in classes)])
+
+    def write(path: Path, best: int, probabilities: list[float]) -> None:
+        writer.writerow([path, classes[best], f"{probabilities[best]:.6f}", *(f"{p:.6f}" for p in probabilities)])
+
+    return write
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A column's name that no other has."""
+    while name in taken:
+        name += " "
+    taken.add(name)
+    return name
+
+
+def _json_lines(classes: list[str]) -> Row:
+    def write(path: Path, best: int, probabilities: list[float]) -> None:
+        record = {
+            "path": str(path), "class": classes[best], "probability": probabilities[best],
+            "probabilities": dict(zip(classes, probabilities, strict=True)),
+        }  # fmt: skip
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def decoded(
+    files: Iterator[Path], targets: Sequence[tuple[Canvas, int]], batch_size: int, remarks: list[str] | None = None
+) -> Iterator[list[tuple[Path, Future[list[Tensor]]]]]:
+    """Batches of files, each as (C, H, W) uint8 on every canvas with its channels; the next is decoded meanwhile.
+
+    remarks: takes what there is to say of the values of a file that is read.
+    """
+    unique = dict.fromkeys(targets)
+
+    def load(path: Path) -> list[Tensor]:
+        placed = {target: place(decode(path, target[1], target[0], remarks), target[0])[0] for target in unique}
+        return [placed[target] for target in targets]
+
+    with quietly, ThreadPoolExecutor(usable_cores()) as pool:
+        try:
+            ahead: list[tuple[Path, Future[list[Tensor]]]] = []
+            while batch := [(path, pool.submit(load, path)) for path in islice(files, batch_size)]:
+                if ahead:
+                    yield ahead
+                ahead = batch
+            if ahead:
+                yield ahead
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def image_files(inputs: Iterable[Path]) -> Iterator[Path]:
+    """The given files, and every image file below the given folders, in order of their names.
+
+    Raises RunError at once when a path does not exist or a folder holds no image.
+    """
+    inputs = list(inputs)
+    for path in inputs:
+        if url := url_in(path):
+            raise RunError(f"{url} is a URL, and only files are read: download it first")
+        if path.is_symlink() and not path.exists():
+            raise RunError(broken(path))
+        if path.is_dir():
+            if next(_walk(path), None) is None:
+                raise RunError(f"there is no image in {path}")
+        elif not path.exists():
+            raise RunError(f"there is no file {path}")
+    return (file for path in inputs for file in (_walk(path) if path.is_dir() else (path,)))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files before the folders beside them, both sorted; hidden ones are left out. What cannot be seen is given too:
+    reading it says why."""
+    for entry in walk(str(folder)):
+        if entry.kind == "fault" or (entry.kind == "file" and is_image(entry.name)):
+            yield Path(entry.path)

@@ -1,0 +1,1 @@
+"""Augmentations: random, seeded changes of training images, as sections."""

@@ -1,0 +1,69 @@
+"""The kind `Augmentation`: a batched, seeded function of images on the device."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from dltrain.config import Choice
+from dltrain.data.random import Draws
+from dltrain.data.types import Batch, ImageShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STAGES = ("pixels", "scaled", "batch")
+
+Transform = Callable[[Batch, Draws], Batch]
+"""Takes a batch and the step's draws, returns a new batch; never writes into its input."""
+
+
+@dataclass(frozen=True)
+class AugmentationContext:
+    """What an augmentation may depend on besides its options.
+
+    shape: the images as the model will see them. seed: the experiment's. mean, std: (C,) float32 of the
+    scaling, in 0..255. covariance: (C, C) float32 of the training pixels in 0..1, or None unless asked
+    for by `needs_covariance`.
+    """
+
+    shape: ImageShape
+    classes: int
+    seed: int
+    mean: Tensor
+    std: Tensor
+    covariance: Tensor | None = None
+
+
+class Augmentation(Choice):
+    """A random change of training images, drawn anew for every example and epoch."""
+
+    kind: ClassVar[str] = "augmentations"
+    stage: ClassVar[Literal["pixels", "scaled", "batch"]] = "pixels"
+    """pixels: values 0..255, uint8 or float32 (keep the dtype when values do not change); scaled: float32
+    after input scaling; batch: after scaling, mixes examples and sets `targets`. They run in this order."""
+    needs_covariance: ClassVar[bool] = False
+    needs_soft_targets: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, context: AugmentationContext) -> Transform:
+        """The function that does it."""
+
+
+def check_order(augmentations: Sequence[Augmentation]) -> list[tuple[int, str]]:
+    """(index, message) of every augmentation that follows one of a later stage."""
+    when = {"pixels": "before scaling", "scaled": "after scaling", "batch": "last, on whole batches"}
+    problems: list[tuple[int, str]] = []
+    latest: Augmentation | None = None
+    for index, entry in enumerate(augmentations):
+        if latest is not None and STAGES.index(entry.stage) < STAGES.index(latest.stage):
+            name, before = entry.name, latest.name
+            message = (
+                f"`{name}` must come before `{before}`: it works {when[entry.stage]}, `{before}` {when[latest.stage]}"
+            )
+            problems.append((index, message))
+        else:
+            latest = entry
+    return problems

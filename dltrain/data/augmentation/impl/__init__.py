@@ -1,0 +1,1 @@
+"""The torch code of the augmentations. Imported only when a section builds."""

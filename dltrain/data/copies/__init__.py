@@ -1,0 +1,1 @@
+"""Copies among the examples of a data set, found by what examples hold."""

@@ -1,0 +1,1 @@
+"""Image files: opened, checked, and decoded onto a canvas of a fixed size."""

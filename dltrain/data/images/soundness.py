@@ -1,0 +1,51 @@
+"""Every file of a data set is decoded once before anything else, so that all that cannot be read is known at once.
+
+What was found is remembered, see `contents`: a file that has not changed is not decoded for this again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.console.streams import printable
+from dltrain.data.copies.contents import unreadable
+from dltrain.data.sources import FileSource, Parts, Source
+
+REMEDY = "with `on_error: skip` in `data`, all files that cannot be read are left out of the training"
+
+
+def require_sound(source: Source) -> None:
+    """Raise ConfigError naming every file that cannot be read."""
+    if isinstance(source, FileSource) and (bad := unreadable(source)):
+        raise ConfigError(bad.values())
+
+
+def sound(parts: Parts, on_error: Literal["fail", "skip"]) -> Parts:
+    """The parts, without the files that cannot be read when they are to be skipped.
+
+    Raises ConfigError naming all of them when they are not, or nothing else would be left of a split.
+    """
+    files = {name: source for name, source in parts.given().items() if isinstance(source, FileSource)}
+    bad = {name: unreadable(source) for name, source in files.items()}
+    problems = [problem for found in bad.values() for problem in found.values()]
+    if problems and on_error == "fail":
+        raise ConfigError(replace(problem, notes=(*problem.notes, REMEDY)) for problem in problems)
+    if any(len(bad[name]) == len(source) for name, source in files.items()):
+        raise ConfigError(problems)
+    kept: dict[str, Source] = {}
+    for name, source in files.items():
+        if bad[name]:
+            kept[name] = source.subset(np.setdiff1d(np.arange(len(source)), list(bad[name])))
+    skipped = tuple(_told(problem) for problem in problems)
+    return replace(
+        parts, train=kept.get("train", parts.train), validation=kept.get("validation", parts.validation),
+        test=kept.get("test", parts.test), skipped=skipped,
+    )  # fmt: skip
+
+
+def _told(problem: Diagnostic) -> str:
+    return printable(problem.message.removeprefix("the image file "))

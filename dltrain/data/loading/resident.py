@@ -1,0 +1,106 @@
+"""The resident loader: decode once, keep all images on the device, gather whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+
+from dltrain.data.augmentation.impl.windows import Windows, windows_for
+from dltrain.data.images.canvas import Canvas, place_all
+from dltrain.data.loading.loader import Loader
+from dltrain.data.loading.packs import load_source, packed
+from dltrain.data.loading.pipeline import First, Moves
+from dltrain.data.sources import ArraySource, Source
+from dltrain.data.types import WHOLE, Batch, Share
+
+CHUNK = 1024
+TOGETHER = 16
+"""Steps whose moves are drawn and worked out at once."""
+
+
+class ResidentLoader(Loader):
+    """All images lie decoded on the device, as one uint8 tensor (N, C, H, W)."""
+
+    def __init__(
+        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
+        share: Share = WHOLE, first: First | None = None,
+    ) -> None:  # fmt: skip
+        """first: what training images undergo first; `does_first` says whether this loader takes it over.
+
+        Raises ConfigError naming the files that cannot be read.
+        """
+        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
+        self.images, self.extents = _resident(source, canvas, self.device)
+        self._moves = first if isinstance(first, Moves) else None
+        self._windows = windows_for(self.images, self._moves) if self._moves is not None else None
+
+    @property
+    def does_first(self) -> bool:
+        return self._windows is not None
+
+    def batch(self, step: int) -> Batch:
+        """The step's batch."""
+        if self._windows is not None and self._moves is not None:
+            return next(self._cut(step, 1, self._windows, self._moves))
+        return self._gather(*self.examples_of(step))
+
+    def _cut(self, start: int, count: int, windows: Windows, moves: Moves) -> Generator[Batch, None, None]:
+        """The moved batches of `count` steps. What can be computed for all of them at once is: in a training step
+        every small operation costs several times what it would cost alone."""
+        examples = [self.examples_of(step) for step in range(start, start + count)]
+        size = self.batch_size // self.share.count
+        drawn = [moves.drawn(step, self.device, size) for step in range(start, start + count)]
+        indices, epochs = (torch.cat(parts) for parts in zip(*examples, strict=True))
+        shape_alone = self.images[:1].expand(len(indices), -1, -1, -1)
+        whole = Batch(shape_alone, self.labels.index_select(0, indices), indices, epochs)
+        motions = moves.motions(whole, [torch.cat(parts, -1) for parts in zip(*drawn, strict=True)])
+        starts = windows.starts(indices, motions)
+        each = zip(starts.chunk(count), whole.labels.chunk(count), examples, strict=True)
+        for rows, labels, (own_indices, own_epochs) in each:
+            yield Batch(windows.cut(rows), labels, own_indices, own_epochs)
+
+    def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
+        return Batch(
+            images=self.images.index_select(0, indices),
+            labels=self.labels.index_select(0, indices),
+            indices=indices,
+            epochs=epochs,
+            extents=self.extents.index_select(0, indices) if self.extents is not None else None,
+        )
+
+    def batches(self, start_step: int = 0, *, aside: bool = False) -> Generator[Batch, None, None]:
+        step = start_step
+        while True:
+            if self._windows is not None and self._moves is not None:
+                yield from self._cut(step, TOGETHER, self._windows, self._moves)
+                step += TOGETHER
+            else:
+                yield self.batch(step)
+                step += 1
+
+    def evaluation_batches(self, limit: int | None = None) -> Generator[tuple[Batch, int], None, None]:
+        for indices, valid in self.evaluation_indices(limit):
+            yield self._gather(indices.to(self.device), torch.zeros_like(indices, device=self.device)), valid
+
+    def close(self) -> None:
+        self.images, self._windows = self.images.new_empty(0), None
+
+
+def _resident(source: Source, canvas: Canvas, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """(N, C, H, W) uint8 and, on a fit canvas, (N, 2) int64 extents."""
+    if isinstance(source, ArraySource):
+        placed, extent = place_all(source, canvas)
+        extents = torch.tensor([extent]).repeat(len(source), 1)
+        return placed.to(device), extents.to(device) if canvas.rule == "fit" else None
+    count = len(source)
+    if source.cache is not None and device.type == "cpu":  # the operating system reads what is wanted, and keeps it
+        pack = packed(source, canvas)
+        return pack.images, pack.extents if canvas.rule == "fit" else None
+    images = torch.empty(count, source.channels, canvas.height, canvas.width, dtype=torch.uint8, device=device)
+    extents = torch.empty(count, 2, dtype=torch.int64, device=device)
+    for start in range(0, count, CHUNK):
+        part = torch.arange(start, min(start + CHUNK, count))
+        images[part], extents[part] = (t.to(device) for t in load_source(source, part, canvas))
+    return images, extents if canvas.rule == "fit" else None

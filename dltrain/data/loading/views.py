@@ -1,0 +1,115 @@
+"""Several views of an image, for evaluation: the model's answer is then the mean of its probabilities for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dltrain.data.evaluation import Evaluation, Views
+from dltrain.data.images.canvas import Canvas
+from dltrain.data.types import ImageShape
+
+MARGIN = 16
+"""Where evaluation cuts nothing off, crops are of the image padded by reflection by a 16th of its size (2 pixels
+of 32, twice the shifts of `flip_shift`)."""
+SHIFT_WEIGHTS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
+"""Of the views of `flip_shift`: a shifted one has half the weight of one that is not."""
+
+
+def views_canvas(canvas: Canvas, views: Views) -> Canvas:
+    """The canvas to take the views from: evaluation's, or for crops all that it would have cut off."""
+    if views not in ("five_crop", "ten_crop") or canvas.rule != "crop" or canvas.crop == 1:
+        return canvas
+    height, width = round(canvas.height / canvas.crop), round(canvas.width / canvas.crop)
+    return replace(canvas, height=height, width=width, crop=1.0)
+
+
+def views_of(images: Tensor, height: int, width: int, views: Views) -> list[Tensor]:
+    """Each view of all images (B, C, H, W), as (B, C, height, width).
+
+    Crops are in the order of torchvision: top left, top right, bottom left, bottom right, centre. Of `flip_shift`: the
+    image, its mirror image, both shifted up and left, and both shifted down and right.
+    """
+    if views == "center_crop":
+        return [images]
+    if views == "flip":
+        return [images, images.flip(3)]
+    if views == "flip_shift":
+        shifted = _padded(images, max(height // (2 * MARGIN), 1), max(width // (2 * MARGIN), 1))
+        ends = shifted[:, :, -height:, -width:], shifted[:, :, :height, :width]
+        return [view for image in (images, *ends) for view in (image, image.flip(3))]
+    if tuple(images.shape[2:]) == (height, width):
+        images = _padded(images, max(height // MARGIN, 1), max(width // MARGIN, 1))
+    bottom, right = images.shape[2] - height, images.shape[3] - width
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    crops = [images[:, :, top : top + height, left : left + width] for top, left in places]
+    crops.append(centre(images, height, width))
+    return crops if views == "five_crop" else [*crops, *(crop.flip(3) for crop in _mirrored(crops))]
+
+
+def centre(images: Tensor, height: int, width: int) -> Tensor:
+    """The middle of images (B, C, H, W), as (B, C, height, width)."""
+    top, left = round((images.shape[2] - height) / 2), round((images.shape[3] - width) / 2)
+    return images[:, :, top : top + height, left : left + width]
+
+
+def answer(
+    network: Callable[[Tensor], Tensor], images: Tensor, shape: ImageShape, evaluation: Evaluation, valid: int
+) -> Tensor:
+    """The logits (B, K) of a network for images (B, C, H, W) on `views_canvas`, of which the first `valid` count.
+
+    Of several views: the logarithm of the mean of their probabilities, for `share` of the images, those whose most
+    probable class is the least probable; the others keep their logits. Both in float64 then, where there is such.
+    """
+    alone = network(centre(images, shape.height, shape.width))
+    count = round(evaluation.share * valid)
+    if evaluation.views == "center_crop" or count == 0:
+        return alone
+    answers, rows = alone.to(wide_type(alone.device)), None
+    if count < valid:
+        confidence = answers.log_softmax(1).amax(1)
+        confidence[valid:] = 1.0  # above all logarithms
+        rows = confidence.topk(count, largest=False).indices
+        images, alone = images[rows], alone[rows]
+    seen = views_of(images, shape.height, shape.width, evaluation.views)
+    plain = 4 if evaluation.views in ("five_crop", "ten_crop") else 0
+    logits = [alone if index == plain else network(view) for index, view in enumerate(seen)]
+    together = log_mean_probability(logits, SHIFT_WEIGHTS if evaluation.views == "flip_shift" else None)
+    return together if rows is None else answers.index_copy(0, rows, together)
+
+
+def decide(logits: Tensor) -> Tensor:
+    """The class that logits (..., K) answer with, (...) int64: always found here, and before they are rounded.
+
+    Their probabilities, or the logits in fewer bits, may be equal where the logits are not.
+    """
+    return logits.argmax(-1)
+
+
+def wide_type(device: torch.device) -> torch.dtype:
+    """float64, for sums that others depend on; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def log_mean_probability(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """log sum_m w_m softmax(o_m) of several (B, K), on the device of the first; float64. By default the mean."""
+    weights, device = weights or [1 / len(logits)] * len(logits), logits[0].device
+    wide = [o.to(device).to(wide_type(device)) for o in logits]
+    terms = [o.log_softmax(1) + math.log(w) for o, w in zip(wide, weights, strict=True)]
+    return torch.stack(terms).logsumexp(0)
+
+
+def _padded(images: Tensor, down: int, right: int) -> Tensor:
+    """The images with a margin of so many pixels, by reflection."""
+    return F.pad(images.float(), (right, right, down, down), mode="reflect")
+
+
+def _mirrored(crops: list[Tensor]) -> list[Tensor]:
+    """The crops whose mirror images are the crops of the mirror image, in their order."""
+    top_left, top_right, bottom_left, bottom_right, centre = crops
+    return [top_right, top_left, bottom_right, bottom_left, centre]

@@ -1,0 +1,156 @@
+"""How many steps a training has: as its experiment says, or as many as fit into a time on this machine.
+
+Imports torch: import it where a training is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from statistics import median
+
+import torch
+
+from dltrain.engine.decisions import Decision
+from dltrain.engine.forecast import MEASURED, Forecast
+from dltrain.engine.trainer import Trainer
+from dltrain.experiment.experiment import Experiment
+from dltrain.runs.reports import NonFiniteError
+
+TIMED_STEPS = 10**6
+"""The length of a training whose first steps are timed: more than are ever done."""
+TIMED_BATCHES = 10
+"""Batches of an evaluation that is timed."""
+ENOUGH = 3
+"""Evaluations among which the first one, which may compile, is not the usual one."""
+STILL = 1e-6
+"""What the learning rate of steps that are timed is multiplied by: no weight may become infinite before it counts."""
+
+
+def count_steps(experiment: Experiment, examples: int, devices: int = 1) -> tuple[int, int]:
+    """Optimizer steps of an epoch over a training split of `examples`, and of the whole training.
+
+    Raises ConfigError for a batch larger than the split, or one that the devices cannot share evenly.
+    """
+    training = experiment.training
+    if training.batch_size % (devices * training.accumulate):
+        parts = f" in {training.accumulate} parts each" if training.accumulate > 1 else ""
+        message = f"{devices} devices{parts} cannot share a batch of {training.batch_size} evenly"
+        unit = devices * training.accumulate
+        nearest = max(round(training.batch_size / unit), 1) * unit
+        raise experiment.error("training.batch_size", message, f"write batch_size: {nearest}")
+    if training.batch_size > examples:
+        message = f"a batch of {training.batch_size} is larger than the training split of {examples} examples"
+        raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
+    steps_per_epoch = -(-examples // training.batch_size)
+    if training.limit_batches is not None:
+        steps_per_epoch = min(steps_per_epoch, training.limit_batches)
+    return steps_per_epoch, training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
+
+
+def build_timed(experiment: Experiment, assemble: Callable[[Experiment], Trainer], kept: Decision | None) -> Trainer:
+    """A trainer of as many steps as fit into `training.time`. kept: how many were decided on before; None: a few steps
+    are timed first, by trainers that are thrown away.
+
+    Whether it pays to compile the network depends on the number of steps: they are timed again when it does.
+    """
+    steps, longest = kept, experiment.lasting(TIMED_STEPS)
+    undecided = experiment.training.compile == "auto"
+    if steps is None:
+        uncompiled = longest.override("training.compile", False) if undecided else longest
+        steps = _steps_within(experiment, assemble(uncompiled))
+        forget()
+    trainer = assemble(experiment.lasting(steps.value))
+    if kept is None and undecided and trainer.about["decisions"]["compile"]["value"]:
+        trainer.close()
+        del trainer
+        forget()
+        steps = _steps_within(experiment, assemble(longest.override("training.compile", True)))
+        forget()
+        trainer = assemble(experiment.lasting(steps.value))
+    note_decision(trainer, "steps", steps)
+    return trainer
+
+
+def note_decision(trainer: Trainer, name: str, decision: Decision) -> None:
+    """Tell in a training's values and lines what was decided by timing some of its steps."""
+    trainer.about["decisions"][name] = asdict(decision)
+    trainer.summary[name] = str(decision)
+
+
+def forget() -> None:
+    """Leave nothing of a trainer that was thrown away: the loader is chosen by the memory that is free, and a network
+    is compiled otherwise after others of its kind, which a resume does not see."""
+    gc.collect()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+    torch.cuda.empty_cache()
+
+
+def _steps_within(experiment: Experiment, trainer: Trainer) -> Decision:
+    """How many steps fit into `training.time`, evaluations and checkpoints included; the trainer is used up.
+
+    Processes that train together call it together, and decide the same.
+    Raises ConfigError when no step can be timed.
+    """
+    seconds = experiment.training.seconds
+    assert seconds is not None
+    parts, plan = trainer.parts, replace(trainer.plan, early_stopping=None)
+    rate = parts.learning_rate
+    trainer.plan, parts.learning_rate = plan, lambda step: STILL * rate(step)
+    with contextlib.closing(trainer):
+        forecast, pace = Forecast(trainer, _timing(seconds)), None
+        try:
+            for event in trainer.run():
+                if (pace := parts.group.told(forecast.pace(event))) is not None:
+                    break
+            evaluation, checkpoint = _evaluation(trainer), _checkpoint(trainer)
+        except NonFiniteError as error:
+            raise experiment.error("training.time", f"no step can be timed: {error}") from None
+    assert pace is not None  # the training is longer than that
+    step = pace * forecast.work(0, plan.total_steps) / plan.total_steps
+    between = evaluation / plan.evaluate_every + checkpoint
+    count = seconds / (step + between / plan.steps_per_epoch)
+    costs = f"{step:.3g} s a step, {evaluation:.3g} s an evaluation"
+    return parts.group.told(Decision(max(round(count), 1), f"as many as fit into {_text(experiment)} here: {costs}"))
+
+
+def _timing(seconds: float) -> float:
+    """For how many seconds the steps of a training of so many are timed: 2, at most a tenth of a short training, and up
+    to 20 for one of hours, in which a wrong pace is a matter of minutes."""
+    return min(max(MEASURED, min(seconds / 200, 20.0)), seconds / 10)
+
+
+def _text(experiment: Experiment) -> str:
+    time = experiment.training.time
+    return time if isinstance(time, str) else f"{time:g} s"
+
+
+def _evaluation(trainer: Trainer) -> float:
+    """Seconds of an evaluation: as they were in most epochs, or, when few have ended, by some batches."""
+    validation, plan = trainer.parts.validation, trainer.plan
+    if validation is None:
+        return 0.0
+    times = [row["seconds/evaluate"] for row in trainer.history if "validation/loss" in row]
+    if len(times) >= ENOUGH:
+        return median(times)
+    batches = trainer.examples["validation"] / plan.batch_size
+    batches = min(batches, plan.limit_batches or batches)
+    for count in (1, min(TIMED_BATCHES, max(round(batches), 1))):  # the first one may compile
+        trainer.plan, started = replace(plan, limit_batches=count), time.perf_counter()
+        trainer.evaluate(validation)
+        spent = time.perf_counter() - started
+    trainer.plan = plan
+    return spent / count * batches
+
+
+def _checkpoint(trainer: Trainer) -> float:
+    """Seconds of writing the training's state, without the disk."""
+    started = time.perf_counter()
+    torch.save(trainer.state_dict(), io.BytesIO())
+    return time.perf_counter() - started

@@ -1,0 +1,118 @@
+"""Training whose weights are themselves of 16 bits: `training.precision: pure_bfloat16` or `pure_float16`.
+
+Imports torch: import it where a training is built.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from dltrain.experiment.experiment import Experiment
+from dltrain.optim.impl.groups import parameter_groups
+
+SMALL = 4
+"""Side of the tensors that an optimizer is tried on."""
+
+
+def halve(network: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the weights of convolutions and linear layers, which autocast computes in `dtype`, in `dtype` too.
+
+    Those of norms and activations stay as they are, and so do statistics. Parameters remain the same objects.
+    """
+    for module in network.modules():
+        if isinstance(module, (_ConvNd, nn.Linear)):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+
+
+def halved(
+    experiment: Experiment, network: nn.Module, dtype: torch.dtype, device: torch.device
+) -> torch.optim.Optimizer:
+    """Halve the weights of `network`, and make the optimizer anew: some make their state when they are made.
+
+    Raises ConfigError as `require_half` does.
+    """
+    halve(network, dtype)
+    groups = parameter_groups(network, experiment.optimizer)
+    require_half(experiment, groups, dtype)
+    return experiment.optimizer.build(groups, device)
+
+
+def require_half(experiment: Experiment, groups: list[dict[str, Any]], dtype: torch.dtype) -> None:
+    """Raise ConfigError for an optimizer that cannot update weights in `dtype`, found by a step on small tensors."""
+    small: list[dict[str, Any]] = []
+    for group in groups:
+        shapes = {(tuple(min(side, SMALL) for side in p.shape), p.dtype) for p in group["params"]}
+        parameters = [nn.Parameter(torch.ones(shape, dtype=own)) for shape, own in sorted(shapes, key=str)]
+        for parameter in parameters:
+            gradient = torch.linspace(-0.0117, 0.01, parameter.numel())  # nowhere 0: adafactor divides by its mean
+            parameter.grad = gradient.reshape(parameter.shape).to(parameter.dtype)
+        small.append({**group, "params": parameters})
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            optimizer = experiment.optimizer.build(small, torch.device("cpu"))
+            for _ in range(2):
+                optimizer.step()
+        problem = _problem(optimizer)
+    except Exception as error:  # libraries raise whatever they meet first
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+    if problem is not None:
+        name = str(dtype).removeprefix("torch.")
+        message = f"`{experiment.optimizer.name}` cannot train weights in {name}: {problem}"
+        raise experiment.error("training.precision", message, f"`precision: {name}` keeps them in float32")
+
+
+def _problem(optimizer: torch.optim.Optimizer) -> str | None:
+    """What is wrong with the weights and the state after a step."""
+    for parameter, state in ((key, value) for key, value in optimizer.state.items() if isinstance(key, Tensor)):
+        if not bool(parameter.isfinite().all()):
+            return "they become infinite"
+        for key, value in state.items():  # torch casts all but `step` to the parameter's type when it loads a state
+            inexact = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != parameter.dtype
+            if inexact and key != "step":
+                return f"it keeps `{key}` in {str(value.dtype).removeprefix('torch.')}, which a resume would round"
+    return None
+
+
+class FixedScale:
+    """A gradient scaler with one factor: float16 loses gradients of a loss that is a mean over a batch, and keeps
+    those of its sum (as in airbench). They are divided by the factor before anything looks at them.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self._unscaled = False
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss times the factor."""
+        return loss * self.factor
+
+    @torch.no_grad()
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the factor, once a step."""
+        if not self._unscaled:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            torch._foreach_div_(gradients, self.factor)
+        self._unscaled = True
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer's step, with gradients as they are without a factor."""
+        self.unscale_(optimizer)
+        optimizer.step()
+
+    def update(self) -> None:
+        """The step is over."""
+        self._unscaled = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing changes."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to continue."""

@@ -1,0 +1,107 @@
+"""A trained network with everything that it needs to read an image, from a checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.data.augmentation.base import AugmentationContext
+from dltrain.data.evaluation import Evaluation, Views
+from dltrain.data.images.canvas import Canvas
+from dltrain.data.loading.pipeline import Pipeline, build_pipeline
+from dltrain.data.loading.resources import keep_freed_memory
+from dltrain.data.loading.views import answer, views_canvas
+from dltrain.data.preprocessing import Preprocessing
+from dltrain.engine.builder import build_network
+from dltrain.engine.decisions import PURE, autocast_of, dtype_of, pick_device
+from dltrain.engine.precision import halve
+from dltrain.errors import RunError
+from dltrain.experiment.experiment import Experiment
+from dltrain.runs.restoring import require_like
+from dltrain.runs.stored import StoredError
+
+
+@dataclass
+class Predictor:
+    """A trained network with everything that it needs to read an image."""
+
+    model: nn.Module
+    pipeline: Pipeline
+    preprocessing: Preprocessing
+    classes: list[str]
+    experiment: Experiment
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]]
+    evaluation: Evaluation
+    """What is seen of each image."""
+
+    def look(self, views: Views | None, share: float | None) -> None:
+        """See these views of each image from now on; None: those of the experiment."""
+        given = {key: value for key, value in (("views", views), ("share", share)) if value is not None}
+        self.evaluation = self.experiment.evaluation.model_copy(update=given)
+
+    @property
+    def canvas(self) -> Canvas:
+        """Where images lie that are given to it."""
+        return views_canvas(self.preprocessing.evaluation, self.evaluation.views)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, valid: int | None = None) -> Tensor:
+        """images: (B, C, H, W) uint8 on `canvas`, of which the first `valid` count, or all. Returns (B, K) on the
+        device; of several views, the logarithm of the mean of their probabilities."""
+        images, valid = images.to(self.device), len(images) if valid is None else valid
+        return answer(self._logits, images, self.preprocessing.shape, self.evaluation, valid)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        inputs = self.pipeline.evaluate(images)
+        with self.autocast():
+            logits: Tensor = self.model(inputs)
+        return logits
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) float32 on the CPU."""
+        return self.logits(images).float().softmax(1).cpu()
+
+
+def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | None = None) -> Predictor:
+    """The network of a checkpoint, with its averaged weights when it has any, ready to evaluate.
+
+    Raises RunError, which names the file, when its weights are not those of its network.
+    """
+    about = state["about"]
+    target = pick_device(device)
+    experiment = Experiment.parse(about["experiment"], str(file or "checkpoint"))
+    preprocessing = Preprocessing.from_dict(about["preprocessing"])
+    model, _ = build_network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
+    kept = "model" if state["average"] is None else "average"
+    try:
+        require_like(state[kept], model.state_dict(), kept)
+    except StoredError as error:
+        raise RunError(f"{file or 'the checkpoint'} does not hold the weights of its network: {error}") from None
+    model.load_state_dict(state[kept])
+    model.to(target).eval()
+    if target.type == "cpu":
+        keep_freed_memory()
+    decided = {name: decision["value"] for name, decision in about["decisions"].items()}
+    dtype = torch.float32
+    if channels_last := bool(decided["channels_last"]):
+        model.to(memory_format=torch.channels_last)
+    if target.type == torch.device(decided["device"]).type:  # then the numbers are those of training
+        dtype = dtype_of(decided["precision"])
+        if decided["precision"].startswith(PURE) and state["average"] is None:
+            halve(model, dtype)
+        torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
+    context = AugmentationContext(
+        shape=preprocessing.shape, classes=len(about["classes"]), seed=experiment.seed,
+        mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
+    )  # fmt: skip
+    pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
+    autocast = autocast_of(dtype, target)
+    classes, evaluation = about["classes"], experiment.evaluation
+    return Predictor(model, pipeline, preprocessing, classes, experiment, target, autocast, evaluation)

@@ -1,0 +1,389 @@
+"""The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
+
+    a step:    batch -> augment(batch, step) -> what learns now -> forward and backward (twice with SAM) -> penalties
+               -> clip -> optimizer at lr(step) -> layers that count steps -> slow weights of Lookahead
+               -> bounds of weights -> average
+    an epoch:  its steps -> evaluate on the validation split -> EpochReport
+
+Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
+is its tensors and its step, at any step. Nothing inside a step waits for the device: a non-finite loss is
+looked for when progress is reported, and before any state leaves the trainer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.data.loading.loaders import Loader
+from dltrain.data.random import derive_seed
+from dltrain.data.types import Batch
+from dltrain.engine.measuring import evaluate, measure_statistics
+from dltrain.engine.parts import Parts, Plan
+from dltrain.layers.impl.modules import CountsSteps
+from dltrain.runs.checkpoints import all_finite
+from dltrain.runs.reports import EpochReport, Guess, NonFiniteError, Progress, Row, best_epoch, stops_early
+from dltrain.runs.restoring import require_state_of
+from dltrain.tasks.impl.metrics import ClassificationReport, TrainingMetrics
+
+KERNELS = ("fused", "foreach", "capturable")
+"""Options of torch's optimizers that say how they compute, on which device: no part of a training's state."""
+
+
+class Trainer:
+    """Trains one model. `run` is the loop; `state_dict` between two events continues it bit-exactly."""
+
+    def __init__(self, parts: Parts, plan: Plan) -> None:
+        self.parts, self.plan = parts, plan
+        self.about: dict[str, Any] = {}
+        """Plain values that a checkpoint carries beside the weights: experiment, classes, preprocessing, decisions."""
+        self.summary: dict[str, str] = {}
+        self.notes: list[str] = []
+        """What this training is, and what there is to say about it before it starts."""
+        self.examples: dict[str, int] = {}
+        """How many each split of the data has."""
+        self.guess: Guess | None = None
+        """What guessing reaches on the split that judges the training."""
+        self.step = 0
+        self.history: list[Row] = []
+        self.metrics = parts.task.training_metrics()
+        self.gradient_norm = torch.zeros((), device=parts.device)
+        self._mean_of = torch.zeros(0, device=parts.device)
+        self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
+        self._counting = [layer for layer in parts.model.modules() if isinstance(layer, CountsSteps)]
+        self._step = own_step(parts.optimizer)
+        self._epoch_seconds = self._data_seconds = 0.0
+        self.first_step = 0.0
+        """Seconds that the host spent in the first step of this process: it compiles, and kernels are chosen."""
+        self._factor = 1.0
+        self._reported = 0
+        """The step of the last event."""
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        return self.parts.learning_rate(step) * self._factor
+
+    def run(self, watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter) -> Iterator[Progress | EpochReport]:
+        """Train from the current step to the end, yielding progress and a report per epoch.
+
+        watch: the batches pass through it; each request for one is the border between two steps.
+        """
+        if self.finished:
+            return
+        batches = watch(self.parts.train.batches(self.step))
+        self.parts.model.train()
+        started = time.perf_counter()
+        while not self.finished:
+            asked = time.perf_counter()
+            batch = next(batches)
+            got = time.perf_counter()
+            self._data_seconds += got - asked
+            self._train_step(batch, self.step)
+            self.first_step = self.first_step or time.perf_counter() - got
+            self.step += 1
+            ends = self._is_epoch_end(self.step)
+            due = time.perf_counter() - started >= self.plan.progress_seconds
+            if not ends and not self.parts.group.first_said(due):
+                continue
+            if self.parts.device.type == "cuda":
+                torch.cuda.synchronize(self.parts.device)  # for an honest clock: what is yielded waits in any case
+            self._epoch_seconds += time.perf_counter() - started
+            yield self._finish_epoch() if ends else self._progress()
+            started = time.perf_counter()
+
+    def _is_epoch_end(self, steps: int) -> bool:
+        return steps % self.plan.steps_per_epoch == 0 or steps == self.plan.total_steps
+
+    def _train_step(self, batch: Batch, step: int) -> None:
+        parts, plan = self.parts, self.plan
+        self._seed_layers(step)
+        inputs, targets = parts.pipeline.train(batch, step)
+        momentum = parts.momentum(step) if parts.momentum is not None else None
+        with parts.learning.at(step / plan.steps_per_epoch, self.lr(step), momentum):
+            if plan.reevaluates:
+                self._step_with_closure(inputs, targets, step)
+            else:
+                self._backward(inputs, targets, measure=True)
+                if parts.sam is not None:
+                    parts.sam.ascend()
+                    self._seed_layers(step)
+                    self._backward(inputs, targets, measure=False)
+                    parts.sam.descend()
+                self._penalize()
+                self._update_weights(step)
+            for layer in self._counting:
+                layer.step_done()
+            if parts.lookahead is not None:
+                parts.lookahead.update(step, parts.learning.frozen)
+            if parts.penalties is not None:
+                parts.penalties.bound(parts.learning.frozen)
+        if parts.average is not None:
+            parts.average.update(parts.model, step)
+
+    def _seed_layers(self, step: int) -> None:
+        """What layers draw is each process's own."""
+        rank = self.parts.group.rank
+        seed_layers(derive_seed(self.plan.seed, step, "layers", *([rank] if rank else [])), self.parts.device)
+
+    def _step_with_closure(self, inputs: Tensor, targets: Tensor, step: int) -> None:
+        """A step of an optimizer that evaluates the batch as often as it likes; the first time counts for metrics."""
+        first, group = True, self.parts.group
+
+        def loss() -> float:
+            nonlocal first
+            self._forget_gradients()
+            self._seed_layers(step)
+            loss = self._backward(inputs, targets, measure=first).mean()
+            first = False
+            group.add([loss])
+            return float(loss / group.size + self._penalize())
+
+        self.parts.optimizer.step(loss)
+        if self._is_epoch_end(step + 1):
+            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        self._forget_gradients()
+
+    def _penalize(self) -> Tensor | float:
+        """Add the gradients of the penalties, and return their sum."""
+        parts = self.parts
+        penalty: Tensor | None = parts.penalties.loss(parts.learning.frozen) if parts.penalties is not None else None
+        if penalty is None:
+            return 0.0
+        torch.autograd.backward(parts.scaler.scale(penalty) if parts.scaler is not None else penalty)
+        return penalty.detach()
+
+    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> Tensor:
+        """Add the gradients of the mean loss of a batch, computed in as many parts as are accumulated, to the
+        parameters'. Returns what each example contributes to the loss (B,)."""
+        parts, accumulate = self.parts, self.plan.accumulate
+        summands, scale = [], parts.task.scale(targets, parts.group.add)
+        whole = [(inputs, targets)]
+        chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
+        for number, (x, y) in enumerate(chunks, 1):
+            with nullcontext() if number == accumulate else parts.apart():
+                with parts.autocast():
+                    outputs = parts.forward(x)
+                logits, losses, total = parts.task.losses(outputs, y, scale)
+                weights = self._weights(total)
+                torch.autograd.backward(total, parts.scaler.scale(weights) if parts.scaler is not None else weights)
+            summands.append(total.detach())
+            if measure and parts.task.views > 1:  # of several views of an example, the example itself
+                losses, logits, y = (values[:: parts.task.views] for values in (losses, logits, y))
+            if measure:
+                self.metrics.update(losses, logits, y)
+        parts.learning.drop_gradients()
+        return summands[0] if accumulate == 1 else torch.cat(summands)
+
+    def _weights(self, summands: Tensor) -> Tensor:
+        """The derivatives (b,) of a batch's mean by these summands (b,), a part of it as large as the others. Handed to
+        `backward`, they spare a step of a small network the mean, the division and their derivatives (28 us)."""
+        if self._mean_of.shape != summands.shape:
+            self._mean_of = torch.full_like(summands, 1 / (len(summands) * self.plan.accumulate))
+        return self._mean_of
+
+    def _update_weights(self, step: int) -> None:
+        optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm
+        epoch_ends = self._is_epoch_end(step + 1)
+        if self.parts.group.size > 1:  # an optimizer that draws must draw the same everywhere
+            seed_layers(derive_seed(self.plan.seed, step, "weights"), self.parts.device)
+        if scaler is not None and (clip is not None or epoch_ends):
+            scaler.unscale_(optimizer)
+        if clip is not None:
+            self.gradient_norm = nn.utils.clip_grad_norm_(self._parameters, clip).detach()
+        elif epoch_ends:
+            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if scaler is not None:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            self._step()
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        """`optimizer.zero_grad()`, without the names for profiles in which torch wraps it (1 % of a LeNet's step)."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def _finish_epoch(self) -> EpochReport:
+        self._require_finite()
+        parts, plan = self.parts, self.plan
+        epoch = math.ceil(self.step / plan.steps_per_epoch)
+        metrics = self._metrics_of_all()
+        trained, points = metrics.compute(), self._points(metrics)
+        row: Row = {"epoch": epoch, "step": self.step, "train/loss": trained["loss"]}
+        row["train/accuracy"] = trained["accuracy"]
+        due = epoch % plan.evaluate_every == 0 or self.step == plan.total_steps
+        started = time.perf_counter()
+        if parts.average is not None and parts.average.needs_statistics(self.step, plan.steps_per_epoch):
+            measure_statistics(parts.average.model, parts, plan, self.step)
+        if parts.validation is not None and due:
+            measured = self.evaluate(parts.validation)
+            row["validation/loss"], row["validation/accuracy"] = measured.loss, measured.accuracy
+        row["lr"] = self.lr(self.step - 1)
+        row["throughput/images_per_second"] = trained["examples"] / max(self._epoch_seconds, 1e-9)
+        row["norm/gradient"] = float(self.gradient_norm)
+        row["norm/weights"] = float(nn.utils.get_total_norm(self._parameters))
+        row["seconds/data"], row["seconds/compute"] = self._data_seconds, self._epoch_seconds - self._data_seconds
+        row["seconds/evaluate"], row["seconds/checkpoint"] = time.perf_counter() - started, 0.0
+        self.history.append(row)
+        self._react()
+        self.metrics.reset()
+        self._epoch_seconds = self._data_seconds = 0.0
+        is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
+        return EpochReport(epoch, self.step, plan.total_steps, row, is_best, points)
+
+    def _progress(self) -> Progress:
+        self._raise_if_loss_was_not_finite()
+        metrics = self._metrics_of_all()
+        now = metrics.compute()
+        return Progress(
+            epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
+            steps_per_epoch=self.plan.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
+            lr=self.lr(self.step - 1),
+            images_per_second=now["examples"] / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
+            points=self._points(metrics),
+        )  # fmt: skip
+
+    def _points(self, metrics: TrainingMetrics) -> list[Row]:
+        """The points of the curves since the last event. Which steps they are at depends on the plan alone, and each
+        batch's loss is kept until its epoch ends, so that no step waits for them."""
+        plan, first = self.plan, self.step - metrics.updates // self.plan.accumulate
+        every, reported, self._reported = plan.point_steps, self._reported, self.step
+        if every is None:
+            return []
+        within = (step for step in range(max(reported, first) + 1, self.step + 1) if not self._is_epoch_end(step))
+        steps = [step for step in within if step % plan.steps_per_epoch % every == 0]
+        losses = metrics.losses_after([(step - first) * plan.accumulate for step in steps]) if steps else []
+        return [
+            {"step": step, "train/loss": loss, "lr": self.lr(step - 1)}
+            for step, loss in zip(steps, losses, strict=True)
+        ]
+
+    def evaluate(self, loader: Loader) -> ClassificationReport:
+        """Loss and metrics on a split, with the averaged weights when there are any."""
+        parts = self.parts
+        network, forward = parts.model, parts.forward_alone or parts.forward
+        if parts.average is not None:
+            network = forward = parts.average.model
+        parts.group.copy(network.buffers())  # statistics of batches, which are the first process's
+        report = evaluate(network, forward, loader, parts, self.plan.limit_batches)
+        parts.group.add(report.sums)
+        return report
+
+    def _metrics_of_all(self) -> TrainingMetrics:
+        group = self.parts.group
+        return self.metrics if group.size == 1 else self.metrics.of_all(group.add)
+
+    @property
+    def best_metric(self) -> str | None:
+        """The metric that decides which epoch is best; None without a validation split."""
+        if self.plan.early_stopping is not None:
+            return self.plan.early_stopping.metric
+        return "validation/accuracy" if self.parts.validation is not None else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or early stopping has ended the training: it depends on the state alone."""
+        stopping = self.plan.early_stopping
+        return self.step >= self.plan.total_steps or (stopping is not None and stops_early(self.history, stopping))
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as plain values; the tensors are the live ones.
+
+        Processes that train together call it together, and the first one's is the state of all.
+
+        Raises NonFiniteError rather than hand out numbers that are none.
+        """
+        self._require_finite()
+        parts = self.parts
+        return {
+            "about": self.about,
+            "step": self.step,
+            "history": [dict(row) for row in self.history],
+            "model": parts.model.state_dict(),
+            "average": parts.average.state_dict() if parts.average is not None else None,
+            "optimizer": parts.optimizer.state_dict(),
+            "lookahead": parts.lookahead.state_dict() if parts.lookahead is not None else None,
+            "scaler": parts.scaler.state_dict() if parts.scaler is not None else None,
+            "metrics": self._metrics_of_all().state_dict(),
+            "epoch_seconds": [self._epoch_seconds, self._data_seconds],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned. Raises StoredError when it is that of another training."""
+        parts = self.parts
+        own = {"model": parts.model, "average": parts.average, "lookahead": parts.lookahead, "scaler": parts.scaler}
+        require_state_of(own, parts.optimizer.param_groups, state)
+        parts.model.load_state_dict(state["model"])
+        kernels = [{key: group.get(key) for key in KERNELS if key in group} for group in parts.optimizer.param_groups]
+        parts.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(parts.optimizer.param_groups, kernels, strict=True):  # those of this device
+            group.update(own)
+        if parts.average is not None:
+            parts.average.load_state_dict(state["average"])
+        if parts.lookahead is not None:
+            parts.lookahead.load_state_dict(state["lookahead"])
+        if parts.scaler is not None:
+            parts.scaler.load_state_dict(state["scaler"])
+        self.metrics.load_state_dict(state["metrics"], empty=not parts.group.leads)
+        self.step, self.history = state["step"], [dict(row) for row in state["history"]]
+        self._reported = self.step
+        self._epoch_seconds, self._data_seconds = state["epoch_seconds"]
+        self._react()
+
+    def _react(self) -> None:
+        """Let the learning rate follow the epochs so far, for a schedule that watches them."""
+        if self.parts.feedback is not None:
+            self._factor = self.parts.feedback(self.history)
+
+    def _raise_if_loss_was_not_finite(self) -> None:
+        update = self._metrics_of_all().first_non_finite()
+        if update is not None:
+            size = self.plan.steps_per_epoch
+            bad = (self.step - 1) // size * size + update // self.plan.accumulate
+            raise NonFiniteError(bad, self.lr(bad), "loss")
+
+    def _require_finite(self) -> None:
+        """Raise NonFiniteError for the loss of any step so far, or for what the last step left behind."""
+        self._raise_if_loss_was_not_finite()
+        parts = self.parts
+        average = parts.average.state_dict() if parts.average is not None else {}
+        kept = {"weights": parts.model.state_dict(), "average": average, "optimizer state": parts.optimizer.state}
+        for what, values in kept.items():
+            if not all_finite(values):
+                raise NonFiniteError(self.step - 1, self.lr(max(self.step - 1, 0)), what)
+
+    def close(self) -> None:
+        """Free the loaders' processes."""
+        self.parts.train.close()
+        if self.parts.validation is not None:
+            self.parts.validation.close()
+
+
+def seed_layers(seed: int, device: torch.device) -> None:
+    """Seed what layers draw from (dropout, stochastic depth). The generators directly: torch.manual_seed
+    takes hundreds of times longer in a CUDA build."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def own_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """The optimizer's `step` as its class defines it. torch wraps it to name it in profiles and to call hooks; where
+    there are none, that takes longer than the update of a small network (1.3 % of a LeNet's step)."""
+    step: Any = type(optimizer).step
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    if hooks or "step" in vars(optimizer) or not getattr(step, "hooked", False):
+        return optimizer.step
+    return MethodType(step.__wrapped__, optimizer)

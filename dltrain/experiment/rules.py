@@ -1,0 +1,155 @@
+"""Mistakes between the sections of an experiment: each is right by itself, and together they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dltrain.config import Diagnostic
+from dltrain.data.augmentation.base import check_order
+
+if TYPE_CHECKING:
+    from dltrain.experiment.experiment import Experiment
+
+
+def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    """What does not go together, among the sections that are not `wrong` by themselves."""
+    if "augmentation" not in wrong:
+        for index, message in check_order(experiment.augmentation):
+            yield Diagnostic(message, experiment.span("augmentation", index))
+        if "loss" not in wrong:
+            yield from _mixing_for_a_loss_without(experiment)
+            yield from _views_and_loss(experiment)
+    if "schedule" not in wrong and "training" not in wrong:
+        yield from _too_long_warmup(experiment)
+    if "schedule" not in wrong and "optimizer" not in wrong:
+        for high in experiment.schedule.above_peak(experiment.optimizer.lr):
+            yield replace(high, where=experiment.span("schedule", *high.key.split(".")))
+    if "optimizer" not in wrong and "training" not in wrong:
+        yield from _sharpness_with_scaled_gradients(experiment)
+        yield from _closure_with_changed_gradients(experiment)
+        yield from _graph_of_more_than_one_pass(experiment)
+        yield from _groups_that_never_learn(experiment)
+        yield from _what_needs_float32_weights(experiment, wrong)
+        yield from _what_needs_no_schedule(experiment, wrong)
+    if "data" not in wrong and not experiment.data.has_validation:
+        yield from _missing_validation(experiment, wrong)
+
+
+def _mixing_for_a_loss_without(experiment: Experiment) -> Iterator[Diagnostic]:
+    loss = experiment.loss
+    for index, augmentation in enumerate(experiment.augmentation):
+        if augmentation.needs_soft_targets and not loss.soft_targets:
+            message = f"`{augmentation.name}` mixes labels, and loss `{loss.name}` takes none that are mixed"
+            yield Diagnostic(message, experiment.span("augmentation", index), notes=("use loss `cross_entropy`",))
+
+
+def _views_and_loss(experiment: Experiment) -> Iterator[Diagnostic]:
+    """Several views of an example need a loss that compares them, and the other way round."""
+    loss, seen = experiment.loss, 1
+    for index, augmentation in enumerate(experiment.augmentation):
+        where, views = experiment.span("augmentation", index), getattr(augmentation, "views", 1)
+        if views > 1 and seen > 1:
+            yield Diagnostic(f"a second `{augmentation.name}` cannot make views of views", where)
+        elif views not in (1, loss.views):
+            message = f"`{augmentation.name}` makes {views} views of an example, and loss `{loss.name}` compares none"
+            yield Diagnostic(message, where, notes=("use loss `jsd`, or write `views: 1`",))
+        elif seen > 1 and augmentation.stage == "batch":
+            yield Diagnostic(f"`{augmentation.name}` cannot mix examples of which the network sees {seen} views", where)
+        seen = max(seen, views)
+    if loss.views > 1 and seen == 1:
+        message = f"loss `{loss.name}` compares {loss.views} views of an example, and no augmentation makes them"
+        note = f"add {{name: aug_mix, views: {loss.views}}} to `augmentation`"
+        yield Diagnostic(message, experiment.span("loss", key=True), notes=(note,))
+
+
+def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
+    for unit in ("epochs", "steps"):
+        long, total = getattr(experiment.schedule.warmup, unit, None), getattr(experiment.training, unit)
+        if long is not None and total is not None and long >= total:
+            message = f"the warm-up takes {long:g} {unit}, and the whole training only {total:g}"
+            yield Diagnostic(message, experiment.span("schedule", "warmup", unit))
+
+
+def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+    if experiment.optimizer.sam is not None and experiment.training.precision == "float16":
+        message = "`sam` needs gradients that are not scaled, and float16 scales them"
+        yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=("use bfloat16",))
+
+
+def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+    name, training = experiment.optimizer.name, experiment.training
+    if not experiment.optimizer.reevaluates:
+        return
+    if isinstance(training.clip_norm, float):
+        message = f"`{name}` takes the gradient as it is: leave `clip_norm` out"
+        yield Diagnostic(message, experiment.span("training", "clip_norm", key=True))
+    if training.precision == "float16":
+        message = f"`{name}` takes the gradient as it is, and float16 scales it"
+        yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32",))
+
+
+def _groups_that_never_learn(experiment: Experiment) -> Iterator[Diagnostic]:
+    for index, group in enumerate(experiment.optimizer.groups):
+        if experiment.training.epochs is not None and group.after >= experiment.training.epochs:
+            message = f"the group would never learn: the training has {experiment.training.epochs:g} epochs"
+            yield Diagnostic(message, experiment.span("optimizer", "groups", index, "after"))
+
+
+def _what_needs_float32_weights(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    """Weights of 16 bits: a move of SAM or a sum of squares would mostly be rounding."""
+    precision = experiment.training.precision
+    if not precision.startswith("pure_"):
+        return
+    optimizer, notes = experiment.optimizer, (f"`precision: {precision.removeprefix('pure_')}` keeps them in float32",)
+    if optimizer.sam is not None:
+        message = f"`sam` needs weights in float32, and {precision} keeps them in 16 bits"
+        yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=notes)
+    if optimizer.reevaluates or optimizer.schedules is not None:
+        message = f"`{optimizer.name}` needs weights in float32, and {precision} keeps them in 16 bits"
+        yield Diagnostic(message, experiment.span("training", "precision"), notes=notes)
+    if "penalties" not in wrong and experiment.penalties:
+        message = f"penalties need weights in float32, and {precision} keeps them in 16 bits"
+        yield Diagnostic(message, experiment.span("penalties", key=True), notes=notes)
+
+
+def _graph_of_more_than_one_pass(experiment: Experiment) -> Iterator[Diagnostic]:
+    """The gradients of a pass lie where the next one writes its own."""
+    training, optimizer = experiment.training, experiment.optimizer
+    several = {"training.accumulate": training.accumulate > 1, "optimizer.sam": optimizer.sam is not None,
+               f"optimizer `{optimizer.name}`": optimizer.reevaluates}  # fmt: skip
+    for what, wants in several.items() if training.graph is True else ():
+        if wants:
+            message = f"a CUDA graph holds the gradients of one pass, and {what} adds up those of several"
+            yield Diagnostic(message, experiment.span("training", "graph"), notes=("leave `graph` out",))
+
+
+def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    optimizer, schedule = experiment.optimizer, experiment.schedule
+    if optimizer.schedules is None:
+        return
+    if "schedule" not in wrong and schedule.name not in optimizer.schedules:
+        given = "schedule" in experiment.model_fields_set
+        which = f"`{schedule.name}`" if given else f"`{schedule.name}`, the default,"
+        message = f"`{optimizer.name}` needs no schedule, and {which} would spoil it"
+        note = "set `schedule: constant`, or `schedule: {name: constant, warmup: {epochs: 1}}`"
+        yield Diagnostic(message, experiment.span("schedule" if given else "optimizer"), notes=(note,))
+    if experiment.training.average is not None:
+        message = f"`{optimizer.name}` keeps an average of its own: leave `training.average` out"
+        yield Diagnostic(message, experiment.span("training", "average", key=True))
+
+
+def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+    note = ("set `data.validation: 0.1`",)
+    stopping = experiment.training.early_stopping
+    if "training" not in wrong and stopping is not None and stopping.metric.startswith("validation/"):
+        message = f"early stopping watches `{stopping.metric}`, and there is no validation split"
+        yield Diagnostic(message, experiment.span("training", "early_stopping", key=True), notes=note)
+    watched = getattr(experiment.schedule, "metric", None)
+    if "schedule" not in wrong and watched is not None and watched.startswith("validation/"):
+        message = f"schedule `{experiment.schedule.name}` watches `{watched}`, and there is no validation split"
+        yield Diagnostic(message, experiment.span("schedule", "metric"), notes=note)
+    if "sweep" not in wrong and experiment.sweep is not None:
+        message = "a sweep is judged on the validation split, and there is none"
+        yield Diagnostic(message, experiment.span("sweep", key=True), notes=note)

@@ -1,0 +1,195 @@
+"""What is wrong with the keys and values that a sweep searches, found by trying corners of their space.
+
+The experiment with its checked sweep flows in, mistakes at the searched keys flow out. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from dltrain.config import Diagnostic, Span
+from dltrain.config.hints import shown
+from dltrain.experiment.training import LENGTHS, Sweep
+
+if TYPE_CHECKING:
+    from dltrain.experiment.experiment import Experiment
+
+MOST = 200
+"""Settings that are tried at most."""
+Example = tuple[tuple[str | int, ...], Any]
+"""A value, and the place in its range that gives it."""
+
+
+def problems_of_sweep(experiment: Experiment, sweep: Sweep, known: list[Diagnostic]) -> Iterator[Diagnostic]:
+    """The mistakes of a sweep's keys and values; `known` is wrong without them."""
+    refused = {key: _refusal(experiment, sweep, key) for key in sweep.space}
+    yield from (problem for problem in refused.values() if problem is not None)
+    examples = {key: sweep.space[key].examples() for key, problem in refused.items() if problem is None}
+    if examples:
+        trials = _Trials(experiment, sweep, examples, {(problem.message, problem.where) for problem in known})
+        yield from trials.problems()
+
+
+def _refusal(experiment: Experiment, sweep: Sweep, key: str) -> Diagnostic | None:
+    """Why a key cannot be searched at all, or None."""
+    where = experiment.span("sweep", "space", key, key=True)
+    if key.split(".")[0] in ("sweep", "name"):
+        return Diagnostic(f"`{key}` is no hyperparameter", where)
+    if key in ("data", *(f"data.{option}" for option in ("name", "root", "path", "test", "validation"))):
+        return Diagnostic(f"`{key}` cannot be searched: trials are compared on the same validation split", where)
+    if sweep.epochs is not None:
+        for index, choice in enumerate(sweep.space[key].choices or [] if key == "training" else []):
+            if lengths := [f"training.{unit}" for unit in LENGTHS if unit in dict(_mapping(choice))]:
+                key, where = lengths[0], experiment.span("sweep", "space", "training", "choices", index)
+        if key in [f"training.{unit}" for unit in LENGTHS]:
+            return Diagnostic(f"`{key}` cannot be searched: `sweep.epochs` is the length of every trial", where)
+    return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def corners(examples: dict[str, list[Example]]) -> Iterator[dict[str, Example]]:
+    """Settings that hold each example of each key, and each pair of examples of two keys, in few settings: every key at
+    its first example, then one key at another, then those pairs that are left."""
+    first = {key: found[0] for key, found in examples.items()}
+    yield first
+    for key, found in examples.items():
+        yield from ({**first, key: example} for example in found[1:])
+    places = {key: range(1, len(found)) for key, found in examples.items()}
+    left = {((a, i), (b, j)): None for a, b in combinations(examples, 2) for i in places[a] for j in places[b]}
+    while left:
+        row = dict(next(iter(left)))
+        for key in examples:
+            if key not in row and places[key]:
+                row[key] = max(
+                    places[key], key=lambda place: sum(_pair(examples, (key, place), o) in left for o in row.items())
+                )
+        for one, other in combinations(row.items(), 2):
+            left.pop(_pair(examples, one, other), None)
+        yield {key: found[row.get(key, 0)] for key, found in examples.items()}
+
+
+def _pair(
+    examples: dict[str, list[Example]], one: tuple[str, int], other: tuple[str, int]
+) -> tuple[tuple[str, int], tuple[str, int]]:
+    order = list(examples)
+    return (one, other) if order.index(one[0]) < order.index(other[0]) else (other, one)
+
+
+@dataclass
+class _Trials:
+    """Tries settings, and puts what is wrong with them at the searched keys: one mistake a key."""
+
+    experiment: Experiment
+    sweep: Sweep
+    examples: dict[str, list[Example]]
+    known: set[tuple[str, Span | None]]
+    found: dict[str, Diagnostic] = field(default_factory=dict)
+
+    def problems(self) -> Iterator[Diagnostic]:
+        """The mistakes in at most `MOST` corners of the space."""
+        told: set[Span | None] = set()
+        alone: dict[str, list[tuple[Any, Experiment]]] = {}
+        first = {key: found[0][1] for key, found in self.examples.items()}
+        for _, row in zip(range(MOST), corners(self.examples), strict=False):
+            values = {key: value for key, (_, value) in row.items()}
+            problems, notes, trial = self.attempt(values)
+            for problem in problems:
+                key = self.quoted(problem)
+                if key is None and problem.where in told:  # of the file, and blamed on a key already
+                    continue
+                told.add(problem.where)
+                self.blame(key or self.cause(problem, values), problem, row)
+            for note in (note for note in notes if "is dropped" in note):
+                self.dropped(note, row)
+            changed = [key for key in values if values[key] is not first[key]]
+            if trial is not None:
+                for key in changed if len(changed) == 1 else first if not changed else ():
+                    self.same(key, row[key], trial, alone.setdefault(key, []))
+        if not self.found and self.sweep.epochs is not None:
+            yield from self.too_short(first)
+        yield from self.found.values()
+
+    def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], tuple[str, ...], Experiment | None]:
+        """What is wrong with a setting, notes on it, and its experiment when nothing is."""
+        problems, trial = self.experiment.attempt(values)
+        new = [problem for problem in problems if (problem.message, problem.where) not in self.known]
+        return new, trial.notes if trial is not None else (), trial
+
+    def quoted(self, problem: Diagnostic) -> str | None:
+        """The searched key whose value a problem quotes."""
+        source = problem.where.source if problem.where is not None else ""
+        return next((key for key in self.examples if source.startswith(f"{key}=")), None)
+
+    def cause(self, problem: Diagnostic, values: dict[str, Any]) -> str:
+        """The searched key that brings about a problem of the file: with another value of it, or without it, there is
+        none."""
+
+        def remains(changed: dict[str, Any]) -> bool:
+            return any(other.where == problem.where for other in self.attempt(changed)[0])
+
+        for key, found in self.examples.items():
+            others = [{**values, key: value} for _, value in found if value is not values[key]]
+            without = {other: value for other, value in values.items() if other != key}
+            if not all(map(remains, others)) or not remains(without):
+                return key
+        return next(iter(values))
+
+    def blame(self, key: str, problem: Diagnostic, row: dict[str, Example]) -> None:
+        """Put a problem of a trial at the searched key, or at its value."""
+        if key in self.found:
+            return
+        place, value = row[key]
+        name = self.experiment.span("sweep", "space", key, key=True)
+        where, quoted = self.experiment.span("sweep", "space", key, *place), problem.where
+        if quoted is None or not quoted.source.startswith(f"{key}="):
+            problem = replace(problem, message=f"`{key}` cannot be {_text(value)}: {problem.message}")
+        elif place == ("step",):
+            problem = replace(problem, hint="write an integer")
+        elif quoted.column <= len(key) and name is not None:
+            length = min(quoted.length, len(key) - quoted.column + 1)
+            where = replace(name, column=name.column + quoted.column - 1, length=length)
+        notes = tuple(problem.notes)
+        if len(row) > 1 and not self.attempt({key: value})[0]:  # it is right alone
+            others = [f"`{other}: {_text(value)}`" for other, (_, value) in row.items() if other != key]
+            notes = (*notes, f"in a trial with {', '.join(others[:4])}{' and more' if len(others) > 4 else ''}")
+        self.found[key] = replace(problem, where=where, notes=notes)
+
+    def dropped(self, note: str, row: dict[str, Example]) -> None:
+        """A choice of a `.name` that rejects an option which is set."""
+        for key, (place, value) in row.items():
+            if key.endswith(".name") and note.startswith(f"`{key.removesuffix('name')}") and key not in self.found:
+                message = f"`{key}` cannot be searched: with `{value}`, {note}"
+                where = self.experiment.span("sweep", "space", key, *place)
+                notes = ("options that not every choice has must not be set",)
+                self.found[key] = Diagnostic(message, where, notes=notes)
+
+    def same(self, key: str, example: Example, trial: Experiment, before: list[tuple[Any, Experiment]]) -> None:
+        """Two choices that are written differently and mean the same."""
+        place, value = example
+        if twin := [other for other, experiment in before if experiment == trial]:
+            message = f"`{key}`: {_text(value)} is the same setting as {_text(twin[0])}"
+            self.found.setdefault(key, Diagnostic(message, self.experiment.span("sweep", "space", key, *place)))
+        before.append((value, trial))
+
+    def too_short(self, first: dict[str, Any]) -> Iterator[Diagnostic]:
+        """What does not fit into a trial of `sweep.epochs`, whatever is searched."""
+        trial = self.attempt(first)[2]
+        if trial is None or trial.training.steps is not None:
+            return
+        where = self.experiment.span("sweep", "epochs")
+        for problem in trial.attempt({"training.epochs": self.sweep.epochs})[0]:
+            yield replace(problem, message=f"in a trial of `sweep.epochs`: {problem.message}", where=where)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    return value if isinstance(value, str) else shown(value)

@@ -1,0 +1,68 @@
+"""Softmax regression, the multilayer perceptron, and the plain convolutional network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.types import ImageShape
+from dltrain.layers.impl.modules import OnVectors
+
+if TYPE_CHECKING:
+    from dltrain.layers.activations import Activation
+    from dltrain.layers.norms import Norm
+    from dltrain.models.simple import ConvNet
+
+
+def softmax_regression(shape: ImageShape, classes: int) -> nn.Module:
+    """(B, C, H, W) -> (B, K), all zero at the start."""
+    linear = nn.Linear(shape.channels * shape.height * shape.width, classes)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def mlp(
+    shape: ImageShape, classes: int, hidden: list[int], activation: Activation, norm: Norm | None, dropout: float
+) -> nn.Module:
+    """(B, C, H, W) -> (B, K): per hidden width a linear layer, the norm, the activation, and dropout."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = shape.channels * shape.height * shape.width
+    for units in hidden:
+        layers.append(nn.Linear(width, units, bias=norm is None or not norm.shifts))
+        if norm is not None:
+            layers.append(OnVectors(norm.build(units)))
+        layers += [activation.build(units), nn.Dropout(dropout)]  # also at 0, so that its value renames no weights
+        width = units
+    return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def convnet(shape: ImageShape, classes: int, options: ConvNet) -> nn.Module:
+    """(B, C, H, W) -> (B, K): per stage convolutions and a pool, then the mean of each map and a linear layer."""
+    stages: list[nn.Module] = []
+    channels, height, width = shape.channels, shape.height, shape.width
+    for out in options.widths:
+        if options.norm is not None and height * width < options.norm.least_pixels:
+            message = f"`{options.norm.name}` cannot normalise maps of {height}x{width}, which images of {shape} end in"
+            raise ConfigError([Diagnostic(message, notes=("use fewer `widths`, or another norm",))])
+        for _ in range(options.depth):
+            stages += _convolution(channels, out, options)
+            channels = out
+        if min(height, width) >= 2:
+            stages.append(nn.MaxPool2d(2) if options.pooling == "max" else nn.AvgPool2d(2))
+            height, width = height // 2, width // 2
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(options.dropout), nn.Linear(channels, classes)]
+    return nn.Sequential(*stages, *head)
+
+
+def _convolution(channels: int, out: int, options: ConvNet) -> list[nn.Module]:
+    """A convolution that keeps the size of its maps, then norm and activation; He initialisation."""
+    norm = options.norm
+    convolution = nn.Conv2d(
+        channels, out, options.kernel, padding=options.kernel // 2, bias=norm is None or not norm.shifts
+    )
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    norms = [] if norm is None else [norm.build(out)]
+    return [convolution, *norms, options.activation.build(out)]

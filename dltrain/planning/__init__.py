@@ -1,0 +1,1 @@
+"""`plan`: what a training will do and cost, found without training, and warnings about it."""

@@ -1,0 +1,305 @@
+"""The plan of a training: what it will do, and what it will cost, without training.
+
+Imports torch: import it where a plan is made.
+"""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.config import ConfigError
+from dltrain.data.images.canvas import Canvas
+from dltrain.data.loading.views import views_canvas
+from dltrain.data.preprocessing import plan_preprocessing
+from dltrain.data.sources import ArraySource, Source, Splits
+from dltrain.data.types import ImageShape
+from dltrain.engine.builder import at, data_decisions, downgrades, split_sizes, without_pretrained
+from dltrain.engine.decisions import PURE, Decision, Decisions, count_multiply_adds, decide, dtype_of, pick_device
+from dltrain.engine.inputs import of_stem
+from dltrain.engine.length import count_steps
+from dltrain.engine.precision import halve, require_half
+from dltrain.engine.progressive import progressive_size
+from dltrain.engine.statistics import require_statistics
+from dltrain.engine.trainer import Trainer
+from dltrain.experiment.experiment import Experiment
+from dltrain.optim.impl.groups import parameter_groups
+from dltrain.optim.impl.learning import freeze, require_learning
+from dltrain.optim.impl.penalties import Penalties
+from dltrain.planning import warnings as traps
+from dltrain.planning.network import Measured, measure
+
+SAMPLES = 200
+"""Steps that a curve is sampled at."""
+ASSUMED = 10
+"""Epochs of a training whose length is a time."""
+LARGEST_TRIAL = 5e7
+"""Parameters up to which an optimizer that looks at numbers is tried out on real tensors."""
+
+Curve = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What both ways to a plan find out. images: those of each split that is read in training."""
+
+    experiment: Experiment
+    model: nn.Module
+    measured: Measured
+    shape: ImageShape
+    classes: int
+    examples: dict[str, int]
+    images: list[tuple[Source, Canvas]]
+    decisions: Decisions
+    groups: list[dict[str, Any]]
+    steps_per_epoch: int
+    total_steps: int
+    learning_rate: Curve
+    momentum: Curve | None
+    resizing: object | None
+    """What makes images smaller; its text says when."""
+
+
+def plan(experiment: Experiment, device: str = "auto", depth: int | None = None) -> dict[str, Any]:
+    """The plan of an experiment as plain values. The network has no weights: that of a large one is instant too.
+
+    depth: levels of modules that `layers` goes down; by default as many as fit into a table.
+    Raises ConfigError when the data is not there or does not fit, and ValueError for a device that is not there.
+    """
+    target = pick_device(device)
+    splits = _load(experiment)
+    data = experiment.data.model_copy(update={"scaling": "none"})  # which spares a pass over all images
+    pretrained = experiment.model.preprocessing()
+    with at(experiment, "data"):
+        preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
+    steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
+    if (timed := experiment.training.time) is not None:  # it cannot be known without training
+        total_steps = ASSUMED * steps_per_epoch
+        experiment = experiment.lasting(total_steps)
+    model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
+    images = total_steps * experiment.training.batch_size
+    multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.reevaluates
+    decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
+    decisions |= data_decisions(experiment, splits, preprocessing, target)
+    decisions |= of_stem(experiment.model, preprocessing.shape, len(splits.classes), multiply_adds)
+    if (resizing := progressive_size(experiment, model, preprocessing.shape, total_steps)) is not None:
+        require_statistics(experiment, model, resizing.smallest)
+    dtype, pure = dtype_of(decisions["precision"].value), decisions["precision"].value.startswith(PURE)
+    if pure:
+        halve(model, dtype)
+    if dtype != torch.float32:
+        measured = measure(model, preprocessing.shape, _micro_batch(experiment), dtype)
+    with at(experiment, "optimizer"):
+        groups = parameter_groups(model, experiment.optimizer)
+        require_learning(groups, total_steps, steps_per_epoch)
+    if pure:
+        require_half(experiment, groups, dtype)
+    with at(experiment, "penalties"):
+        Penalties(model, experiment.penalties)  # whether they fit: what `fit` would refuse has no plan
+    with at(experiment, "loss"):
+        experiment.loss.build(len(splits.classes))
+    with at(experiment, "schedule"):
+        learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
+    canvas = views_canvas(preprocessing.evaluation, experiment.evaluation.views)
+    parts = [(splits.train, preprocessing.train), (splits.validation, canvas)]
+    training = _Training(
+        experiment, model, measured, preprocessing.shape, len(splits.classes), split_sizes(splits),
+        [(source, canvas) for source, canvas in parts if source is not None], decisions, groups, steps_per_epoch,
+        total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch), resizing,
+    )  # fmt: skip
+    written = _written(training, depth)
+    if timed is not None:
+        epochs = f"here it is taken for {ASSUMED} epochs"
+        written["warnings"].append(f"`training.time`: `fit` times a few steps to decide on their number; {epochs}")
+    written["warnings"] += [note.removeprefix("warning: ") for note in splits.remarks if note.startswith("warning: ")]
+    return written
+
+
+def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
+    """The plan of a training that is built: the same values."""
+    parts, about = trainer.parts, trainer.about
+    decisions = {name: Decision(**decision) for name, decision in about["decisions"].items()}
+    loaders = [loader for loader in (parts.train, parts.validation) if loader is not None]
+    shape = ImageShape(*about["preprocessing"]["shape"])
+    measured = measure(parts.model, shape, _micro_batch(experiment), dtype_of(decisions["precision"].value))
+    training = _Training(
+        experiment, parts.model, measured, shape, len(about["classes"]), trainer.examples,
+        [(loader.source, loader.canvas) for loader in loaders], decisions,
+        parameter_groups(parts.model, experiment.optimizer), trainer.plan.steps_per_epoch, trainer.plan.total_steps,
+        parts.learning_rate, parts.momentum, parts.pipeline.resize,
+    )  # fmt: skip
+    return _written(training, None)
+
+
+def _load(experiment: Experiment) -> Splits:
+    """The data, without downloading any."""
+    data = experiment.data
+    if downloads := getattr(data, "download", False):
+        data = data.model_copy(update={"download": False})
+    try:
+        with at(experiment, "data"):
+            return data.load()
+    except ConfigError as error:
+        way_out = "to plan without it: dltrain plan EXPERIMENT data=synthetic data.examples=50000 data.shape=[3,32,32]"
+        *others, last = error.diagnostics
+        notes = [note for note in last.notes if not (downloads and note.startswith("set `download: true`"))]
+        notes += ["`dltrain fit` would download it"] if downloads else []
+        raise ConfigError([*others, replace(last, notes=(*notes, way_out))], error.subject) from None
+
+
+def _network(experiment: Experiment, shape: ImageShape, classes: int) -> tuple[nn.Module, Measured]:
+    """The network, on the meta device where it can be built and run there, and what an image costs."""
+    section, batch = without_pretrained(experiment.model), _micro_batch(experiment)
+
+    def made() -> nn.Module:
+        model = section.make(shape, classes)
+        freeze(model, experiment.optimizer.groups)
+        require_statistics(experiment, model, shape)
+        return model
+
+    try:
+        with torch.device("meta"):
+            model = made()
+        return model, measure(model, shape, batch)
+    except Exception:  # a mistake of the experiment's shows below, where numbers are computed
+        with at(experiment, "model"):
+            model = made()
+        return model, measure(model, shape, batch)
+
+
+def _micro_batch(experiment: Experiment) -> int:
+    """Images of one forward."""
+    return experiment.training.batch_size // experiment.training.accumulate
+
+
+def _multiply_adds(experiment: Experiment, model: nn.Module, measured: Measured) -> int:
+    """Of an image in evaluation, which needs no auxiliary heads: what decisions go by."""
+    if not experiment.model.auxiliary_weight or not all(p.is_meta for p in model.parameters()):
+        return measured.multiply_adds
+    with torch.device("meta"):
+        return count_multiply_adds(model, measured.shape)
+
+
+def _written(training: _Training, depth: int | None) -> dict[str, Any]:
+    experiment, section = training.experiment, training.experiment.training
+    measured, parameters = training.measured, list(training.model.parameters())
+    trained = [parameter for group in training.groups for parameter in group["params"]]
+    with at(experiment, "optimizer"):
+        state = optimizer_bytes(experiment, training.groups)
+    network = _bytes(parameters), _bytes(training.model.buffers())
+    memory = {
+        "parameters": network[0], "buffers": network[1], "gradients": _bytes(trained), "optimizer": state,
+        "average": sum(network) if section.average is not None or experiment.optimizer.lookahead is not None else 0,
+        "lookahead": _bytes(trained) if experiment.optimizer.lookahead is not None else 0,
+        "sam": _bytes(trained) + network[1] if experiment.optimizer.sam is not None else 0,
+        "activations": measured.activation_bytes,
+        "data": _resident_bytes(training.images) if training.decisions["loader"].value == "resident" else 0,
+    }  # fmt: skip
+    device = str(training.decisions["device"].value)
+    facts = traps.Facts(
+        experiment, training.model, measured, training.groups, device, training.steps_per_epoch, training.total_steps,
+        training.learning_rate, sum(memory.values()) - memory["data"],
+    )  # fmt: skip
+    notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions, training.examples)]
+    adaptation = getattr(training.model, "adaptation", None)
+    warmup = experiment.schedule.warmup
+    curve = partial(_samples, total_steps=training.total_steps)
+    return {
+        "experiment": experiment.name,
+        "data": experiment.data.name,
+        "examples": training.examples,
+        "classes": training.classes,
+        "shape": [training.shape.channels, training.shape.height, training.shape.width],
+        "progressive_size": str(training.resizing) if training.resizing is not None else None,
+        "model": experiment.model.name,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable_parameters": sum(parameter.numel() for parameter in trained),
+        "multiply_adds": measured.multiply_adds,
+        "layers": [asdict(layer) for layer in measured.layers(depth)],
+        "adaptation": adaptation.to_dict() if adaptation is not None else {},
+        "batch_size": section.batch_size,
+        "accumulate": section.accumulate,
+        "epochs": -(-training.total_steps // training.steps_per_epoch),
+        "steps_per_epoch": training.steps_per_epoch,
+        "steps": training.total_steps,
+        "memory_bytes": {**memory, "total": sum(memory.values())},
+        "optimizer": experiment.optimizer.name,
+        "groups": [
+            {
+                "tensors": len(group["params"]), "parameters": sum(p.numel() for p in group["params"]),
+                "weight_decay": group["weight_decay"], "lr": experiment.optimizer.lr * group.get("lr_scale", 1.0),
+            }
+            for group in training.groups
+        ],
+        "schedule": experiment.schedule.name,
+        "warmup_steps": warmup.length(training.steps_per_epoch) if warmup is not None else 0,
+        "follows_results": experiment.schedule.build_feedback(experiment.optimizer.lr, True) is not None,
+        "learning_rate": curve(training.learning_rate),
+        "momentum": curve(training.momentum) if training.momentum is not None else None,
+        "decisions": {name: asdict(decision) for name, decision in training.decisions.items()},
+        "warnings": [*notes, *(text for text in traps.warnings(facts) if text not in notes)],
+    }  # fmt: skip
+
+
+def _samples(curve: Curve, total_steps: int) -> list[list[float]]:
+    """[step, value] at SAMPLES steps at most, the first and the last among them."""
+    count = min(total_steps, SAMPLES)
+    steps = [round(i * (total_steps - 1) / max(count - 1, 1)) for i in range(count)]
+    return [[step, curve(step)] for step in steps]
+
+
+def optimizer_bytes(experiment: Experiment, groups: list[dict[str, Any]]) -> int:
+    """Bytes that the optimizer keeps after a step, found by one: without numbers, or with some for an optimizer that
+    looks at them. Two tensors a parameter, as Adam has, are assumed where neither works."""
+    count = sum(parameter.numel() for group in groups for parameter in group["params"])
+    for device in ("meta", "cpu") if count <= LARGEST_TRIAL else ("meta",):
+        try:
+            return _state_bytes(experiment, groups, torch.device(device))
+        except ConfigError:
+            raise
+        except Exception:  # libraries raise whatever they meet first
+            continue
+    return 2 * _bytes(parameter for group in groups for parameter in group["params"])
+
+
+def _state_bytes(experiment: Experiment, groups: list[dict[str, Any]], device: torch.device) -> int:
+    copies = []
+    for group in groups:
+        parameters = [nn.Parameter(torch.ones_like(p, device=device)) for p in group["params"]]
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        copies.append({**group, "params": parameters})
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")
+        optimizer = experiment.optimizer.build(copies, device)
+        optimizer.step()
+    return _bytes(_tensors(list(optimizer.state.values())))
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    """The tensors anywhere in nested lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _resident_bytes(parts: list[tuple[Source, Canvas]]) -> int:
+    """Bytes of decoded images."""
+    sizes = [
+        len(source) * (source.images.shape[1] if isinstance(source, ArraySource) else source.channels)
+        * canvas.height * canvas.width
+        for source, canvas in parts
+    ]  # fmt: skip
+    return sum(sizes)

@@ -1,0 +1,105 @@
+"""What a training says about itself: plain values, and what follows from its history of epochs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dltrain.experiment.training import EarlyStopping
+
+Row = dict[str, float]
+"""The metrics of an epoch by TensorBoard tag, with its `epoch` (from 1) and the `step` after it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is, a few times a second. Loss and accuracy are means over the epoch so far."""
+
+    epoch: int
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+    images_per_second: float
+    seconds: float
+    """Training time of this epoch so far."""
+    points: list[Row] = field(default_factory=list)
+    """See EpochReport."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """A finished epoch: its number from 1, and its metrics by TensorBoard tag."""
+
+    epoch: int
+    step: int
+    total_steps: int
+    metrics: Row
+    is_best: bool
+    points: list[Row] = field(default_factory=list)
+    """By `step`, since the last event: the learning rate, and the mean loss of the epoch up to that step."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What is reached without looking at the images: always the most frequent class of a split, and the loss of giving
+    each class its share as its probability."""
+
+    split: str
+    examples: int
+    accuracy: float
+    loss: float
+
+    @classmethod
+    def of(cls, split: str, counts: Sequence[int]) -> Guess:
+        """counts: examples of each class."""
+        total = max(sum(counts), 1)
+        shares = [count / total for count in counts if count]
+        return cls(split, total, max(shares, default=0.0), -sum(p * math.log(p) for p in shares))
+
+    def is_as_good_as(self, row: Row) -> bool:
+        """Whether an epoch's accuracy is no better than this, but for two standard deviations of chance. Of so few
+        examples that any accuracy may be chance, nothing is said."""
+        accuracy = row.get(f"{self.split}/accuracy")
+        most = self.accuracy + 2 * math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
+        return accuracy is not None and accuracy <= most < 1
+
+
+class NonFiniteError(Exception):
+    """The loss or what training keeps (weights, their average, the optimizer's state) is no longer finite."""
+
+    def __init__(self, step: int, lr: float, what: str) -> None:
+        self.step, self.lr, self.what = step, lr, what
+        super().__init__(f"the {what} became infinite or not a number in step {step} (learning rate {lr:.3g})")
+
+
+def best_epoch(history: list[Row], metric: str | None) -> int | None:
+    """Index of the row with the best metric; the last row without a metric.
+
+    Among equal accuracies the one with the lower loss is best, then the earliest.
+    """
+    if metric is None:
+        return len(history) - 1 if history else None
+    loss = metric.replace("accuracy", "loss")
+    sign = 1.0 if metric.endswith("loss") else -1.0
+    measured = [i for i, row in enumerate(history) if not math.isnan(row.get(metric, math.nan))]
+    return min(measured, key=lambda i: (sign * history[i][metric], history[i][loss], i), default=None)
+
+
+def stops_early(history: list[Row], stopping: EarlyStopping) -> bool:
+    """Whether `patience` evaluations in a row have not improved the metric."""
+    best, waited = math.inf, 0
+    sign = 1.0 if stopping.metric.endswith("loss") else -1.0
+    for row in history:
+        if (value := row.get(stopping.metric)) is None:
+            continue
+        if sign * value < best - stopping.minimum_change:  # never true of not-a-number
+            best, waited = sign * value, 0
+        else:
+            waited += 1
+    return waited >= stopping.patience

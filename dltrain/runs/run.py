@@ -1,0 +1,337 @@
+"""Run: the directory of one training. It stores the values it is given and knows nothing of the trainer.
+
+    experiment.yaml  environment.json  result.json  metrics.csv  log.txt  events.out.tfevents.*
+    checkpoints/last.pt  checkpoints/best.pt  eval/<split>.json
+
+After a resume neither the table nor the events hold a row twice: the table is always written from the whole history,
+and a new event file holds what the earlier ones lack. Points within epochs are in the events alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from dltrain.errors import RunError
+from dltrain.runs import checkpoints
+from dltrain.runs.checkpoints import CheckpointError, write_atomically
+from dltrain.runs.events import EventFile
+from dltrain.runs.stored import StoredError, is_result, require_checkpoint, require_environment
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+History = Sequence[Mapping[str, float]]
+METRICS = ["validation/accuracy", "validation/loss", "train/accuracy", "train/loss"]
+"""What TensorBoard's table of hyperparameters may show beside them."""
+CHARTS = {
+    "loss and accuracy": {
+        "loss": ["train/loss", "validation/loss"], "accuracy": ["train/accuracy", "validation/accuracy"],
+    },
+    "training": {
+        "learning rate": ["lr"], "images per second": ["throughput/images_per_second"],
+        "norms": ["norm/gradient", "norm/weights"],
+    },
+}  # fmt: skip
+"""TensorBoard's page of custom charts, by heading and title."""
+JOURNAL = "journal.log"
+"""The file that makes a directory that of a sweep."""
+STATES = ("running", "finished", "interrupted", "failed")
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""The errors of a disk, a quota or a limit of this process that is used up."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a training failed. kind: in a word, so that failures can be counted. of_machine: whether the machine failed
+    (a full disk, lost memory, a killed process): the same training may succeed another time."""
+
+    kind: str
+    why: str
+    of_machine: bool = False
+
+
+class Run:
+    """A run directory, `runs/<experiment>/<NNN>`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock", timeout=0)
+        self._events: EventFile | None = None
+        self.failure: Failure | None = None
+        """What ended the training that this process made here, when it failed."""
+
+    # -- finding and making
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        """The run directory `path`, made anew and locked. Raises RunError when it cannot be made."""
+        run = cls(path)
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            run.lock()
+        except OSError as error:
+            raise unwritable(error, path) from None
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> tuple[Run, Path | None]:
+        """The run at `path`, or of the checkpoint file at `path`, and that file."""
+        path = Path(path)
+        if path.is_file() and path.suffix == ".pt":
+            return cls(path.parent.parent if path.parent.name == "checkpoints" else path.parent), path
+        if (path / JOURNAL).is_file():
+            raise RunError(f"{path} is a sweep, not a run; to go on: dltrain sweep {path}\n"
+                           f"its runs: {path / 'trials'}; the best setting: {path / 'best.yaml'}")  # fmt: skip
+        if (path / "experiment.yaml").is_file():
+            return cls(path), None
+        if not path.exists():
+            raise RunError(f"there is no run or checkpoint at {path}")
+        numbers = sorted(p for p in path.iterdir() if (p / "experiment.yaml").is_file()) if path.is_dir() else []
+        hint = f"; did you mean {numbers[-1]}?" if numbers else ""
+        raise RunError(f"{path} is not a run: it has no experiment.yaml{hint}")
+
+    def lock(self) -> None:
+        """Take the run for this process. Raises RunError when another process has it."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RunError(f"{self.path} is being trained by another process", "run in use") from None
+        except OSError as error:
+            raise unwritable(error, self.path) from None
+        for folder in (self.path, self.last.parent):
+            checkpoints.remove_temporaries(folder)
+
+    def close(self) -> None:
+        """Finish the event file and give the run free."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        self._lock.release()
+
+    # -- checkpoints
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation metric."""
+        return self.path / "checkpoints" / "best.pt"
+
+    def save(self, state: dict[str, Any], *, best: bool = False) -> None:
+        """Write `last`, and `best` first when this is the best: a crash in between repeats the epoch.
+
+        They never share a file: when one is damaged the other is still sound.
+        """
+        checkpoints.save(state, *((self.best, self.last) if best else (self.last,)))
+
+    def checkpoint(self, which: str) -> tuple[Path, dict[str, Any]]:
+        """The checkpoint `best` or `last`. Raises RunError, naming the other one when that is sound."""
+        path = self.best if which == "best" else self.last
+        if not path.exists():
+            raise RunError(f"{self.path} has no {which} checkpoint{self._offer(path)}")
+        return self.checkpoint_at(path)
+
+    def checkpoint_at(self, path: Path) -> tuple[Path, dict[str, Any]]:
+        """The checkpoint in the file `path`. Raises RunError like `checkpoint`."""
+        try:
+            state = checkpoints.load(path)
+            require_checkpoint(state)
+        except CheckpointError as error:
+            raise RunError(f"{error}{self._offer(path)}") from None
+        except StoredError as error:
+            raise RunError(f"{path} does not hold what a checkpoint holds: {error}{self._offer(path)}") from None
+        if state["average"] is None and state["lookahead"] is not None:  # written before Lookahead's were evaluated
+            state["average"] = {**state["model"], **state["lookahead"]}
+        return path, state
+
+    def _offer(self, refused: Path) -> str:
+        others = [p for p in (self.last, self.best) if p.resolve() != refused.resolve()]
+        return "".join(f"\n{p} is sound: give that path instead" for p in others if checkpoints.is_sound(p))
+
+    # -- what a person reads
+
+    def write(self, name: str, content: bytes) -> None:
+        """A file in the run directory, replaced atomically."""
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, content)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """A JSON file in the run directory; infinity and not-a-number become null. Names of files that are not UTF-8
+        are written with JSON's escapes."""
+        strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
+        self.write(name, (json.dumps(strict, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run directory; empty when it is not there, or is a mere report and damaged.
+
+        Raises RunError when environment.json, which decides how a run is continued, is not what is written there.
+        """
+        path = self.path / name
+        try:
+            content = json.loads(path.read_bytes())
+        except OSError:
+            return {}
+        except Exception as error:  # by depth, text or numbers: the parser raises many kinds
+            content = error
+        if name == "environment.json":
+            try:
+                if isinstance(content, Exception):
+                    raise StoredError(f"it is not JSON ({content})"[:200])
+                require_environment(content)
+            except StoredError as error:
+                remedy = "delete it if the run has a checkpoint, which tells the same"
+                raise RunError(f"{path} does not hold what dltrain writes there: {error}; {remedy}") from None
+        if name == "result.json" and not is_result(content):  # written anew; times begin from 0
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def log(self, text: str) -> None:
+        """Append to log.txt, if that is possible: a full disk is reported by what matters more."""
+        with (
+            contextlib.suppress(OSError),
+            (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            file.write(text + "\n")
+
+    def record(self, history: History) -> None:
+        """Write the table of all epochs, and the newest epoch's scalars as events."""
+        self._write_table(history)
+        if self._events is not None and history:
+            self._add_scalars(history[-1])
+            self._events.flush()
+
+    def add_points(self, points: History) -> None:
+        """Write points of the curves within an epoch as events; the table has none."""
+        if self._events is not None and points:
+            for point in points:
+                self._add_scalars(point)
+            self._events.flush()
+
+    def start_events(
+        self, history: History, step: int, hyperparameters: Mapping[str, Any], images: Tensor | None
+    ) -> None:
+        """Begin the event file: charts, hyperparameters, a grid of training images, and the epochs so far, as far as
+        the files of earlier processes lack them.
+
+        step: from which the training goes on. images: (B, C, H, W) in 0..1.
+        """
+        self._events = EventFile(self.path, step)
+        self._events.charts(CHARTS)
+        self._events.hyperparameters(hyperparameters, METRICS)
+        if images is not None:
+            self._events.image("train/images", _grid(images))
+        for row in history:
+            self._add_scalars(row)
+        self._events.flush()
+        self._write_table(history)
+
+    def _add_scalars(self, row: Mapping[str, float]) -> None:
+        assert self._events is not None
+        shown = {tag: value for tag, value in row.items() if "/" in tag or tag == "lr"}
+        self._events.scalars(shown, int(row["step"]))
+
+    def _write_table(self, history: History) -> None:
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomically(self.path / "metrics.csv", text.getvalue().encode())
+
+
+class ReadOnlyRun(Run):
+    """A run as the processes see it that train it together with the one that writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failure = None
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        return cls(path)
+
+    def lock(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def save(self, state: dict[str, Any], *, best: bool = False) -> None:
+        pass
+
+    def write(self, name: str, content: bytes) -> None:
+        pass
+
+    def log(self, text: str) -> None:
+        pass
+
+    def record(self, history: History) -> None:
+        pass
+
+    def add_points(self, points: History) -> None:
+        pass
+
+    def start_events(
+        self, history: History, step: int, hyperparameters: Mapping[str, Any], images: Tensor | None
+    ) -> None:
+        pass
+
+
+def _grid(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:
+    """(B, C, H, W) as one picture (3, rows * (H + gap), columns * (W + gap)); grey becomes RGB."""
+    from torch.nn import functional as F
+
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    shown = images[:, :3] if channels >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+    cells = F.pad(shown, (0, gap, 0, gap, 0, 0, 0, rows * columns - count))
+    cells = cells.view(rows, columns, 3, height + gap, width + gap).permute(2, 0, 3, 1, 4)
+    return cells.reshape(3, rows * (height + gap), columns * (width + gap))
+
+
+def unwritable(error: OSError, path: Path) -> RunError:
+    """What to say when `path` cannot be written."""
+    kind = "full disk" if error.errno in FULL else "disk"
+    return RunError(f"cannot write to {path}: {(error.strerror or str(error)).lower()}", kind)
+
+
+def next_free(folder: Path, prefix: str = "") -> Path:
+    """Make and return the directory `<folder>/<prefix><NNN>` with the next number that nobody has taken.
+
+    Raises RunError when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _next_free(folder, prefix)
+    except OSError as error:
+        raise unwritable(error, folder) from None
+
+
+def _next_free(folder: Path, prefix: str) -> Path:
+    taken = [p.name.removeprefix(prefix) for p in folder.iterdir() if p.name.startswith(prefix)]
+    number = max((int(name) for name in taken if name.isascii() and name.isdecimal()), default=0)
+    while True:
+        number += 1
+        path = folder / f"{prefix}{number:03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # by another process, just now
+            continue
+        return path

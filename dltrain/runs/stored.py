@@ -1,0 +1,321 @@
+"""What the files of a run hold, as data: their names, types, shapes and ranges, checked before anything is used.
+
+A digest says that a file is as it was written, not who wrote it. `require_checkpoint` and `require_environment` raise
+StoredError, which names the field; what passes may be used without looking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from torch import Tensor
+
+from dltrain.console.streams import printable
+from dltrain.data.types import Interpolation
+
+SHOWN = 3
+"""Mistakes in one message."""
+LONGEST = 60
+"""Letters of a name in a message."""
+PLAIN = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None), Tensor)
+
+Side = Annotated[int, Field(ge=1, le=65535)]
+Text = Annotated[str, Field(max_length=10_000)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class StoredError(Exception):
+    """Which field of a file is not what dltrain writes, and what it should be."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True)
+
+
+class CanvasData(_Data):
+    """A Canvas."""
+
+    height: Side
+    width: Side
+    rule: Literal["exact", "crop", "fit"]
+    interpolation: Interpolation
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    white: Annotated[int, Field(ge=1, le=65535)] | None = None
+    max_pixels: Annotated[int, Field(ge=1)] = 1
+
+
+class WhiteningData(_Data):
+    """A Whitening."""
+
+    kind: Literal["pca_whiten", "zca_whiten"]
+    mean: Tensor
+    axes: Tensor
+    deviations: Tensor
+
+
+class FeaturesData(_Data):
+    """The Features of a scaling."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class ScalingData(_Data):
+    """A Scaling."""
+
+    mean: list[Annotated[float, Field(allow_inf_nan=False)]]
+    std: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    whitening: WhiteningData | None = None
+    features: FeaturesData | None = None
+
+
+class PreprocessingData(_Data):
+    """A Preprocessing, whose parts fit together."""
+
+    shape: Annotated[list[Side], Field(min_length=3, max_length=3)]
+    train: CanvasData
+    evaluation: CanvasData
+    scaling: ScalingData
+
+    @model_validator(mode="after")
+    def _fits(self) -> PreprocessingData:
+        scaling, shape = self.scaling, tuple(self.shape)
+        if (self.evaluation.height, self.evaluation.width) != shape[1:]:
+            raise ValueError(f"evaluation must be of the shape's size, {shape[1]}x{shape[2]}")
+        if not len(scaling.mean) == len(scaling.std) == shape[0]:
+            raise ValueError(f"scaling must have a mean and a std for each of {shape[0]} channels")
+        if (whitening := scaling.whitening) is not None:
+            size = math.prod(shape)
+            _require_tensor(whitening.mean, (size,), "scaling.whitening.mean")
+            _require_tensor(whitening.axes, (size, size), "scaling.whitening.axes")
+            _require_tensor(whitening.deviations, (size,), "scaling.whitening.deviations", positive=True)
+        if (features := scaling.features) is not None:
+            _require_tensor(features.mean, shape, "scaling.features.mean")
+            _require_tensor(features.std, shape, "scaling.features.std", positive=True)
+        return self
+
+
+class DecisionData(_Data):
+    """What an automatic setting became."""
+
+    value: Any
+    reason: Text
+
+
+KINDS: dict[str, Any] = {
+    "device": Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d{1,4})?)$")],
+    "precision": Literal["float32", "bfloat16", "float16", "pure_bfloat16", "pure_float16"],
+    "channels_last": bool, "compile": bool, "graph": bool, "loader": Literal["resident", "streaming"],
+    "workers": Annotated[int, Field(ge=0, le=4096)], "threads": Annotated[int, Field(ge=1, le=65536)],
+    "devices": Annotated[int, Field(ge=1, le=65536)], "steps": Annotated[int, Field(ge=1, le=10**15)],
+}  # fmt: skip
+"""What decisions may be, by name."""
+NEEDED = ("device", "precision", "channels_last", "compile", "threads", "loader", "workers")
+"""Those that no run lacks."""
+
+
+def _decided(decisions: dict[str, DecisionData]) -> dict[str, DecisionData]:
+    for name, decision in decisions.items():
+        if name in KINDS:
+            kind = type("Value", (_Data,), {"__annotations__": {name: KINDS[name]}})
+            try:
+                kind.model_validate({name: decision.value})  # type: ignore[attr-defined]
+            except ValidationError as error:
+                raise ValueError(f"{name}: {_lower(error.errors()[0]['msg'])}") from None
+    return decisions
+
+
+def _require_needed(decisions: Mapping[str, Any]) -> None:
+    if absent := [name for name in NEEDED if name not in decisions]:
+        raise ValueError(f"decisions must tell {', '.join(absent)}")
+
+
+class EnvironmentData(_Data):
+    """environment.json, as far as it is read again."""
+
+    plugins: dict[str, str] = {}
+    decisions: dict[str, DecisionData] = {}
+    launch: Text = ""
+    _decided = field_validator("decisions")(_decided)
+
+    @model_validator(mode="after")
+    def _whole(self) -> EnvironmentData:
+        _require_needed(self.decisions if self.decisions else dict.fromkeys(NEEDED))
+        return self
+
+
+class ResultData(_Data):
+    """result.json, as far as it is read again."""
+
+    state: Text | None = None
+    why: Text | None = None
+    seconds: Seconds = 0.0
+    time: dict[str, Seconds] = {}
+
+
+class AboutData(_Data):
+    """What a checkpoint says of its training."""
+
+    experiment: Annotated[str, Field(max_length=10**7)]
+    classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=2)]
+    preprocessing: PreprocessingData
+    decisions: dict[str, DecisionData]
+    fingerprint: Text
+    has_test: bool
+    plugins: dict[str, str] = {}
+    _decided = field_validator("decisions")(_decided)
+
+    @model_validator(mode="after")
+    def _whole(self) -> AboutData:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes must differ")
+        _require_needed(self.decisions)
+        return self
+
+
+class MetricsData(_Data):
+    """The sums of an epoch that has begun."""
+
+    losses: Tensor
+    correct: Tensor
+    examples: Annotated[int, Field(ge=0)]
+
+
+class OptimizerData(_Data):
+    """What torch's optimizers save."""
+
+    state: dict[int, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
+
+
+class CheckpointData(_Data):
+    """A checkpoint."""
+
+    about: AboutData
+    step: Annotated[int, Field(ge=0, le=10**15)]
+    history: list[dict[Annotated[str, Field(max_length=200)], float]]
+    model: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    optimizer: OptimizerData
+    lookahead: dict[str, Tensor] | None
+    scaler: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None
+    metrics: MetricsData
+    epoch_seconds: Annotated[list[Seconds], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> CheckpointData:
+        steps = [0, *(_counted(row, "step") for row in self.history), self.step]
+        if any(later < earlier for earlier, later in pairwise(steps)):
+            raise ValueError("history: its steps must ascend, up to that of the checkpoint")
+        for number, row in enumerate(self.history):
+            _counted(row, "epoch")
+            absent = [name for name in ROW if name not in row]
+            if ("validation/loss" in row) != ("validation/accuracy" in row):
+                absent.append("validation/loss and validation/accuracy together")
+            if absent:
+                raise ValueError(f"history.{number}: it must tell {', '.join(absent)}")
+        if not self.metrics.losses.shape == self.metrics.correct.shape or self.metrics.losses.ndim != 1:
+            raise ValueError("metrics: losses and correct must be as many numbers")
+        return self
+
+
+ROW = (
+    "train/loss", "train/accuracy", "lr", "seconds/data", "seconds/compute", "seconds/evaluate", "seconds/checkpoint",
+)  # fmt: skip
+"""What every epoch of a history tells."""
+
+
+def require_checkpoint(state: dict[str, Any]) -> None:
+    """Raise StoredError when the state of a checkpoint is not one."""
+    _validate(CheckpointData, state)
+    for name in ("model", "average", "lookahead", "optimizer", "metrics"):
+        for where, value in _leaves(state[name], name):
+            wrong = value.is_floating_point() and not bool(value.isfinite().all()) if isinstance(value, Tensor) else (
+                isinstance(value, float) and math.isnan(value)
+            )  # fmt: skip
+            if wrong:
+                raise StoredError(f"{named(where)}: it is infinite or not a number")
+
+
+def require_environment(content: Any) -> None:
+    """Raise StoredError when the content of environment.json is not what is written there."""
+    _validate(EnvironmentData, content)
+
+
+def is_result(content: Any) -> bool:
+    """Whether the content of result.json is what is written there."""
+    try:
+        _validate(ResultData, content)
+    except StoredError:
+        return False
+    return True
+
+
+def require_plain(state: Any) -> None:
+    """Raise StoredError when nested values hold anything but plain ones and whole, dense tensors."""
+    for where, value in _leaves(state, ""):
+        if type(value) not in PLAIN:
+            raise StoredError(f"{named(where)}: it is a {type(value).__name__}, not a plain value")
+        if isinstance(value, Tensor):
+            dense = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
+            if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise StoredError(f"{named(where)}: the tensor is not dense, or is larger than its values")
+
+
+def _require_tensor(tensor: Tensor, shape: tuple[int, ...], name: str, *, positive: bool = False) -> None:
+    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+        raise ValueError(f"{name} must be float {shape}")
+    if not bool(tensor.isfinite().all()) or (positive and bool((tensor <= 0).any())):
+        raise ValueError(f"{name} must be finite{' and above 0' if positive else ''}")
+
+
+def _counted(row: dict[str, float], key: str) -> int:
+    value = row.get(key, math.nan)
+    if not (math.isfinite(value) and value >= 1 and value == int(value)):
+        raise ValueError(f"history: `{key}` must be a whole number above 0")
+    return int(value)
+
+
+def _validate(model: type[BaseModel], content: Any) -> None:
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        found = [
+            f"{named('.'.join(map(str, each['loc'])))}: {_lower(each['msg'])}"
+            for each in error.errors(include_input=False, include_url=False)[:SHOWN]
+        ]
+        raise StoredError("; ".join(found)) from None
+
+
+def _leaves(values: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """What nested dicts and lists hold, with its name; each of them once, however deep and often it stands there."""
+    waiting, seen = [(name, values)], set[int]()
+    while waiting:
+        where, value = waiting.pop()
+        if type(value) in (dict, OrderedDict, list, tuple):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                if type(key) not in (str, int):
+                    raise StoredError(f"{named(where)}: it has a key that is neither text nor a number")
+                waiting.append((f"{where[:1000]}.{key}" if where else str(key), inner))
+        else:
+            yield where, value
+
+
+def named(where: str) -> str:
+    """A field in a message, of bounded length."""
+    shown = printable(where if len(where) <= LONGEST else where[: LONGEST - 3] + "...")
+    return f"`{shown}`" if shown else "it"
+
+
+def _lower(message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return printable(text[:1].lower() + text[1:300])

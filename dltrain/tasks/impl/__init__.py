@@ -1,0 +1,1 @@
+"""The torch code of the losses. Imported only when a section builds."""

@@ -1,0 +1,193 @@
+"""What training minimises: sections that build a module from logits and targets to one loss per example."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import model_validator
+
+from dltrain.config import Choice, ConfigError, Diagnostic, Fraction, NonNegative, Positive, reject
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Loss(Choice):
+    """What training minimises, per example.
+
+    `soft_targets` says whether it takes targets (B, K) that mix classes, as mixup makes. `fact` is the loss
+    with default options of the logits (1, 0, -1) for class 0, to 1e-6; the contract test requires it.
+    """
+
+    kind: ClassVar[str] = "losses"
+    soft_targets: ClassVar[bool] = False
+    fact: ClassVar[float | None] = None
+    views: ClassVar[int] = 1
+    """Rows in a batch that are views of one example, side by side."""
+
+    def fitted(self, counts: list[int]) -> Loss:
+        """This loss with what it takes from the training split, of so many examples per class."""
+        return self
+
+    @abstractmethod
+    def build(self, classes: int) -> nn.Module:
+        """A module of (logits (B, K), targets (B,) int64 or (B, K) float) -> (B,), at least float32.
+
+        Raises ConfigError when an option does not fit the number of classes.
+        """
+
+    def evaluation(self) -> Loss:
+        """The loss to report on validation and test data; by default the same."""
+        return self
+
+
+class CrossEntropy(Loss):
+    """Minus the logarithm of the probability given to the true class.
+
+    Validation and test report it without label smoothing: the negative log-likelihood, in nats.
+    """
+
+    source = "https://arxiv.org/abs/1512.00567"
+    soft_targets = True
+    fact = 0.407606
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes; 0.1 is usual."""
+    class_weights: list[Positive] | Literal["balanced"] | None = None
+    """A weight per class, in the order of the classes; balanced: n / (K n_k), so that every class of the training
+    split weighs the same; null: 1 for all. As in torch, a batch's loss is the weighted mean, the sum divided by that
+    of the weights, of the whole batch: only their ratios count. Validation and test are not weighted."""
+
+    def fitted(self, counts: list[int]) -> Loss:
+        if self.class_weights != "balanced":
+            return self
+        weights = [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
+        return self.model_copy(update={"class_weights": weights})
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.tasks.impl.losses import CrossEntropyLoss
+
+        weights = None if isinstance(self.class_weights, str) else self.class_weights
+        _one_per_class("loss.class_weights", weights, classes)
+        return CrossEntropyLoss(self.label_smoothing, weights)
+
+    def evaluation(self) -> Loss:
+        return CrossEntropy()
+
+
+class JensenShannon(Loss):
+    """Cross-entropy of an example, and the Jensen-Shannon divergence between it and two mixtures of it.
+
+    -log p_y + weight (KL(p|m) + KL(p1|m) + KL(p2|m)) / 3, m = (p + p1 + p2) / 3. For `aug_mix` with `views: 3`.
+    Validation and test report the plain cross-entropy; training accuracy is that of the examples themselves.
+    """
+
+    source = "https://arxiv.org/abs/1912.02781"
+    soft_targets = True
+    fact = 0.407606
+    views = 3
+    name: Literal["jsd"] = "jsd"
+    weight: NonNegative = 12.0
+    """Of the divergence."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes; 0.1 is usual."""
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.tasks.impl.losses import JensenShannonLoss
+
+        return JensenShannonLoss(self.weight, self.label_smoothing, self.views)
+
+    def evaluation(self) -> Loss:
+        return CrossEntropy()
+
+
+class Focal(Loss):
+    """Cross-entropy that pays less attention to examples that are already right: -(1 - p)^gamma log p.
+
+    Of a softmax, or of one yes-or-no question per class. Validation and test report the loss without gamma and
+    alpha, comparable between experiments.
+    """
+
+    source = "https://arxiv.org/abs/1708.02002"
+    soft_targets = True
+    fact = 0.045678
+    name: Literal["focal"] = "focal"
+    form: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: p is that of the true class. sigmoid: the mean over classes, as in `binary_cross_entropy`."""
+    gamma: NonNegative = 2.0
+    """How fast attention falls as the probability of the true class rises; 0 is cross-entropy."""
+    alpha: list[Positive] | Fraction | None = None
+    """softmax: a weight per class, in the order of the classes. sigmoid: the weight of the true class, the others
+    have 1 - alpha; 0.25 in the paper. null: 1 for all. As in the paper, the mean is not divided by the sum of these
+    weights: 10 for all makes the step 10 times as long."""
+
+    @model_validator(mode="after")
+    def _alpha_of_the_form(self) -> Focal:
+        if self.form == "softmax" and self.alpha is not None and not isinstance(self.alpha, list):
+            raise reject("alpha", "`alpha` is one number with `form: sigmoid` only; with softmax, a list of weights")
+        if self.form == "sigmoid" and isinstance(self.alpha, list):
+            raise reject("alpha", "`alpha` is a list with `form: softmax` only; with sigmoid, one number")
+        return self
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.tasks.impl.losses import FocalLoss, SigmoidFocalLoss
+
+        if self.form == "sigmoid":
+            return SigmoidFocalLoss(self.gamma, None if isinstance(self.alpha, list) else self.alpha)
+        weights = self.alpha if isinstance(self.alpha, list) else None
+        _one_per_class("loss.alpha", weights, classes)
+        return FocalLoss(self.gamma, weights)
+
+    def evaluation(self) -> Loss:
+        return CrossEntropy() if self.form == "softmax" else BinaryCrossEntropy()
+
+
+class BinaryCrossEntropy(Loss):
+    """One yes-or-no question per class, the mean over classes: max(o, 0) - o q + log(1 + e^-|o|).
+
+    Of logits, with the target 1 for the true class and 0 for the others. Predictions are read from a softmax all the
+    same: their order is right, their size is not that of the sigmoids.
+    """
+
+    source = "https://arxiv.org/abs/2110.00476"
+    soft_targets = True
+    fact = 0.439890
+    name: Literal["binary_cross_entropy"] = "binary_cross_entropy"
+    label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes; 0.1 is usual."""
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.tasks.impl.losses import BinaryCrossEntropyLoss
+
+        return BinaryCrossEntropyLoss(self.label_smoothing)
+
+    def evaluation(self) -> Loss:
+        return BinaryCrossEntropy()
+
+
+class MeanSquaredError(Loss):
+    """The mean over classes of (o - q)^2, of the logits and the target 1 for the true class, 0 for the others.
+
+    For mixed targets the mean over the classes in the mixture, which has the same gradients. Predictions are read
+    from a softmax all the same: their order is right, their size is not.
+    """
+
+    source = "https://arxiv.org/abs/2006.07322"
+    soft_targets = True
+    fact = 0.333333
+    name: Literal["mse"] = "mse"
+    form: Literal["mean", "half_sum"] = "mean"
+    """mean: over the classes; half_sum: half of the sum over the classes, as in textbooks (K / 2 times the mean)."""
+
+    def build(self, classes: int) -> nn.Module:
+        from dltrain.tasks.impl.losses import MeanSquaredErrorLoss
+
+        return MeanSquaredErrorLoss(1.0 if self.form == "mean" else classes / 2)
+
+
+def _one_per_class(key: str, weights: list[float] | None, classes: int) -> None:
+    """Raises ConfigError when there is not one weight for each class."""
+    if weights is not None and len(weights) != classes:
+        message = f"`{key}` has {len(weights)} weights for {classes} classes"
+        raise ConfigError([Diagnostic(message, notes=("give one weight per class, in the order of the classes",))])
