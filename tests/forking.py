@@ -19,8 +19,9 @@ from pathlib import Path
 WARM = (
     "PIL.Image", "dltrain.cli", "dltrain.commands.fit", "dltrain.data.arrays", "dltrain.data.augmentation.impl.color",
     "dltrain.data.augmentation.impl.mixing", "dltrain.data.augmentation.impl.policies",
-    "dltrain.data.loading.streaming", "dltrain.models.impl.simple", "dltrain.optim.impl.averages", "tensorboard.plugins.hparams.summary_v2",
-    "torch._dynamo", "torch.utils.flop_counter", "torch.utils.tensorboard.summary",
+    "dltrain.data.loading.streaming", "dltrain.models.impl.simple", "dltrain.optim.impl.averages",
+    "tensorboard.plugins.hparams.summary_v2", "torch._dynamo", "torch.utils.flop_counter",
+    "torch.utils.tensorboard.summary",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from dltrain.data.datasets import Dataset
 from dltrain.data.evaluation import Views
 from dltrain.data.images.depth import depth_of
 from dltrain.data.labelled import PLACES, labelled, same_place
-from dltrain.data.loading.loaders import Loader, choose_loader, choose_workers, make_loader
+from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.loading.streaming import LostWorkerError
 from dltrain.data.loading.views import log_mean_probability
 from dltrain.data.sources import FileSource, Source, Splits

@@ -56,7 +56,7 @@ def fit(
     Raises ConfigError before anything is created when the data does not fit the experiment, and RunError
     when the machine does not.
     """
-    begun = group.told(_begun_by(group, runs / experiment.name) if group.leads and group.restarts else None)
+    begun = group.broadcast(_begun_by(group, runs / experiment.name) if group.leads and group.restarts else None)
     if begun is not None:
         return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
     with _built(experiment, device, group=group) as trainer, Signals() as signals:
@@ -66,7 +66,7 @@ def fit(
         if experiment.training.threads == "probe":
             experiment = experiment.override("training.threads", trainer.about["decisions"]["threads"]["value"])
         plan = _plan(experiment, trainer) if group.leads else {}
-        path = group.told(path or next_free(runs / experiment.name) if group.leads else None)
+        path = group.broadcast(path or next_free(runs / experiment.name) if group.leads else None)
         assert path is not None
         run = _kind_of_run(group).create(path)
         with contextlib.closing(run):

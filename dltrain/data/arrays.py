@@ -12,12 +12,12 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic, suggest
 from dltrain.data.images.depth import LARGEST, white_of
 from dltrain.data.parsing import parsing, require_memory
-from dltrain.data.sources import ArraySource, Parts
+from dltrain.data.sources import ArraySource, RawDataset
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 
 
-def read_arrays(path: str, layout: str, test: float) -> Parts:
+def read_arrays(path: str, layout: str, test: float) -> RawDataset:
     """The splits in the .npz file at `path`. layout: auto, channels_first or channels_last.
 
     Raises ConfigError when the file is missing or its arrays are unfit.
@@ -26,12 +26,12 @@ def read_arrays(path: str, layout: str, test: float) -> Parts:
     classes = _class_names(path, arrays)
     train = _source(path, arrays, "", layout, len(classes))
     if "test_images" not in arrays:
-        return Parts(train, None, None, classes, test)
+        return RawDataset(train, None, None, classes, test)
     tested = _source(path, arrays, "test_", layout, len(classes))
     if tested.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{_text(tested.images.shape[1:])}, not {_text(train.images.shape[1:])} as in `images`"
         raise _error(path, f"`test_images` are {shapes}")
-    return Parts(train, None, tested, classes)
+    return RawDataset(train, None, tested, classes)
 
 
 def _read(path: str) -> dict[str, np.ndarray]:

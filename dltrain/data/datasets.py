@@ -15,7 +15,7 @@ from dltrain.data.sources import Splits
 from dltrain.data.types import MAX_PIXELS, Copies
 
 if TYPE_CHECKING:
-    from dltrain.data.sources import Parts, Source
+    from dltrain.data.sources import RawDataset, Source
 IMAGES_ONLY = "dltrain trains on images: class folders of image files, or arrays of pixels in an .npz file"
 """For who brings something else."""
 
@@ -74,7 +74,7 @@ class Dataset(Choice):
         return self.validation != 0
 
     @abstractmethod
-    def read(self) -> Parts:
+    def read(self) -> RawDataset:
         """The images and labels. Raises ConfigError when they are missing or unfit."""
 
     def load(self, like: str | None = None) -> Splits:
@@ -90,11 +90,11 @@ class Dataset(Choice):
         idle = self._idle(parts) if like is None else []  # a run's own file sets every option
         return replace(splits, notes=(*idle, *parts.notes, *splits.notes), skipped=parts.skipped)
 
-    def _sound(self, parts: Parts) -> Parts:
+    def _sound(self, parts: RawDataset) -> RawDataset:
         """The parts, without what cannot be read. Raises ConfigError naming it, when it is not to be skipped."""
         return parts
 
-    def _idle(self, parts: Parts) -> list[str]:
+    def _idle(self, parts: RawDataset) -> list[str]:
         """Notes on shares that were set, and that the data leaves nothing to do."""
         notes = []
         if "validation" in self.model_fields_set and parts.validation is not None:
@@ -137,7 +137,7 @@ class Digits(Dataset):
     def known_channels(self) -> int:
         return 1
 
-    def read(self) -> Parts:
+    def read(self) -> RawDataset:
         from dltrain.data.readers import read_digits
 
         return read_digits()
@@ -159,7 +159,7 @@ class Idx(Published):
     def known_channels(self) -> int:
         return 1
 
-    def read(self) -> Parts:
+    def read(self) -> RawDataset:
         from dltrain.data.readers import read_idx_dataset
 
         return read_idx_dataset(self.name, self.root, self.download)
@@ -193,7 +193,7 @@ class Color(Published):
     def known_channels(self) -> int:
         return 3
 
-    def read(self) -> Parts:
+    def read(self) -> RawDataset:
         from dltrain.data.readers import read_torchvision
 
         return read_torchvision(self.name, self.root, self.download)
@@ -285,7 +285,7 @@ class ImageFolder(Collected):
         except (OSError, ValueError, ConfigError):  # `read` says what is wrong
             return True
 
-    def read(self) -> Parts:
+    def read(self) -> RawDataset:
         from dltrain.data.folders.folders import cache_folder, read_folder
 
         return read_folder(self.root, self.test, self.channels, cache_folder(self.cache), self.max_pixels)
@@ -299,7 +299,7 @@ class ImageFolder(Collected):
             require_sound(source)
         return found
 
-    def _sound(self, parts: Parts) -> Parts:
+    def _sound(self, parts: RawDataset) -> RawDataset:
         from dltrain.data.images.soundness import sound
 
         return sound(parts, self.on_error)
@@ -320,7 +320,7 @@ class Arrays(Collected):
     test: Fraction = 0.2
     """Share of the examples, of every class, that is the test split when the file has no test images."""
 
-    def read(self) -> Parts:
+    def read(self) -> RawDataset:
         from dltrain.data.arrays import read_arrays
 
         return read_arrays(self.path, self.layout, self.test)
@@ -350,7 +350,7 @@ class Synthetic(Dataset):
     def known_channels(self) -> int:
         return self.shape[0]
 
-    def read(self) -> Parts:
+    def read(self) -> RawDataset:
         from dltrain.data.readers import read_synthetic
 
         return read_synthetic(self.examples, self.classes, (self.shape[0], self.shape[1], self.shape[2]))

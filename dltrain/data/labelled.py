@@ -10,7 +10,7 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.datasets import Dataset
-from dltrain.data.sources import ArraySource, FileSource, Parts, Source
+from dltrain.data.sources import ArraySource, FileSource, RawDataset, Source
 from dltrain.data.splitting import fingerprint
 
 PLACES = ("root", "path")
@@ -42,7 +42,7 @@ def labelled(dataset: Dataset, split: str, classes: Sequence[str]) -> tuple[Sour
         chosen, what = sources[split], f"its {split} split"
     else:
         chosen, what = _joined(list(sources.values())), "all that is labelled"
-    return chosen, what, fingerprint(Parts(chosen, None, None, list(classes)))
+    return chosen, what, fingerprint(RawDataset(chosen, None, None, list(classes)))
 
 
 def _place(dataset: Dataset) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.random import derive_seed
-from dltrain.data.sources import ArraySource, Parts
+from dltrain.data.sources import ArraySource, RawDataset
 
 TEST_SHARE = 0.2
 DIGITS = [str(digit) for digit in range(10)]
@@ -32,11 +32,11 @@ IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"}
 
 
-def read_digits() -> Parts:
+def read_digits() -> RawDataset:
     """scikit-learn's digits: (1797, 1, 8, 8), with values 0..16 stretched to 0..255."""
     values = _digits()
     images = np.rint(values[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return Parts(ArraySource(images, values[:, 64].astype(np.int64)), None, None, DIGITS, TEST_SHARE)
+    return RawDataset(ArraySource(images, values[:, 64].astype(np.int64)), None, None, DIGITS, TEST_SHARE)
 
 
 def _digits() -> np.ndarray:
@@ -52,7 +52,7 @@ def _digits() -> np.ndarray:
     return np.concatenate([bundle.data, bundle.target[:, None]], 1)
 
 
-def read_synthetic(examples: int, classes: int, shape: tuple[int, int, int]) -> Parts:
+def read_synthetic(examples: int, classes: int, shape: tuple[int, int, int]) -> RawDataset:
     """A blocky pattern per class plus uniform noise of the same strength: a function of the arguments alone."""
     channels, height, width = shape
     random = np.random.Generator(np.random.PCG64(derive_seed("synthetic", classes, *shape)))
@@ -64,13 +64,13 @@ def read_synthetic(examples: int, classes: int, shape: tuple[int, int, int]) -> 
     for label in range(classes):
         images[label::classes] += patterns[label]
     names = [f"class_{label:0{len(str(classes - 1))}d}" for label in range(classes)]
-    return Parts(ArraySource(images, labels), None, None, names, TEST_SHARE)
+    return RawDataset(ArraySource(images, labels), None, None, names, TEST_SHARE)
 
 
 # -- IDX files (MNIST and its kin)
 
 
-def read_idx_dataset(name: str, root: str, download: bool) -> Parts:
+def read_idx_dataset(name: str, root: str, download: bool) -> RawDataset:
     """The four IDX files of `name`: in `root` itself, in a folder of its name, or where torchvision puts them.
 
     Raises ConfigError when they are not there and cannot be downloaded.
@@ -86,7 +86,7 @@ def read_idx_dataset(name: str, root: str, download: bool) -> Parts:
         files = ", ".join(f"{file}.gz" for file in IDX_FILES)
         raise _missing(name, root, [f"expected in {root}, {Path(root, name)} or {raw}: {files}"], failure)
     train_images, train_labels, test_images, test_labels = (_read_idx(_idx_file(folder, file)) for file in IDX_FILES)
-    return Parts(_idx_source(train_images, train_labels, folder, len(classes)), None,
+    return RawDataset(_idx_source(train_images, train_labels, folder, len(classes)), None,
                  _idx_source(test_images, test_labels, folder, len(classes)), classes)  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _idx_source(images: np.ndarray, labels: np.ndarray, folder: Path, classes: i
 # -- what torchvision reads
 
 
-def read_torchvision(name: str, root: str, download: bool) -> Parts:
+def read_torchvision(name: str, root: str, download: bool) -> RawDataset:
     """CIFAR-10, CIFAR-100, SVHN or STL-10, checked by MD5.
 
     Raises ConfigError when the files are absent or damaged and cannot be downloaded.
@@ -157,7 +157,7 @@ def read_torchvision(name: str, root: str, download: bool) -> Parts:
         labels = np.asarray(data.labels if by_split else data.targets, dtype=np.int64)
         pairs.append(ArraySource(np.ascontiguousarray(images), labels))
     classes = DIGITS if name == "svhn" else list(data.classes)
-    return Parts(pairs[0], None, pairs[1], classes)
+    return RawDataset(pairs[0], None, pairs[1], classes)
 
 
 def _expected(library: Any, folder: Path) -> list[str]:

@@ -73,7 +73,7 @@ Source = ArraySource | FileSource
 
 
 @dataclass(frozen=True)
-class Parts:
+class RawDataset:
     """A data set as it was read. Where it brings no test or validation split, `train` holds those examples too.
 
     test_share: what the test split takes of `train` where none is given. notes: what was found on the way.
@@ -105,7 +105,7 @@ class Splits:
     fingerprint: str
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-    """As in `Parts`."""
+    """As in `RawDataset`."""
 
     @property
     def remarks(self) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies.copies import Examples, across, find, left_out, within
-from dltrain.data.sources import ArraySource, FileSource, Parts, Source, Splits
+from dltrain.data.sources import ArraySource, FileSource, RawDataset, Source, Splits
 from dltrain.data.types import Copies
 
 VERSION = "2-"
@@ -25,7 +25,7 @@ hashes of paths and known by sizes, and copies were not looked for."""
 
 
 def divide(
-    parts: Parts, validation: float | int, copies: Copies = "together", *, known: bool = False,
+    parts: RawDataset, validation: float | int, copies: Copies = "together", *, known: bool = False,
     like: str | None = None,
 ) -> Splits:  # fmt: skip
     """Take the test and the validation split from the training part, unless the data set brings them.
@@ -164,7 +164,7 @@ def _counts(labels: np.ndarray, classes: list[str], name: str) -> np.ndarray:
 # -- the fingerprint
 
 
-def fingerprint(parts: Parts) -> str:
+def fingerprint(parts: RawDataset) -> str:
     """What a data set is known by that is not divided: VERSION and 32 hexadecimal digits. They change when an example,
     the name of a file, a label, a class name or a given split changes, but not with the order of the examples.
 
@@ -174,7 +174,7 @@ def fingerprint(parts: Parts) -> str:
     return _fingerprint(examples, parts, {name: np.flatnonzero(examples.of(name)) for name in parts.given()})
 
 
-def _fingerprint(examples: Examples, parts: Parts, rows: dict[str, np.ndarray], *, before: bool = False) -> str:
+def _fingerprint(examples: Examples, parts: RawDataset, rows: dict[str, np.ndarray], *, before: bool = False) -> str:
     """That of the examples in `rows` of each split. before: as earlier versions made it, with the sizes of files."""
     total = hashlib.blake2b(json.dumps(parts.classes).encode(), digest_size=16)
     besides = [each for source in parts.given().values() for each in (_sizes(source) if before else _paths(source))]
@@ -195,7 +195,7 @@ def _paths(source: Source) -> list[bytes]:
 # -- as earlier versions did
 
 
-def _as_before(parts: Parts) -> Examples:
+def _as_before(parts: RawDataset) -> Examples:
     """The examples without their copies, with the digests of pixels or paths as keys."""
     given = parts.given()
     labels = np.concatenate([source.labels for source in given.values()])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dltrain.config import ConfigError
 from dltrain.data.augmentation.base import AugmentationContext
-from dltrain.data.loading.loaders import Loader, choose_loader, choose_workers, make_loader
+from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.loading.pipeline import Pipeline, build_pipeline
 from dltrain.data.loading.resources import usable_cores
 from dltrain.data.loading.scaling import pixel_covariance
@@ -118,7 +118,7 @@ def _assembled(
         decisions = kept | {"device": Decision(str(target), kept["device"].reason)}
         decisions["threads"] = continue_threads(kept["threads"])
     else:
-        line_search = experiment.optimizer.reevaluates
+        line_search = experiment.optimizer.needs_closure
         images = total_steps * batch_size
         decisions = decide(training, target, model, multiply_adds, images, line_search=line_search) | for_data
         decisions |= of_stem(experiment.model, shape, classes, multiply_adds)
@@ -192,7 +192,7 @@ def _assembled(
         model=model,
         forward=callable_of(together, decisions),
         forward_alone=callable_of(model, decisions) if together is not model else None,
-        apart=getattr(together, "no_sync", nullcontext),
+        no_sync=getattr(together, "no_sync", nullcontext),
         group=group,
         optimizer=optimizer,
         learning=Learning(model, optimizer, experiment.optimizer.groups),
@@ -213,12 +213,12 @@ def _assembled(
         autocast=autocast_of(dtype, target),
         scaler=scaler,
     )
-    clip = clip_norm(training, line_search=experiment.optimizer.reevaluates)
+    clip = clip_norm(training, line_search=experiment.optimizer.needs_closure)
     plan = Plan(
         seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
         accumulate=training.accumulate, clip_norm=clip.value, evaluate_every=training.evaluate_every,
         early_stopping=training.early_stopping, limit_batches=training.limit_batches,
-        reevaluates=experiment.optimizer.reevaluates, sizes=resizing.sizes if resizing is not None else [],
+        needs_closure=experiment.optimizer.needs_closure, sizes=resizing.sizes if resizing is not None else [],
     )  # fmt: skip
     trainer = Trainer(parts, plan)
     trainer.about = {
@@ -244,7 +244,7 @@ def _assembled(
 
 def _shared(decisions: Decisions, group: Group, batch_size: int, device: torch.device) -> Decisions:
     """The first process's decisions for all, each with its own device."""
-    decisions = group.told(decisions)
+    decisions = group.broadcast(decisions)
     if group.size == 1:
         return {name: decision for name, decision in decisions.items() if name != "devices"}
     decisions["device"] = Decision(str(device), decisions["device"].reason)

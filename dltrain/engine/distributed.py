@@ -132,7 +132,7 @@ class Group:
                 for tensor in tensors:
                     send(tensor)
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value, which may be any that can be pickled."""
         if self.size == 1:
             return value

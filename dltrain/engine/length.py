@@ -107,7 +107,7 @@ def _steps_within(experiment: Experiment, trainer: Trainer) -> Decision:
         forecast, pace = Forecast(trainer, _timing(seconds)), None
         try:
             for event in trainer.run():
-                if (pace := parts.group.told(forecast.pace(event))) is not None:
+                if (pace := parts.group.broadcast(forecast.pace(event))) is not None:
                     break
             evaluation, checkpoint = _evaluation(trainer), _checkpoint(trainer)
         except NonFiniteError as error:
@@ -117,7 +117,9 @@ def _steps_within(experiment: Experiment, trainer: Trainer) -> Decision:
     between = evaluation / plan.evaluate_every + checkpoint
     count = seconds / (step + between / plan.steps_per_epoch)
     costs = f"{step:.3g} s a step, {evaluation:.3g} s an evaluation"
-    return parts.group.told(Decision(max(round(count), 1), f"as many as fit into {_text(experiment)} here: {costs}"))
+    return parts.group.broadcast(
+        Decision(max(round(count), 1), f"as many as fit into {_text(experiment)} here: {costs}")
+    )
 
 
 def _timing(seconds: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dltrain.data.loading.loaders import Loader
+from dltrain.data.loading.choosing import Loader
 from dltrain.data.loading.views import answer
 from dltrain.engine.parts import Parts, Plan
 from dltrain.layers.impl.statistics import measuring

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.evaluation import Evaluation
-from dltrain.data.loading.loaders import Loader
+from dltrain.data.loading.choosing import Loader
 from dltrain.data.loading.pipeline import Pipeline
 from dltrain.data.types import ImageShape
 from dltrain.engine.distributed import ALONE, Group
@@ -41,7 +41,7 @@ class Plan:
     progress_seconds: float = 0.25
     sizes: list[Size] = field(default_factory=list)
     """Of images that grow while the network is trained; none when they do not."""
-    reevaluates: bool = False
+    needs_closure: bool = False
     """Whether a step of the optimizer evaluates the loss itself, as often as it likes."""
 
     @property
@@ -90,5 +90,5 @@ class Parts:
     """The processes that train together."""
     forward_alone: Callable[[Tensor], Any] | None = None
     """`forward` for evaluation, in which processes do not talk to one another; None where `forward` is just that."""
-    apart: Callable[[], AbstractContextManager[Any]] = nullcontext
+    no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext
     """The context in which a backward pass leaves gradients as they are, to be averaged with those of the next."""

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dltrain.data.loading.loaders import Loader
+from dltrain.data.loading.choosing import Loader
 from dltrain.data.random import derive_seed
 from dltrain.data.types import Batch
 from dltrain.engine.measuring import evaluate, measure_statistics
@@ -107,7 +107,7 @@ class Trainer:
         inputs, targets = parts.pipeline.train(batch, step)
         momentum = parts.momentum(step) if parts.momentum is not None else None
         with parts.learning.at(step / plan.steps_per_epoch, self.lr(step), momentum):
-            if plan.reevaluates:
+            if plan.needs_closure:
                 self._step_with_closure(inputs, targets, step)
             else:
                 self._backward(inputs, targets, measure=True)
@@ -167,7 +167,7 @@ class Trainer:
         whole = [(inputs, targets)]
         chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
         for number, (x, y) in enumerate(chunks, 1):
-            with nullcontext() if number == accumulate else parts.apart():
+            with nullcontext() if number == accumulate else parts.no_sync():
                 with parts.autocast():
                     outputs = parts.forward(x)
                 logits, losses, total = parts.task.losses(outputs, y, scale)

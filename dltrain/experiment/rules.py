@@ -80,7 +80,7 @@ def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnos
 
 def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
     name, training = experiment.optimizer.name, experiment.training
-    if not experiment.optimizer.reevaluates:
+    if not experiment.optimizer.needs_closure:
         return
     if isinstance(training.clip_norm, float):
         message = f"`{name}` takes the gradient as it is: leave `clip_norm` out"
@@ -106,7 +106,7 @@ def _what_needs_float32_weights(experiment: Experiment, wrong: Container[str]) -
     if optimizer.sam is not None:
         message = f"`sam` needs weights in float32, and {precision} keeps them in 16 bits"
         yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=notes)
-    if optimizer.reevaluates or optimizer.schedules is not None:
+    if optimizer.needs_closure or optimizer.schedules is not None:
         message = f"`{optimizer.name}` needs weights in float32, and {precision} keeps them in 16 bits"
         yield Diagnostic(message, experiment.span("training", "precision"), notes=notes)
     if "penalties" not in wrong and experiment.penalties:
@@ -118,7 +118,7 @@ def _graph_of_more_than_one_pass(experiment: Experiment) -> Iterator[Diagnostic]
     """The gradients of a pass lie where the next one writes its own."""
     training, optimizer = experiment.training, experiment.optimizer
     several = {"training.accumulate": training.accumulate > 1, "optimizer.sam": optimizer.sam is not None,
-               f"optimizer `{optimizer.name}`": optimizer.reevaluates}  # fmt: skip
+               f"optimizer `{optimizer.name}`": optimizer.needs_closure}  # fmt: skip
     for what, wants in several.items() if training.graph is True else ():
         if wants:
             message = f"a CUDA graph holds the gradients of one pass, and {what} adds up those of several"

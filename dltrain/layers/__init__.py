@@ -10,7 +10,7 @@ from dltrain.layers import (
     initializations,
     norms,
     rational_activations,
-    squashing,
+    sigmoid_activations,
     trainable_activations,
     weight_norms,
 )
@@ -21,6 +21,6 @@ from dltrain.layers.norms import Norm
 
 __all__ = [
     "Activation", "Attention", "Initialization", "Norm", "activations", "attention", "batch_norms",
-    "dynamic_activations", "filter_response", "initializations", "norms", "rational_activations", "squashing",
+    "dynamic_activations", "filter_response", "initializations", "norms", "rational_activations", "sigmoid_activations",
     "trainable_activations", "weight_norms",
 ]  # fmt: skip

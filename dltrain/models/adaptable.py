@@ -11,7 +11,7 @@ from dltrain.config import ConfigError, Diagnostic, Fraction, Positive, reject
 from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
-from dltrain.layers.dropping import DropBlock
+from dltrain.layers.dropout import DropBlock
 from dltrain.layers.norms import Norm
 from dltrain.layers.whitening import Whitening
 from dltrain.models.base import Model

@@ -16,7 +16,7 @@ from dltrain.models.native import NativeModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 
 class Airbench(NativeModel):
@@ -39,7 +39,7 @@ class Airbench(NativeModel):
     widths: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
     """Maps of the three groups; null: 64, 256, 256, and of `airbench96` 128, 384, 512."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.airbench import airbench
 
         widths, depth = ((64, 256, 256), 2) if self.name == "airbench94" else ((128, 384, 512), 3)

@@ -11,7 +11,7 @@ from dltrain.models.native import NativeModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 
 class DenseNetCifar(NativeModel):
@@ -29,7 +29,7 @@ class DenseNetCifar(NativeModel):
     dropout: Fraction = 0.0
     """Share of the values zeroed in training after each convolution; the paper takes 0.2 without augmentation."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.densenet import densenet_cifar
 
         compressed = "_bc_" in self.name
@@ -50,7 +50,7 @@ class DenseNetSmall(NativeModel):
     }
     name: Literal["densenet_small"] = "densenet_small"
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.densenet import densenet_small
 
         return densenet_small(shape.channels, classes, parts)

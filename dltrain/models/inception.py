@@ -11,7 +11,7 @@ from dltrain.models.native import PhotoModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 
 class InceptionResNetV1(PhotoModel):
@@ -30,7 +30,7 @@ class InceptionResNetV1(PhotoModel):
     dropout: Fraction = 0.2
     """Share of the last layer's inputs zeroed in training."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.inception import inception_resnet_v1
 
         return inception_resnet_v1(shape.channels, classes, parts, self.dropout)

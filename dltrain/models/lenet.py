@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation
 from dltrain.layers.norms import Norm
-from dltrain.layers.squashing import Sigmoid
+from dltrain.layers.sigmoid_activations import Sigmoid
 from dltrain.models.native import NativeModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 
 class LeNet5(NativeModel):
@@ -32,7 +32,7 @@ class LeNet5(NativeModel):
     published_norm: ClassVar[Norm | None] = None
     name: Literal["lenet5"] = "lenet5"
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.lenet import lenet5
 
         return lenet5(shape, classes, parts, pooling="average", gain="xavier")
@@ -50,7 +50,7 @@ class LeNet5Modern(NativeModel):
     published_norm: ClassVar[Norm | None] = None
     name: Literal["lenet5_modern"] = "lenet5_modern"
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.lenet import lenet5
 
         return lenet5(shape, classes, parts, pooling="max", gain="he")

@@ -10,7 +10,7 @@ from dltrain.models.native import PhotoModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 
 class NASNetMobile(PhotoModel):
@@ -25,7 +25,7 @@ class NASNetMobile(PhotoModel):
     }
     name: Literal["nasnet_mobile"] = "nasnet_mobile"
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.nasnet import NASNet
 
         return NASNet(4, 1056, 32, shape.channels, classes, parts)

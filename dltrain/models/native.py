@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dltrain.models.impl.changes import Adapter
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 
 class NativeModel(Adaptable):
@@ -29,12 +29,12 @@ class NativeModel(Adaptable):
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         from dltrain.models.impl.fitting import fit
-        from dltrain.models.impl.parts import Parts, pool_first
+        from dltrain.models.impl.parts import Layers, pool_first
 
         activation, norm = self.activation or self.published_activation, self.norm or self.published_norm
         shifts = norm is not None and norm.shifts
         make_norm, least = (norm.build, norm.least_pixels) if norm is not None else (None, 1)
-        parts = Parts(activation.build, activation.build_for_vectors, make_norm, shifts, least)
+        parts = Layers(activation.build, activation.build_for_vectors, make_norm, shifts, least)
         network = fit(
             self.name, shape, lambda shape: self.with_stem(self.network(shape, classes, parts), shape), fixed=False
         )
@@ -48,7 +48,7 @@ class NativeModel(Adaptable):
         adapter.built_with(self.activation, self.norm)
 
     @abstractmethod
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         """The network, made of `parts`. Raises ValueError when nothing of the image is left to classify."""
 
 

@@ -12,7 +12,7 @@ from dltrain.models.native import NativeModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 _VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions of each stage, by depth."""
@@ -37,7 +37,7 @@ class AlexNet(NativeModel):
     dropout: Fraction = 0.5
     """Share of the hidden units of both 4096-unit layers that is zeroed in training."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import alexnet
 
         return alexnet(shape, classes, parts, self.dropout)
@@ -61,7 +61,7 @@ class ZFNet(NativeModel):
     dropout: Fraction = 0.5
     """Share of the hidden units of both 4096-unit layers that is zeroed in training."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import zfnet
 
         return zfnet(shape, classes, parts, self.dropout)
@@ -86,7 +86,7 @@ class NetworkInNetwork(NativeModel):
     dropout: Fraction = 0.5
     """Share of the values zeroed in training before the last block."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import nin
 
         return nin(shape, classes, parts, self.dropout)
@@ -106,7 +106,7 @@ class NetworkInNetworkCifar(NativeModel):
     dropout: Fraction = 0.5
     """Share of the values zeroed in training after each pool."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import nin_cifar
 
         return nin_cifar(shape, classes, parts, self.dropout)
@@ -131,7 +131,7 @@ class VGGCifar(NativeModel):
     """Share of the values zeroed in training, or null for 0.3 in the first stage, 0.4 in the later ones and 0.5 at
     the hidden layer."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import vgg_cifar
 
         depth = int(self.name.removeprefix("vgg").removesuffix("_cifar"))

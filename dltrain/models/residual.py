@@ -11,7 +11,7 @@ from dltrain.models.native import NativeModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
 
 class PreActCifarResNet(NativeModel):
@@ -29,7 +29,7 @@ class PreActCifarResNet(NativeModel):
     }
     name: Literal["preact_resnet20", "preact_resnet32", "preact_resnet44", "preact_resnet56", "preact_resnet110"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import preact_resnet
 
         depth = int(self.name.removeprefix("preact_resnet"))
@@ -48,7 +48,7 @@ class PreActCifarBottleneck(NativeModel):
     }
     name: Literal["preact_resnet164", "preact_resnet1001"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import preact_resnet
 
         depth = int(self.name.removeprefix("preact_resnet"))
@@ -76,7 +76,7 @@ class WideResNet(NativeModel):
     dropout: Fraction = 0.3
     """Share of the values zeroed in training between the two convolutions of a block."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import preact_resnet
 
         depth, width = map(int, self.name.removeprefix("wide_resnet_").split("_"))
@@ -94,7 +94,7 @@ class ResNeXtCifar(NativeModel):
     }
     name: Literal["resnext29_8x64d", "resnext29_16x64d"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Parts) -> nn.Module:
+    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import resnext_cifar
 
         groups, width = map(int, self.name.removeprefix("resnext29_").removesuffix("d").split("x"))

@@ -100,7 +100,7 @@ class Optimizer(Choice):
     kind: ClassVar[str] = "optimizers"
     waits: ClassVar[bool] = False
     trial_lr: ClassVar[float] = 0.05
-    reevaluates: ClassVar[bool] = False
+    needs_closure: ClassVar[bool] = False
     """Whether a step evaluates the loss of its batch several times: `step` takes a closure."""
     schedules: ClassVar[tuple[str, ...] | None] = None
     """The schedules that it takes; null for all."""

@@ -22,7 +22,7 @@ class LBFGS(Optimizer):
 
     source = "https://doi.org/10.1007/BF01589116"
     waits = True
-    reevaluates = True
+    needs_closure = True
     trial_lr = 1.0
     name: Literal["lbfgs"] = "lbfgs"
     lr: Positive = 1.0

@@ -84,7 +84,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
         experiment = experiment.lasting(total_steps)
     model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
     images = total_steps * experiment.training.batch_size
-    multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.reevaluates
+    multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.needs_closure
     decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
     decisions |= of_stem(experiment.model, preprocessing.shape, len(splits.classes), multiply_adds)

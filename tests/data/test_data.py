@@ -20,7 +20,7 @@ from dltrain.config.section import field_docs
 from dltrain.data.datasets import Dataset
 from dltrain.data.images.canvas import Canvas, decode, load_files, place, place_all
 from dltrain.data.loading.scaling import Scaling, pixel_covariance
-from dltrain.data.sources import ArraySource, FileSource, Parts, Splits
+from dltrain.data.sources import ArraySource, FileSource, RawDataset, Splits
 from dltrain.data.splitting import class_quotas, divide
 from dltrain.data.types import Interpolation
 
@@ -52,7 +52,7 @@ def digest(key: bytes) -> bytes:
 
 def held_out(source: ArraySource, share: float) -> ArraySource:
     classes = [str(label) for label in range(int(source.labels.max()) + 1)]
-    found = divide(Parts(source, None, None, classes, share), 0).test
+    found = divide(RawDataset(source, None, None, classes, share), 0).test
     assert isinstance(found, ArraySource)
     return found
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from dltrain.config import ConfigError
 from dltrain.data.images.canvas import Canvas
-from dltrain.data.loading.loaders import Loader, ResidentLoader, choose_loader, choose_workers, make_loader
+from dltrain.data.loading.choosing import Loader, ResidentLoader, choose_loader, choose_workers, make_loader
 from dltrain.data.loading.order import Order, stratified
 from dltrain.data.loading.resources import free_memory
 from dltrain.data.loading.streaming import LostWorkerError, StreamingLoader

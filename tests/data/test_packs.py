@@ -21,7 +21,7 @@ from dltrain.cli import app
 from dltrain.config import ConfigError
 from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading import packs
-from dltrain.data.loading.loaders import Loader, make_loader
+from dltrain.data.loading.choosing import Loader, make_loader
 from dltrain.data.loading.packs import make_pack, pack_path, packed
 from dltrain.data.sources import FileSource
 

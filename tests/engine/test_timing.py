@@ -15,7 +15,7 @@ from training import arrays_experiment, assert_same_run, built, result, train, w
 from dltrain import Experiment, Run
 from dltrain.commands.fit import fit, resume
 from dltrain.console.display import Display
-from dltrain.data.loading.loader import Loader
+from dltrain.data.loading.base import Loader
 from dltrain.engine.timing import advice, beyond_usual, shares
 
 PARTS = {

@@ -13,7 +13,7 @@ from dltrain import Experiment
 from dltrain import build as experiment_build
 from dltrain.config import ConfigError
 from dltrain.data.types import ImageShape
-from dltrain.layers.impl.dropping import DropBlock, DropConnectLinear
+from dltrain.layers.impl.dropout import DropBlock, DropConnectLinear
 from dltrain.models import Model
 
 FAMILIES = {

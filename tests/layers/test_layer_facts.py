@@ -11,11 +11,11 @@ from torchvision.models.resnet import BasicBlock
 
 from dltrain.models.impl.densenet import DenseLayer, transition
 from dltrain.models.impl.modular import Inception
-from dltrain.models.impl.parts import Parts, head, size_after
+from dltrain.models.impl.parts import Layers, head, size_after
 from dltrain.models.impl.resnet import BasicBlock as OwnBasicBlock
 
-PARTS = Parts(lambda _: nn.ReLU(), lambda _: nn.ReLU(), nn.BatchNorm2d, shifts=True)
-BARE = Parts(lambda _: nn.ReLU(), lambda _: nn.ReLU(), None, shifts=False)
+PARTS = Layers(lambda _: nn.ReLU(), lambda _: nn.ReLU(), nn.BatchNorm2d, shifts=True)
+BARE = Layers(lambda _: nn.ReLU(), lambda _: nn.ReLU(), None, shifts=False)
 
 
 def images(*shape: int) -> Tensor:

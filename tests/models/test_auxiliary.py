@@ -65,9 +65,9 @@ def test_heads_work_on_small_images_and_leave_evaluation_as_it_is(stem: str) -> 
 
 def test_published_pool_of_the_heads() -> None:
     from dltrain.models.impl.modular import AuxiliaryHead
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
-    head = AuxiliaryHead(3, 5, Parts(lambda _: nn.ReLU(), lambda _: nn.ReLU(), None, shifts=False)).eval()
+    head = AuxiliaryHead(3, 5, Layers(lambda _: nn.ReLU(), lambda _: nn.ReLU(), None, shifts=False)).eval()
     maps = torch.randn(2, 3, 14, 14)
     assert torch.equal(head(maps), head.layers(head.convolution(nn.AvgPool2d(5, 3)(maps))))
 

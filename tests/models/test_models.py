@@ -176,10 +176,10 @@ def test_activation_and_norm_of_our_networks_can_be_set() -> None:
 
 
 def test_resnet_shortcut_is_subsampling_and_zeros() -> None:
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
     from dltrain.models.impl.resnet import BasicBlock
 
-    block = BasicBlock(2, 5, 2, Parts(lambda _: nn.Identity(), lambda _: nn.Identity(), None, shifts=False))
+    block = BasicBlock(2, 5, 2, Layers(lambda _: nn.Identity(), lambda _: nn.Identity(), None, shifts=False))
     images = torch.randn(1, 2, 7, 7)
     out = block.shortcut(images)
     assert torch.equal(out[:, :2], images[:, :, ::2, ::2]) and not out[:, 2:].any() and out.shape[1] == 5

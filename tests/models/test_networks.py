@@ -114,10 +114,10 @@ def test_vgg_for_small_images_has_the_published_dropout() -> None:
 
 
 def test_preactivation_adds_its_input_or_what_replaces_it() -> None:
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
     from dltrain.models.impl.residual import PreActivationBlock
 
-    parts = Parts(lambda _: nn.ReLU(), lambda _: nn.ReLU(), None, shifts=False)
+    parts = Layers(lambda _: nn.ReLU(), lambda _: nn.ReLU(), None, shifts=False)
     images = torch.randn(2, 4, 6, 6)
 
     def block(stride: int, projection: bool) -> tuple[PreActivationBlock, Tensor]:

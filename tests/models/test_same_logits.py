@@ -15,7 +15,7 @@ from dltrain.data.types import ImageShape
 from dltrain.models import Model
 from dltrain.models.gated import GatedResNet
 from dltrain.models.impl.modular import AuxiliaryHead, mobilenet_v1
-from dltrain.models.impl.parts import Parts
+from dltrain.models.impl.parts import Layers
 from dltrain.models.published import PublishedModel
 
 PUBLISHED = [
@@ -129,5 +129,5 @@ def test_googlenet_is_torchvisions_with_the_windows_of_the_paper() -> None:
 
 
 def test_mobilenet_is_timms() -> None:
-    parts = Parts(lambda _: nn.ReLU6(), lambda _: nn.ReLU6(), nn.BatchNorm2d, shifts=True)
+    parts = Layers(lambda _: nn.ReLU6(), lambda _: nn.ReLU6(), nn.BatchNorm2d, shifts=True)
     assert_same_logits(mobilenet_v1(1.0, 3, 10, parts).eval(), timm.create_model("mobilenetv1_100", num_classes=10), 64)

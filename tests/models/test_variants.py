@@ -66,9 +66,9 @@ def test_mobilenets_stem_suits_the_images() -> None:
 def test_nasnets_cells_make_the_large_network_too() -> None:
     """As many weights as timm's, which is checked against the published ones; sizes are halved five times."""
     from dltrain.models.impl.nasnet import NASNet
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
-    parts = Parts(lambda _: nn.ReLU(), lambda _: nn.ReLU(), nn.BatchNorm2d, shifts=True)
+    parts = Layers(lambda _: nn.ReLU(), lambda _: nn.ReLU(), nn.BatchNorm2d, shifts=True)
     with torch.device("meta"):
         network = NASNet(6, 4032, 96, 3, 1000, parts)
         assert sum(p.numel() for p in network.parameters()) == 88_753_150
@@ -80,12 +80,12 @@ def test_nasnets_cells_make_the_large_network_too() -> None:
 
 def test_inception_resnet_v1_with_facenets_sixth_module_has_its_parameters() -> None:
     from dltrain.models.impl.inception import ResidualInception, inception_resnet_v1
-    from dltrain.models.impl.parts import Parts
+    from dltrain.models.impl.parts import Layers
 
     def relu(channels: int) -> nn.Module:
         return nn.ReLU()
 
-    parts = Parts(relu, relu, nn.BatchNorm2d, shifts=True)
+    parts = Layers(relu, relu, nn.BatchNorm2d, shifts=True)
     with torch.device("meta"):
         trunk = inception_resnet_v1(3, 1, parts, 0.0)[:-1]  # type: ignore[index]
         more = ResidualInception(1792, [[(192, 1)], [(192, 1), (192, (1, 3)), (192, (3, 1))]], 1.0, parts)

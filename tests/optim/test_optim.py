@@ -87,7 +87,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y
 @pytest.mark.parametrize("name", NAMES)
 def test_first_step_is_the_formula(name: str) -> None:
     for section in variants(name):
-        if section.reevaluates:
+        if section.needs_closure:
             continue
         for w, g in ((1.5, 0.4), (-0.7, 3.0)):
             model = nn.Linear(1, 1, bias=False).double()
@@ -175,7 +175,7 @@ def test_a_step_never_waits_for_the_device(name: str) -> None:
     train(model, optimizer, x, y, 1)
     nn.functional.cross_entropy(model(x), y).backward()
     with Reads() as reads:
-        train(model, optimizer, x, y, 1) if section.reevaluates else optimizer.step()
+        train(model, optimizer, x, y, 1) if section.needs_closure else optimizer.step()
     counters = [
         value.data_ptr() for state in optimizer.state.values() for key, value in state.items()
         if key in ("step", "mu_product") and isinstance(value, torch.Tensor)
@@ -270,7 +270,7 @@ def test_a_state_saved_in_another_memory_format_is_laid_out_anew(name: str) -> N
                 value.backward()
                 return float(value.detach())
 
-            if section.reevaluates:
+            if section.needs_closure:
                 optimizer.step(loss)
                 continue
             for parameter in model.parameters():

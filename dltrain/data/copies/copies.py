@@ -15,7 +15,7 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies import likeness
 from dltrain.data.copies.contents import contents, keys
-from dltrain.data.sources import Parts
+from dltrain.data.sources import RawDataset
 
 SHOWN = 5
 """Pairs that a message names."""
@@ -41,7 +41,7 @@ class Examples:
         return np.asarray(self.splits == named)
 
 
-def find(parts: Parts, *, near: bool, strict: bool) -> tuple[Examples, list[str]]:
+def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list[str]]:
     """The examples with their copies, and what is odd about them, a note each.
 
     near: whether images are decoded for it, and near copies sought; else copies have equal bytes. strict: whether one

@@ -24,7 +24,7 @@ from dltrain.data.folders.layouts import (
 )
 from dltrain.data.folders.listing import Identity, ancestors, counted, identity, is_image, suffix_of, walk
 from dltrain.data.folders.split_names import Split, splits_among
-from dltrain.data.sources import FileSource, Parts, Source
+from dltrain.data.sources import FileSource, RawDataset, Source
 from dltrain.data.types import MAX_PIXELS
 
 SHOWN = 10
@@ -40,7 +40,7 @@ def cache_folder(cache: bool | str) -> Path | None:
 
 def read_folder(
     root: str, test: float, channels: Literal[1, 3], cache: Path | None = None, max_pixels: int = MAX_PIXELS
-) -> Parts:
+) -> RawDataset:
     """The splits below `root`, or one set of class folders with `test` of it held out.
 
     cache: the folder for packs of decoded images, if they are to be made. max_pixels: larger files are refused.
@@ -52,7 +52,7 @@ def read_folder(
     if not layout.splits:
         everything, classes = reader.read(base)
         reader.finish()
-        return Parts(everything, None, None, classes, test, notes=(*beside(base, layout), *reader.notes()))
+        return RawDataset(everything, None, None, classes, test, notes=(*beside(base, layout), *reader.notes()))
     found = {split: reader.read(folder) for split, folder in layout.splits.items()}
     reader.finish()
     train, classes = found["train"]
@@ -60,7 +60,7 @@ def read_folder(
         _require_classes(layout.splits["train"], classes, layout.splits[split], found[split][1])
     others = {split: found[split][0] if split in found else None for split in ("validation", "test")}
     notes = (*spelling(layout), *beside(base, layout), *reader.notes())
-    return Parts(train, others["validation"], others["test"], classes, notes=notes)
+    return RawDataset(train, others["validation"], others["test"], classes, notes=notes)
 
 
 def given_splits(

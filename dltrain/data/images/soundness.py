@@ -13,7 +13,7 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.console.streams import printable
 from dltrain.data.copies.contents import unreadable
-from dltrain.data.sources import FileSource, Parts, Source
+from dltrain.data.sources import FileSource, RawDataset, Source
 
 REMEDY = "with `on_error: skip` in `data`, all files that cannot be read are left out of the training"
 
@@ -24,7 +24,7 @@ def require_sound(source: Source) -> None:
         raise ConfigError(bad.values())
 
 
-def sound(parts: Parts, on_error: Literal["fail", "skip"]) -> Parts:
+def sound(parts: RawDataset, on_error: Literal["fail", "skip"]) -> RawDataset:
     """The parts, without the files that cannot be read when they are to be skipped.
 
     Raises ConfigError naming all of them when they are not, or nothing else would be left of a split.

@@ -22,7 +22,7 @@ from dltrain.data.random import Draws, derive_seed
 from dltrain.data.types import WHOLE, Batch, Share
 
 
-class Scaling(Protocol):
+class ScalingOnDevice(Protocol):
     """Values 0..255 to what the model takes."""
 
     def apply(self, images: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Pipeline:
     """What happens to images on the device; a function of (seed, step) and the batch."""
 
     def __init__(
-        self, pixels: list[Drawn], scaled: list[Drawn], mixing: list[Drawn], scaling: Scaling, seed: int
+        self, pixels: list[Drawn], scaled: list[Drawn], mixing: list[Drawn], scaling: ScalingOnDevice, seed: int
     ) -> None:
         self.pixels: list[Drawn | Moves | Crops] = []
         for drawn in pixels:
@@ -145,7 +145,7 @@ def _draws(seed: int, step: int, batch: Batch, share: Share) -> Draws:
 
 
 def build_pipeline(
-    augmentations: Sequence[Augmentation], context: AugmentationContext, scaling: Scaling, share: Share = WHOLE
+    augmentations: Sequence[Augmentation], context: AugmentationContext, scaling: ScalingOnDevice, share: Share = WHOLE
 ) -> Pipeline:
     """The pipeline of a list of augmentations that `check_order` accepts, for a process's share of each batch.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dltrain.data.augmentation.impl.windows import Windows, windows_for
 from dltrain.data.images.canvas import Canvas, place_all
-from dltrain.data.loading.loader import Loader
+from dltrain.data.loading.base import Loader
 from dltrain.data.loading.packs import load_source, packed
 from dltrain.data.loading.pipeline import First, Moves
 from dltrain.data.sources import ArraySource, Source

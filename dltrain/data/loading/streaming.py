@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.images.canvas import Canvas, load_files, place_all, read_files
-from dltrain.data.loading.loader import Loader
+from dltrain.data.loading.base import Loader
 from dltrain.data.loading.packs import packed
 from dltrain.data.loading.pipeline import Crops, First
 from dltrain.data.loading.resources import keep_freed_memory

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dltrain.models.impl.parts import Parts
+from dltrain.models.impl.parts import Layers
 
 
 class Group(nn.Module):
@@ -15,7 +15,7 @@ class Group(nn.Module):
     residual connection around them for more than one. images (B, C, H, W) -> (B, out, H // 2, W // 2).
     """
 
-    def __init__(self, channels: int, out: int, depth: int, parts: Parts) -> None:
+    def __init__(self, channels: int, out: int, depth: int, parts: Layers) -> None:
         super().__init__()
         first = nn.Conv2d(channels, out, 3, padding=1, bias=False)
         self.first = nn.Sequential(first, nn.MaxPool2d(2), parts.norm(out), parts.activation(out))
@@ -42,7 +42,7 @@ class Scaled(nn.Linear):
 
 
 @torch.no_grad()
-def airbench(widths: Sequence[int], depth: int, channels: int, classes: int, parts: Parts) -> nn.Module:
+def airbench(widths: Sequence[int], depth: int, channels: int, classes: int, parts: Layers) -> nn.Module:
     """(B, C, H, W) -> (B, K)."""
     groups = []
     for width in widths:

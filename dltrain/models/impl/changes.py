@@ -16,7 +16,7 @@ from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.types import ImageShape
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
-from dltrain.layers.dropping import DropBlock
+from dltrain.layers.dropout import DropBlock
 from dltrain.layers.impl import sites
 from dltrain.layers.impl.modules import Followed, Multiplied, Preceded
 from dltrain.layers.impl.probe import Probe, native_probe, probe
@@ -176,7 +176,7 @@ class Adapter:
 
     def drop_connect(self, rate: float | None) -> None:
         """Zero weights of the linear layers."""
-        from dltrain.layers.impl.dropping import DropConnectLinear
+        from dltrain.layers.impl.dropout import DropConnectLinear
 
         if rate is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dltrain.models.impl.parts import Parts, he_initialize, head
+from dltrain.models.impl.parts import Layers, he_initialize, head
 
 
 class DenseLayer(nn.Module):
@@ -15,7 +15,13 @@ class DenseLayer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, growth: int, parts: Parts, bottleneck: bool, bias: bool = False, dropout: float = 0.0
+        self,
+        channels: int,
+        growth: int,
+        parts: Layers,
+        bottleneck: bool,
+        bias: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         layers = [parts.norm(channels), parts.activation(channels)]
@@ -30,14 +36,14 @@ class DenseLayer(nn.Module):
         return torch.cat([images, self.new(images)], 1)
 
 
-def transition(channels: int, out: int, parts: Parts, bias: bool = False, dropout: float = 0.0) -> list[nn.Module]:
+def transition(channels: int, out: int, parts: Layers, bias: bool = False, dropout: float = 0.0) -> list[nn.Module]:
     """(B, C, H, W) -> (B, out, H / 2, W / 2)."""
     convolution = nn.Conv2d(channels, out, 1, bias=bias)
     return [parts.norm(channels), parts.activation(channels), convolution, nn.Dropout(dropout), nn.AvgPool2d(2)]
 
 
 def densenet_cifar(
-    depth: int, growth: int, compressed: bool, channels: int, classes: int, parts: Parts, dropout: float
+    depth: int, growth: int, compressed: bool, channels: int, classes: int, parts: Layers, dropout: float
 ) -> nn.Module:
     """(B, C, H, W) -> (B, K): three dense blocks; `compressed` (BC) has bottlenecks, and transitions that halve the
     number of maps. He initialisation (fan in).
@@ -57,7 +63,7 @@ def densenet_cifar(
     return he_initialize(nn.Sequential(*layers), "fan_in")
 
 
-def densenet_small(channels: int, classes: int, parts: Parts) -> nn.Module:
+def densenet_small(channels: int, classes: int, parts: Layers) -> nn.Module:
     """(B, C, H, W) -> (B, K): a stem as in ResNet, then four blocks of four layers with growth 32, and convolutions
     with biases. He initialisation (fan in).
     """

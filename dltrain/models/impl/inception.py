@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dltrain.models.impl.parts import Parts, he_initialize, head
+from dltrain.models.impl.parts import Layers, he_initialize, head
 
 Layer = tuple[int, int | tuple[int, int]]
 """Maps and kernel of a convolution that keeps the size of its maps."""
 
 
-def _chain(channels: int, layers: list[Layer], parts: Parts) -> nn.Sequential:
+def _chain(channels: int, layers: list[Layer], parts: Layers) -> nn.Sequential:
     """Convolutions one after the other, each with norm and activation, that keep the size of their maps."""
     found: list[nn.Module] = []
     for out, kernel in layers:
@@ -29,7 +29,7 @@ class ResidualInception(nn.Module):
     images (B, C, H, W) -> (B, C, H, W).
     """
 
-    def __init__(self, channels: int, branches: list[list[Layer]], scale: float, parts: Parts) -> None:
+    def __init__(self, channels: int, branches: list[list[Layer]], scale: float, parts: Layers) -> None:
         super().__init__()
         self.scale = scale
         self.branches = nn.ModuleList(_chain(channels, layers, parts) for layers in branches)
@@ -48,7 +48,7 @@ class Reduction(nn.Module):
     images (B, C, H, W) -> (B, C + last maps of each chain, (H - 1) // 2, (W - 1) // 2).
     """
 
-    def __init__(self, channels: int, chains: list[list[Layer]], parts: Parts) -> None:
+    def __init__(self, channels: int, chains: list[list[Layer]], parts: Layers) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(3, 2)
         self.branches = nn.ModuleList()
@@ -62,7 +62,7 @@ class Reduction(nn.Module):
         return torch.cat([self.pool(images), *(branch(images) for branch in self.branches)], 1)
 
 
-def inception_resnet_v1(channels: int, classes: int, parts: Parts, dropout: float) -> nn.Module:
+def inception_resnet_v1(channels: int, classes: int, parts: Layers, dropout: float) -> nn.Module:
     """(B, C, H, W) -> (B, K). 299 pixels become 35, 17 and 8; He initialisation."""
     network = nn.Sequential(
         *(*parts.convolution(channels, 32, 3, stride=2), *parts.convolution(32, 32, 3)),

@@ -8,11 +8,15 @@ import torch
 from torch import nn
 
 from dltrain.data.types import ImageShape
-from dltrain.models.impl.parts import Parts, size_after
+from dltrain.models.impl.parts import Layers, size_after
 
 
 def lenet5(
-    shape: ImageShape, classes: int, parts: Parts, pooling: Literal["max", "average"], gain: Literal["xavier", "he"]
+    shape: ImageShape,
+    classes: int,
+    parts: Layers,
+    pooling: Literal["max", "average"],
+    gain: Literal["xavier", "he"],
 ) -> nn.Module:
     """(B, C, H, W) -> (B, K). Sides under 32 pixels are padded by 2, as 28 is to reach the paper's 32.
 
@@ -53,7 +57,7 @@ class MaxPool2d(nn.MaxPool2d):
         return maxima.to(input.dtype)
 
 
-def _convolution(channels: int, out: int, padding: tuple[int, int], parts: Parts) -> list[nn.Module]:
+def _convolution(channels: int, out: int, padding: tuple[int, int], parts: Layers) -> list[nn.Module]:
     layer = nn.Conv2d(channels, out, 5, padding=padding, bias=not parts.shifts)
     norms = [parts.norm(out)] if parts.make_norm is not None else []
     return [layer, *norms, parts.activation(out)]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.models.impl.parts import Parts, he_initialize, head
+from dltrain.models.impl.parts import Layers, he_initialize, head
 
 _INCEPTIONS = (
     (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), None,
@@ -28,7 +28,7 @@ _SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512,
 class Inception(nn.Module):
     """Four branches side by side, of 1x1, 1x1-3x3, 1x1-5x5 and pool-1x1: (B, C, H, W) -> (B, sum of branches, H, W)."""
 
-    def __init__(self, channels: int, widths: tuple[int, int, int, int, int, int], parts: Parts) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int, int, int, int, int], parts: Layers) -> None:
         super().__init__()
         one, three_reduced, three, five_reduced, five, pool = widths
         self.branch1 = nn.Sequential(*parts.convolution(channels, one, 1))
@@ -52,7 +52,7 @@ class AuxiliaryHead(nn.Module):
     The pool has windows of 5x5 and stride 3 on maps of 14x14, as published, and is adaptive on others.
     """
 
-    def __init__(self, channels: int, classes: int, parts: Parts) -> None:
+    def __init__(self, channels: int, classes: int, parts: Layers) -> None:
         super().__init__()
         self.convolution = nn.Sequential(*parts.convolution(channels, 128, 1))
         self.layers = nn.Sequential(
@@ -87,7 +87,7 @@ class WithHeads(nn.Module):
         return (logits, *auxiliary) if self.training else logits
 
 
-def googlenet(channels: int, classes: int, parts: Parts, dropout: float, auxiliary: bool = False) -> nn.Module:
+def googlenet(channels: int, classes: int, parts: Layers, dropout: float, auxiliary: bool = False) -> nn.Module:
     """(B, C, H, W) -> (B, K): 224 pixels become 112, 56, 28, 14 and 7. Without a norm in `parts` there are two local
     response norms, as published. He initialisation (fan in). `auxiliary` adds heads after the third and the sixth
     inception.
@@ -126,7 +126,7 @@ class ShuffleUnit(nn.Module):
     concatenates the 3x3 average pool of its input. `first` groups the first 1x1 convolution.
     """
 
-    def __init__(self, channels: int, out: int, stride: int, groups: int, first: int, parts: Parts) -> None:
+    def __init__(self, channels: int, out: int, stride: int, groups: int, first: int, parts: Layers) -> None:
         super().__init__()
         self.stride = stride
         inner, new = out // 4, out - channels if stride == 2 else out
@@ -146,7 +146,7 @@ class ShuffleUnit(nn.Module):
         return out
 
 
-def shufflenet_v1(width: int, groups: int, channels: int, classes: int, parts: Parts) -> nn.Module:
+def shufflenet_v1(width: int, groups: int, channels: int, classes: int, parts: Layers) -> nn.Module:
     """(B, C, H, W) -> (B, K): stages of 4, 8 and 4 units of `width`, twice and four times as many maps; the very first
     1x1 convolution has no groups. He initialisation (fan out).
     """
@@ -161,7 +161,7 @@ def shufflenet_v1(width: int, groups: int, channels: int, classes: int, parts: P
     return he_initialize(nn.Sequential(*layers, *head(before, classes)))
 
 
-def mobilenet_v1(width: float, channels: int, classes: int, parts: Parts) -> nn.Module:
+def mobilenet_v1(width: float, channels: int, classes: int, parts: Layers) -> nn.Module:
     """(B, C, H, W) -> (B, K): a convolution with stride 2, then thirteen pairs of a 3x3 convolution of each map and a
     1x1 convolution, to `width` times 64 to 1024 maps. He initialisation (fan out).
     """

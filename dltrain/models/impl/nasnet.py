@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.models.impl.parts import Parts, he_initialize, head
+from dltrain.models.impl.parts import Layers, he_initialize, head
 
 
-def _fit(channels: int, out: int, parts: Parts) -> nn.Sequential:
+def _fit(channels: int, out: int, parts: Layers) -> nn.Sequential:
     """Activation, 1x1 convolution, norm."""
     return nn.Sequential(parts.activation(channels), nn.Conv2d(channels, out, 1, bias=False), parts.norm(out))
 
 
-def _separable(channels: int, out: int, kernel: int, stride: int, parts: Parts) -> nn.Sequential:
+def _separable(channels: int, out: int, kernel: int, stride: int, parts: Layers) -> nn.Sequential:
     """Twice activation, a convolution of each map, 1x1 convolution, norm; the first has the stride."""
     layers: list[nn.Module] = []
     for before, step in ((channels, stride), (out, 1)):
@@ -32,7 +32,7 @@ class Halving(nn.Module):
     (B, C, H, W) -> (B, out, H / 2, W / 2).
     """
 
-    def __init__(self, channels: int, out: int, parts: Parts) -> None:
+    def __init__(self, channels: int, out: int, parts: Layers) -> None:
         super().__init__()
         self.activation = parts.activation(channels)
         self.first = nn.Conv2d(channels, out // 2, 1, bias=False)
@@ -49,7 +49,7 @@ class Halving(nn.Module):
 class NormalCell(nn.Module):
     """maps (B, C, H, W) and those of the cell before -> (B, 6 width, H, W)."""
 
-    def __init__(self, before: nn.Module, channels: int, width: int, parts: Parts) -> None:
+    def __init__(self, before: nn.Module, channels: int, width: int, parts: Layers) -> None:
         super().__init__()
         self.before, self.fit = before, _fit(channels, width, parts)
         self.convolutions = nn.ModuleList(_separable(width, width, kernel, 1, parts) for kernel in (5, 3, 5, 3, 3))
@@ -66,7 +66,7 @@ class NormalCell(nn.Module):
 class ReductionCell(nn.Module):
     """maps (B, C, H, W) and those of the cell before, of `left` maps once fitted -> (B, 4 width, H / 2, W / 2)."""
 
-    def __init__(self, before: nn.Module, left: int, channels: int, width: int, parts: Parts) -> None:
+    def __init__(self, before: nn.Module, left: int, channels: int, width: int, parts: Layers) -> None:
         super().__init__()
         self.before, self.fit = before, _fit(channels, width, parts)
         plan = ((width, 5, 2), (left, 7, 2), (left, 7, 2), (left, 5, 2), (width, 3, 1))
@@ -87,7 +87,7 @@ class NASNet(nn.Module):
     same on both sides. He initialisation (fan out).
     """
 
-    def __init__(self, repeats: int, features: int, stem: int, channels: int, classes: int, parts: Parts) -> None:
+    def __init__(self, repeats: int, features: int, stem: int, channels: int, classes: int, parts: Layers) -> None:
         super().__init__()
         width = features // 24
         self.stem = nn.Sequential(nn.Conv2d(channels, stem, 3, 2, 1, bias=False), parts.norm(stem))

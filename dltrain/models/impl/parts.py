@@ -13,7 +13,7 @@ Layer = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Layers:
     """The layers that an experiment may exchange: the activations of maps and of vectors, and the norm.
 
     `shifts` says that the norm adds a learned offset, `least_pixels` how many pixels its maps must have.

@@ -7,10 +7,10 @@ from itertools import pairwise
 from torch import nn
 
 from dltrain.data.types import ImageShape
-from dltrain.models.impl.parts import Parts, he_initialize, size_after
+from dltrain.models.impl.parts import Layers, he_initialize, size_after
 
 
-def alexnet(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.Module:
+def alexnet(shape: ImageShape, classes: int, parts: Layers, dropout: float) -> nn.Module:
     """(B, C, H, W) -> (B, K), of Krizhevsky et al. (2012); 224 pixels become 55, 27, 13 and 6.
 
     W ~ N(0, 0.01); biases 1 in convolutions 2, 4 and 5 and in the hidden affine layers, else 0.
@@ -32,7 +32,7 @@ def alexnet(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn
     return network
 
 
-def zfnet(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.Module:
+def zfnet(shape: ImageShape, classes: int, parts: Layers, dropout: float) -> nn.Module:
     """(B, C, H, W) -> (B, K), of Zeiler & Fergus (2013), where norms follow the pools; W ~ N(0, 0.01), biases 0."""
     windows = [(7, 2, 1), (3, 2, 1), (5, 2, 0), (3, 2, 1), (3, 2, 0)]
     height, width = size_after(shape.height, *windows), size_after(shape.width, *windows)
@@ -48,7 +48,7 @@ def zfnet(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.M
     return network
 
 
-def nin(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.Module:
+def nin(shape: ImageShape, classes: int, parts: Layers, dropout: float) -> nn.Module:
     """(B, C, H, W) -> (B, K), of Lin et al. (2013) for photos; He initialisation. The logits are the means of maps
     without the ReLU that follows them in the authors' code: there, the first steps leave every map at 0 for good."""
     network = nn.Sequential(
@@ -61,7 +61,7 @@ def nin(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.Mod
     return he_initialize(network, "fan_in")
 
 
-def nin_cifar(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> nn.Module:
+def nin_cifar(shape: ImageShape, classes: int, parts: Layers, dropout: float) -> nn.Module:
     """(B, C, H, W) -> (B, K), of Lin et al. (2013) for small images: 32 pixels become 16 and 8; He initialisation.
 
     As in `nin`, no ReLU follows the last maps.
@@ -80,7 +80,7 @@ def nin_cifar(shape: ImageShape, classes: int, parts: Parts, dropout: float) -> 
 
 
 def vgg_cifar(
-    convolutions: tuple[int, ...], shape: ImageShape, classes: int, parts: Parts, dropout: float | None
+    convolutions: tuple[int, ...], shape: ImageShape, classes: int, parts: Layers, dropout: float | None
 ) -> nn.Module:
     """(B, C, H, W) -> (B, K): per stage as many 3x3 convolutions as `convolutions` says, each with norm, activation
     and, but for the last, dropout; a 2x2 pool; then a hidden layer of 512 units. He initialisation.
@@ -107,7 +107,7 @@ def vgg_cifar(
     return he_initialize(nn.Sequential(*layers))
 
 
-def _hidden_layers(features: int, classes: int, parts: Parts, dropout: float) -> list[nn.Module]:
+def _hidden_layers(features: int, classes: int, parts: Layers, dropout: float) -> list[nn.Module]:
     """Two layers of 4096 units with dropout after each, and the output layer."""
     return [
         nn.Flatten(),
@@ -118,7 +118,7 @@ def _hidden_layers(features: int, classes: int, parts: Parts, dropout: float) ->
 
 
 def _perceptron(
-    channels: int, widths: tuple[int, ...], kernel: int, stride: int, padding: int, parts: Parts
+    channels: int, widths: tuple[int, ...], kernel: int, stride: int, padding: int, parts: Layers
 ) -> list[nn.Module]:
     """A convolution and two of 1x1, each with its activation."""
     layers = [*parts.convolution(channels, widths[0], kernel, stride, padding)]

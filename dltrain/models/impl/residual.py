@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.models.impl.parts import Parts, he_initialize
+from dltrain.models.impl.parts import Layers, he_initialize
 
 
 class Subsample(nn.Module):
@@ -35,7 +35,7 @@ class PreActivationBlock(nn.Module):
         plan: list[tuple[int, int]],
         stride: int,
         projection: bool,
-        parts: Parts,
+        parts: Layers,
         dropout: float = 0.0,
     ) -> None:
         """`plan` has (width, kernel) of each convolution; the first 3x3 one has the stride."""
@@ -66,7 +66,7 @@ def preact_resnet(
     blocks: int,
     channels: int,
     classes: int,
-    parts: Parts,
+    parts: Layers,
     width: int = 1,
     projection: bool = False,
     dropout: float = 0.0,
@@ -94,7 +94,7 @@ class GroupedBottleneck(nn.Module):
     images (B, C_in, H, W) -> (B, C_out, H / stride, W / stride).
     """
 
-    def __init__(self, channels: int, inner: int, out: int, stride: int, groups: int, parts: Parts) -> None:
+    def __init__(self, channels: int, inner: int, out: int, stride: int, groups: int, parts: Layers) -> None:
         super().__init__()
         self.residual = nn.Sequential(
             *(nn.Conv2d(channels, inner, 1, bias=False), parts.norm(inner), parts.activation(inner)),
@@ -111,7 +111,7 @@ class GroupedBottleneck(nn.Module):
         return out
 
 
-def resnext_cifar(depth: int, groups: int, width: int, channels: int, classes: int, parts: Parts) -> nn.Module:
+def resnext_cifar(depth: int, groups: int, width: int, channels: int, classes: int, parts: Layers) -> nn.Module:
     """(B, C, H, W) -> (B, K): (depth - 2) / 9 blocks in each of three stages of 256, 512 and 1024 maps; groups of
     `width`, twice and four times as many channels. He initialisation (fan out).
     """

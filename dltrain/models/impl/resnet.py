@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.models.impl.parts import Parts
+from dltrain.models.impl.parts import Layers
 
 
 class BasicBlock(nn.Module):
@@ -15,7 +15,7 @@ class BasicBlock(nn.Module):
     A): every `stride`-th pixel, and zeros for the channels that are new.
     """
 
-    def __init__(self, channels: int, out: int, stride: int, parts: Parts) -> None:
+    def __init__(self, channels: int, out: int, stride: int, parts: Layers) -> None:
         super().__init__()
         self.stride, self.new_channels = stride, out - channels
         self.convolution1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
         return out
 
 
-def cifar_resnet(depth: int, channels: int, classes: int, parts: Parts) -> nn.Module:
+def cifar_resnet(depth: int, channels: int, classes: int, parts: Layers) -> nn.Module:
     """(B, C, H, W) -> (B, K): 6 n + 2 layers in stages of 16, 32 and 64 channels; He initialisation (fan out)."""
     blocks = (depth - 2) // 6
     stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)

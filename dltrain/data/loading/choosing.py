@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from dltrain.data.images.canvas import Canvas
-from dltrain.data.loading.loader import Loader
+from dltrain.data.loading.base import Loader
 from dltrain.data.loading.pipeline import First
 from dltrain.data.loading.resident import ResidentLoader
 from dltrain.data.loading.resources import choose_loader, choose_workers

@@ -33,6 +33,6 @@ class DropBlock(Section):
 
     def build(self) -> nn.Module:
         """The layer for maps (B, C, H, W)."""
-        from dltrain.layers.impl.dropping import DropBlock
+        from dltrain.layers.impl.dropout import DropBlock
 
         return DropBlock(self.rate, self.size, self.ramp)
