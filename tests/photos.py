@@ -25,6 +25,19 @@ def cut(image: Image.Image) -> Image.Image:
     return image.crop((round(0.02 * width), round(0.03 * height), round(0.98 * width), height))
 
 
+def make_photos(folder: Path, classes: int = 3, images: int = 8) -> Path:
+    """JPEG files of mixed sizes in class folders below `folder`/train."""
+    random = np.random.default_rng(0)
+    for label in range(classes):
+        (folder / "train" / f"class_{label}").mkdir(parents=True)
+        for number in range(images):
+            height, width = random.integers(40, 90, 2)
+            pixels = random.integers(0, 120, (height, width, 3)) + 60 * label
+            path = folder / "train" / f"class_{label}" / f"{number}.jpg"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
 COPIES: dict[str, Callable[[Image.Image, Path], None]] = {
     "lossless.webp": lambda image, path: image.save(path, lossless=True),
     "same.bmp": lambda image, path: image.save(path),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from test_experiments import make_photos
+from photos import make_photos
 from typer.testing import CliRunner
 
 from dltrain import Experiment
@@ -24,7 +24,7 @@ from dltrain.optim.base import Optimizer, Schedule
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
-PLUGINS = dict(re.findall(r"`(my_\w+\.py)`:\n\n```python\n(.*?)```", README, re.DOTALL))
+PLUGINS = dict(re.findall(r"`((?:test_)?my_\w+\.py)`:\n\n```python\n(.*?)```", README, re.DOTALL))
 SHORT = {
     "fit": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
     "sweep": ["sweep.trials=2", "sweep.epochs=1", "training.limit_batches=2"],
@@ -111,14 +111,18 @@ def test_the_error_in_the_readme_is_the_one_that_is_printed(tmp_path: Path, monk
     assert shown.strip() in output
 
 
-def test_the_activation_of_the_readme_passes_the_contract_of_all_activations(tmp_path: Path) -> None:
-    program = PLUGINS["my_activations.py"]
-    assert len(program[program.index("class ") :].strip().splitlines()) <= 15
+def test_an_author_tests_a_part_with_its_contract(tmp_path: Path) -> None:
+    program, test = PLUGINS["my_activations.py"], PLUGINS["test_my_activations.py"]
+    assert len(program[program.index("class ") :].strip().splitlines()) <= 15 and len(test.splitlines()) <= 10
     (tmp_path / "my_activations.py").write_text(program)
-    arguments = ["-q", "-k", "serf", "--override-ini=addopts=", str(REPOSITORY / "tests" / "test_layers.py")]
-    script = f"import sys, my_activations, pytest; sys.exit(pytest.main({arguments!r}))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+    (tmp_path / "test_my_activations.py").write_text(test)
+    wrong = program.replace("1.0: 0.936722", "1.0: 0.9").replace('"serf"', '"wrong"')
+    (tmp_path / "my_mistake.py").write_text(wrong)
+    (tmp_path / "test_my_mistake.py").write_text(test.replace("my_activations", "my_mistake").replace("serf", "wrong"))
+    command = [sys.executable, "-m", "pytest", "-q"]
+    output = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    assert "1 failed, 9 passed" in output, output
+    assert "test_my_mistake.py::TestSerf::test_values_and_parameters_are_those_of_its_facts[wrong]" in output
 
 
 def ours(kind: Any) -> list[str]:

@@ -5,129 +5,29 @@ import sys
 
 import pytest
 import torch
-from augmenting import SHAPES, batch_of, context, entry_of, pictures, run
+from augmenting import STRONG
 from torch import Tensor
 
 from dltrain.data.augmentation.base import Augmentation, check_order
 from dltrain.data.loading.pipeline import Pipeline, build_pipeline
 from dltrain.data.random import Draws
-from dltrain.data.types import Batch, ImageShape
+from dltrain.data.types import ImageShape
+from dltrain.testing import AugmentationContract
+from dltrain.testing.augmentations import SHAPES, batch_of, context, pictures
 
 # -- the contract, for every entry
 
-COLORS = {"saturation", "hue", "grayscale"}
-"""What does nothing to grey images."""
-EVERY = pytest.mark.parametrize("name", Augmentation.all_names())
-EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+class TestAugmentations(AugmentationContract):
+    names = Augmentation.all_names()
+    options = STRONG
+    only_colors = ("saturation", "hue", "grayscale")
+    by_epoch = ("alternating_flip",)
+    any_values = ("color_noise",)
+    rounds_twice = ("random_resized_crop",)  # after rows and after columns, as torchvision does
 
-
-def starting_images(name: str, shape: ImageShape, count: int = 8) -> Tensor:
-    images = pictures(count, shape)
-    return images if entry_of(name).stage == "pixels" else images / 64 - 2
-
-
-@EVERY
-@EVERY_SHAPE
-def test_keeps_shape_and_input_and_is_a_function_of_seed_and_step(name: str, shape: ImageShape):
-    entry, images = entry_of(name), starting_images(name, shape)
-    before = images.clone()
-    first, again, later, other = (run(entry, images, step, seed) for step, seed in ((3, 0), (3, 0), (4, 0), (3, 1)))
-    assert torch.equal(images, before)
-    assert first.images.shape == images.shape
-    assert first.images.dtype in (images.dtype, torch.float32)
-    assert torch.equal(first.images, again.images)
-    if not (name in COLORS and shape.channels == 1):
-        assert not torch.equal(first.images, later.images)
-        if name != "alternating_flip":  # a function of the experiment's seed and the epoch
-            assert not torch.equal(first.images, other.images)
-    if entry.stage == "pixels":
-        assert first.images.min() >= 0 or name == "color_noise"
-        assert first.images.max() <= 255.01 or name == "color_noise"
-    if entry.needs_soft_targets:
-        assert first.targets.shape == (8, 10) and first.targets.dtype == torch.float32
-        torch.testing.assert_close(first.targets.sum(1), torch.ones(8))
-    else:
-        assert first.targets is None
-    assert torch.equal(first.labels, torch.arange(8))
-
-
-@EVERY
-def test_differs_between_examples(name: str):
-    images = starting_images(name, SHAPES["rgb"], 1).expand(32, -1, -1, -1)
-    if entry_of(name).stage == "batch":
-        images = images + torch.arange(32).view(-1, 1, 1, 1)
-    result = run(entry_of(name), images).images
-    assert len({image.numpy().tobytes() for image in result}) >= 2
-
-
-@EVERY
-def test_an_example_does_not_depend_on_the_others_in_its_batch(name: str):
-    if entry_of(name).stage == "batch":
-        pytest.skip("mixes examples")
-    images = starting_images(name, SHAPES["wide"])
-    others = images.flip(0).clone()
-    others[2] = images[2]
-    for step in range(4):
-        torch.testing.assert_close(
-            run(entry_of(name), images, step).images[2], run(entry_of(name), others, step).images[2], rtol=0, atol=1e-4
-        )
-
-
-@EVERY
-@EVERY_SHAPE
-def test_uint8_and_float_mean_the_same(name: str, shape: ImageShape):
-    if entry_of(name).stage != "pixels":
-        pytest.skip("scaled images are float")
-    images = pictures(8, shape)
-    from_bytes, from_floats = run(entry_of(name), images).images, run(entry_of(name), images.float()).images
-    rounded = name == "random_resized_crop"  # after rows and after columns, as torchvision does
-    torch.testing.assert_close(from_bytes.float(), from_floats.float(), rtol=0, atol=1.01 if rounded else 1e-3)
-
-
-class MetaDraws(Draws):
-    """Draws without values: anything that would wait for the device raises on them."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 0, torch.device("cpu"))
-        self.device = torch.device("meta")
-
-    def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return torch.empty(size, device="meta")
-
-    normal = uniform
-
-    def integers(self, high: int, *size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.int64, device="meta")
-
-
-@EVERY
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_never_waits_for_the_device(name: str, dtype: torch.dtype):
-    entry = entry_of(name)
-    if entry.stage != "pixels" and dtype == torch.uint8:
-        pytest.skip("scaled images are float")
-    host = batch_of(torch.zeros(8, 3, 16, 16, dtype=dtype))
-    batch = Batch(*(getattr(host, field).to("meta") for field in ("images", "labels", "indices", "epochs")))
-    result = entry.build(context(SHAPES["rgb"]))(batch, MetaDraws())
-    assert result.images.device.type == "meta" and result.images.shape == (8, 3, 16, 16)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@EVERY
-def test_never_waits_for_a_gpu(name: str):
-    device = torch.device("cuda")
-    host = batch_of(starting_images(name, SHAPES["rgb"]))
-    batch = Batch(*(getattr(host, field).to(device) for field in ("images", "labels", "indices", "epochs")))
-    transform = entry_of(name).build(context(SHAPES["rgb"]))
-    transform(batch, Draws(0, 0, device))  # kernels load, pinned memory is allocated
-    draws = Draws(0, 1, device)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        result = transform(batch, draws)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert result.images.shape == host.images.shape
+    @pytest.mark.gpu
+    def test_never_waits_for_a_gpu(self, name: str) -> None:
+        super().test_never_waits_for_a_gpu(name)
 
 
 def test_the_catalogue_loads_without_torch():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from augmenting import CPU, SHAPES, batch_of, context, entry_of, pictures, run
+from augmenting import entry_of
 
 from dltrain.config import ConfigError
 from dltrain.data.augmentation.base import Augmentation
@@ -27,6 +27,7 @@ from dltrain.data.augmentation.impl import geometry as kernels_geometry
 from dltrain.data.augmentation.impl import mixing as kernels_mixing
 from dltrain.data.random import Draws
 from dltrain.data.types import Batch, ImageShape
+from dltrain.testing.augmentations import CPU, SHAPES, batch_of, context, pictures, run
 
 # -- geometry
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from augmenting import CPU, context, pictures, run
 from torch import Tensor
 
 from dltrain.data.augmentation.catalogue import AugMix, AutoAugment, RandAugment, TrivialAugment
 from dltrain.data.augmentation.impl import policies as kernels_policies
 from dltrain.data.random import Draws
 from dltrain.data.types import ImageShape
+from dltrain.testing.augmentations import CPU, context, pictures, run
 
 
 def reference_operation(name: str, image: Tensor, magnitude: float) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_experiments import make_photos
+from photos import make_photos
 
 from dltrain import Experiment, build
 from dltrain.data.datasets import Dataset

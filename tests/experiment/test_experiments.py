@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
-from PIL import Image
+from photos import make_photos
 
 from dltrain import EpochReport, Experiment, build
 from dltrain.data.augmentation.base import AugmentationContext
@@ -23,19 +23,6 @@ STAND_INS = {
     "fashion_mnist": "{name: synthetic, examples: 120, shape: [1, 28, 28]}",
     "cifar10": "{name: synthetic, examples: 120, shape: [3, 32, 32]}",
 }
-
-
-def make_photos(folder: Path, classes: int = 3, images: int = 8) -> Path:
-    """JPEG files of mixed sizes in class folders below `folder`/train."""
-    random = np.random.default_rng(0)
-    for label in range(classes):
-        (folder / "train" / f"class_{label}").mkdir(parents=True)
-        for number in range(images):
-            height, width = random.integers(40, 90, 2)
-            pixels = random.integers(0, 120, (height, width, 3)) + 60 * label
-            path = folder / "train" / f"class_{label}" / f"{number}.jpg"
-            Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return folder
 
 
 def shortened(path: Path, folder: Path) -> list[str]:

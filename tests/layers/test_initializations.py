@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.config import ConfigError
-from dltrain.config.section import field_docs
 from dltrain.data.types import ImageShape
 from dltrain.layers import Initialization
 from dltrain.models import Model
+from dltrain.testing import InitializationContract
 
 
 def parse(value: Any) -> Initialization:
@@ -21,32 +21,12 @@ def parse(value: Any) -> Initialization:
     return entry
 
 
-def one_layer(shape: tuple[int, ...]) -> tuple[nn.Sequential, Tensor]:
-    """A network of one layer with a weight of this shape, and images for it."""
-    generator = torch.Generator().manual_seed(7)
-    if len(shape) == 2:
-        layers = nn.Sequential(nn.Flatten(), nn.Linear(shape[1], shape[0]))
-        return layers, torch.randn(64, shape[1], 1, 1, generator=generator)
-    return nn.Sequential(nn.Conv2d(shape[1], shape[0], shape[2])), torch.randn(8, shape[1], 6, 6, generator=generator)
+class TestInitializations(InitializationContract):
+    names = Initialization.all_names()
+    fixed = ("zeros", "constant", "dirac", "fixup")
 
 
-def weights(value: Any, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    network, images = one_layer(shape)
-    parse(value).apply(network, seed, images)
-    return network[-1].weight.detach()  # type: ignore[return-value, union-attr, operator]
-
-
-@pytest.mark.parametrize("name", Initialization.all_names())
-def test_initialization_has_its_facts(name: str) -> None:
-    entry = parse(name)
-    assert entry.summary() and entry.fact, f"{type(entry).__name__}.fact says nothing"
-    for shape, expected in entry.fact.items():
-        values = weights(name, shape)
-        assert values.square().mean().sqrt().item() == pytest.approx(expected, rel=0.03)
-        assert torch.equal(values, weights(name, shape)), "the same seed gives the same weights"
-        drawn = name not in ("zeros", "constant", "dirac", "fixup")
-        assert torch.equal(values, weights(name, shape, seed=1)) != drawn
-    assert not set(type(entry).model_fields) - set(field_docs(type(entry))) - {"name"}
+weights = TestInitializations.weights
 
 
 @pytest.mark.parametrize("name", sorted(set(Initialization.all_names()) - {"zeros", "constant"}))

@@ -14,6 +14,8 @@ from dltrain import Experiment
 from dltrain.data.types import ImageShape
 from dltrain.layers import Activation, Norm
 from dltrain.models import Model
+from dltrain.testing import NormContract
+from dltrain.testing.layers import perturb
 
 BATCH, LAYER, INSTANCE = (0, 2, 3), (1, 2, 3), (2, 3)
 GENERALIZED = ("superquantile", "median", "range", "deviation")
@@ -38,82 +40,10 @@ def normal(*size: int, seed: int = 0) -> Tensor:
     return torch.randn(*size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 3 + 2
 
 
-def perturb(layer: nn.Module) -> None:
-    """Move every parameter from its start, where gains of one and offsets of zero would hide mistakes."""
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.add_(torch.linspace(-0.3, 0.4, parameter.numel()).view_as(parameter))
-
-
-# -- the contract
-
-
-@pytest.mark.parametrize("name", Norm.all_names())
-def test_norm_has_its_facts(name: str) -> None:
-    entry = Norm.lookup(name)
-    assert entry is not None and issubclass(entry, Norm)
-    assert entry.parameters is not None and entry.unchanged_by is not None, f"{entry.__name__} has no facts"
-    options = {"epsilon": 1e-12} if "epsilon" in entry.model_fields else {}
-    layer = build({"name": name, **options}, 64)
-    per_channel, beside = entry.parameters
-    assert sum(p.numel() for p in layer.parameters()) == per_channel * 64 + beside
-
-    images = normal(4, 64, 3, 5)
-    expected = build({"name": name, **options}, 64)(images)
-    changed = {"scale": images * 7, "shift": images + 5, "batch": torch.cat([images[:1], normal(2, 64, 3, 5, seed=1)])}
-    for change, others in changed.items():
-        out = build({"name": name, **options}, 64)(others)
-        same = torch.allclose(out[:1], expected[:1], rtol=0, atol=1e-6)
-        assert same == (change in entry.unchanged_by), f"{name}: {change}"
-
-
-@pytest.mark.parametrize("value", VARIANTS, ids=str)
-def test_norm_gradients_types_and_state(value: Any) -> None:
-    images = normal(3, 6, 2, 2)
-    layer = build(value)
-    perturb(layer)
-    names = [name for name, _ in layer.named_parameters()]
-
-    def from_scratch(inputs: Tensor, *parameters: Tensor) -> Tensor:
-        fresh = build(value)  # running averages of one call must not change the next
-        out: Tensor = torch.func.functional_call(fresh, dict(zip(names, parameters, strict=True)), inputs)
-        return out
-
-    inputs = (images.requires_grad_(), *(p.detach().clone().requires_grad_() for p in layer.parameters()))
-    if value != OPEN_RENORM:  # r and d take no gradient: own test
-        assert torch.autograd.gradcheck(from_scratch, inputs)
-
-    kept = images.detach().clone()
-    for _ in range(3):
-        out = layer(images)
-    assert torch.equal(images, kept), "it writes into its input"
-    layer.eval()
-    state = {key: tensor.clone() for key, tensor in layer.state_dict().items()}
-    evaluated = layer(images)
-    torch.testing.assert_close(layer(images), evaluated, rtol=0, atol=0)
-    assert all(torch.equal(state[key], tensor) for key, tensor in layer.state_dict().items()), "evaluation changes it"
-    other = build(value).eval()
-    other.load_state_dict(state)
-    assert torch.equal(other(images), evaluated)
-
-    layer.train()
-    out = layer(images.to(memory_format=torch.channels_last))
-    layer.load_state_dict(state)
-    torch.testing.assert_close(out, layer(images), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("value", VARIANTS, ids=str)
-def test_norm_in_bfloat16_is_near_float32(value: Any) -> None:
-    images = normal(3, 6, 4, 4).float()
-    for training in (True, False):
-        exact = build(value).float().train(training)(images)
-        with torch.autocast("cpu", torch.bfloat16):  # a convolution under autocast gives bfloat16
-            mixed = build(value).float().train(training)(images.bfloat16())
-        assert mixed.isfinite().all()
-        torch.testing.assert_close(mixed.float(), exact, rtol=0.02, atol=0.06)
-        whole = build(value).bfloat16().train(training)(images.bfloat16())
-        assert whole.dtype == torch.bfloat16
-        torch.testing.assert_close(whole.float(), exact, rtol=0.02, atol=0.06)
+class TestNorms(NormContract):
+    names = Norm.all_names()
+    variants = [value for value in VARIANTS if isinstance(value, dict)]
+    without_gradcheck = (str(OPEN_RENORM),)  # r and d take no gradient: own test
 
 
 # -- references

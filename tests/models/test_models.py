@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from dltrain.config import ConfigError
-from dltrain.config.section import field_docs
-from dltrain.data.types import ImageShape
 from dltrain.models import Model
 from dltrain.models.libraries import LibraryModel, TimmModel, TorchvisionModel, table
+from dltrain.testing import ModelContract, ModelSizeContract
+from dltrain.testing.models import image_shape
 
 OWN = [
     entry
@@ -26,14 +26,11 @@ OWN = [
 NATIVE = [name for entry in OWN for name in entry.names()]
 
 
-def smallest(entry: type[Model]) -> tuple[str, str]:
-    """The network with the fewest parameters that stands for its class, and the smallest images said of it."""
-    name = min(entry.parameters, key=lambda fact: entry.parameters[fact])[0]
-    shapes = {shape for own, shape, classes in entry.parameters if own == name and classes == 10}
-    return name, min(shapes, key=lambda text: math.prod(map(int, text.split("x"))))
+def fewest(entry: type[Model]) -> str:
+    """The network with the fewest parameters, that stands for its class."""
+    return min(entry.parameters, key=lambda fact: entry.parameters[fact])[0]
 
 
-SMALL = ["resnet50", *(smallest(entry)[0] for entry in OWN if not issubclass(entry, LibraryModel))]
 UNTRAINED = next(name for name, tags in table("timm").items() if not tags)
 
 
@@ -42,11 +39,6 @@ def build(value: Any, shape: str = "3x32x32", classes: int = 10) -> nn.Module:
     assert isinstance(choice, Model)
     torch.manual_seed(0)
     return choice.make(image_shape(shape), classes)
-
-
-def image_shape(text: str) -> ImageShape:
-    channels, height, width = map(int, text.split("x"))
-    return ImageShape(channels, height, width)
 
 
 def count(network: nn.Module) -> int:
@@ -62,43 +54,13 @@ def message(value: Any, shape: str = "3x32x32") -> str:
 # -- the contract of our own networks
 
 
-@pytest.mark.parametrize("name", NATIVE)
-def test_model_has_its_published_number_of_parameters(name: str) -> None:
-    entry = Model.lookup(name)
-    assert entry is not None and issubclass(entry, Model)
-    facts = {(shape, classes): n for (own, shape, classes), n in entry.parameters.items() if own == name}
-    assert facts, f"{entry.__name__}.parameters says nothing about {name}"
-    for (shape, classes), expected in facts.items():
-        with torch.device("meta"):
-            assert count(build(name, shape, classes)) == expected
+class TestSizes(ModelSizeContract):
+    names = NATIVE
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_model_contract(name: str) -> None:
-    shape = smallest(type(Model.parse(name)))[1]  # type: ignore[arg-type]
-    network = build(name, shape)
-    images = torch.randn(4, *map(int, shape.split("x")))
-    kept = images.clone()
-    logits = network(images)
-    assert logits.shape == (4, 10) and logits.isfinite().all()
-    assert torch.equal(images, kept), "it writes into its input"
-    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
-    for key, parameter in network.named_parameters():
-        frozen = not parameter.requires_grad  # as the filters of a whitening layer are
-        assert frozen or (parameter.grad is not None and parameter.grad.isfinite().all()), key
-
-    again = build(name, shape)  # same seed, same weights: and its state can be loaded
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
-    again.load_state_dict(network.state_dict())
-    network.eval(), again.eval()
-    with torch.no_grad():
-        expected = network(images)
-        assert torch.equal(again(images), expected)
-        channels_last = again.to(memory_format=torch.channels_last)
-        out = channels_last(images.to(memory_format=torch.channels_last))
-        torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert network(images).isfinite().all()
+class TestModels(ModelContract):
+    names = ["resnet50", *(fewest(entry) for entry in OWN if not issubclass(entry, LibraryModel))]
+    shapes = {"resnet50": "3x32x32"}
 
 
 @pytest.mark.parametrize("name", ["softmax_regression", "mlp", "convnet", "lenet5", "lenet5_modern", "resnet20"])
@@ -255,9 +217,3 @@ def test_images_that_are_too_small_are_refused() -> None:
     assert "the least size that it takes is 12x12: set `data.size: 12` or more" in message("lenet5", "1x8x8")
     norm = {"name": "convnet", "norm": "instance_norm", "widths": [4, 4, 4, 4]}
     assert "`instance_norm` cannot normalise maps of 1x1" in message(norm, "1x8x8")
-
-
-def test_every_option_is_documented() -> None:
-    for entry in Model.catalogue:
-        missing = set(entry.model_fields) - set(field_docs(entry)) - {"name"}
-        assert not missing, f"{entry.__name__}: {missing}"

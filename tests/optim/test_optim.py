@@ -11,12 +11,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dltrain.config import ConfigError
 from dltrain.optim import EMA, SGD, AdaGrad, Adam, AdamW, Average, OneCycle, Optimizer
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.optimizers import form, kernels, set_momentum
+from dltrain.testing import OptimizerContract
+from dltrain.testing.optim import build
 
 CPU = torch.device("cpu")
 NAMES = [name for name in Optimizer.all_names() if "/" not in name]
@@ -30,166 +31,31 @@ def parse(name: str, **options: Any) -> Optimizer:
     return entry
 
 
-def build(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    return section.build(parameter_groups(model, section), CPU)
+MOVED: dict[str, Any] = {
+    "weight_decay": 0.3, "momentum": 0.9, "nesterov": True, "dampening": 0.5, "betas": [0.8, 0.9], "eps": 1e-3,
+    "amsgrad": True, "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5, "rho": 0.8,
+    "momentum_decay": 0.1, "decoupled_weight_decay": True, "beta2_decay": -0.5, "d": 2.0, "ns_steps": 4,
+    "adamw_scale": 0.1, "trust_coeff": 0.002, "always_adapt": False, "r": 1.0, "weight_lr_power": 1.0, "max_iter": 5,
+    "history_size": 3, "line_search_fn": None,
+}  # fmt: skip
+"""Another value for each option."""
+WITHOUT_DECAY = ("sm3", "lbfgs")
 
 
-def variants(name: str) -> list[Optimizer]:
-    """The entry as it is, with weight decay, and with each of its options moved."""
-    moved: dict[str, Any] = {
-        "momentum": 0.9, "nesterov": True, "dampening": 0.5, "betas": [0.8, 0.9], "eps": 1e-3, "amsgrad": True,
-        "alpha": 0.9, "centered": True, "initial_accumulator_value": 0.5, "rho": 0.8, "momentum_decay": 0.1,
-        "decoupled_weight_decay": True, "beta2_decay": -0.5, "d": 2.0, "ns_steps": 4, "adamw_scale": 0.1,
-        "trust_coeff": 0.002, "always_adapt": False, "r": 1.0, "weight_lr_power": 1.0,
-        "max_iter": 5, "history_size": 3, "line_search_fn": None,
-    }  # fmt: skip
+def variants(name: str) -> list[dict[str, Any]]:
+    """The entry with weight decay, and with each of its options moved."""
+    found: list[dict[str, Any]] = []
     fields = Optimizer.lookup(name).model_fields  # type: ignore[union-attr]
-    found = [parse(name)]
-    if name not in ("sm3", "lbfgs"):  # which have no weight decay
-        found.append(parse(name, weight_decay=0.3))
-    for key, value in moved.items():
-        if key == "eps" and name == "adafactor":
-            value = [1e-20, 0.1]
-        if key in fields:
-            found.append(parse(name, **{"momentum": 0.9} if key in ("nesterov", "dampening") else {}, **{key: value}))
+    for key in [key for key in MOVED if key in fields and not (key == "weight_decay" and name in WITHOUT_DECAY)]:
+        value = [1e-20, 0.1] if (key, name) == ("eps", "adafactor") else MOVED[key]
+        found.append({"name": name, **({"momentum": 0.9} if key in ("nesterov", "dampening") else {}), key: value})
     return found
 
 
-def problem(dimension: int = 6) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
-    """A logistic regression that can be learned."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, dimension, generator=generator)
-    y = (x @ torch.randn(dimension, generator=generator) > 0).long()
-    model = nn.Linear(dimension, 2)
-    with torch.no_grad():
-        model.weight.normal_(0, 0.1, generator=generator)
-        model.bias.zero_()
-    return model, x, y
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor, steps: int) -> float:
-    for _ in range(steps):
-
-        def loss() -> float:
-            optimizer.zero_grad()
-            value = nn.functional.cross_entropy(model(x), y)
-            value.backward()
-            return float(value.detach())
-
-        start = None if isinstance(optimizer, torch.optim.LBFGS) else loss()
-        optimizer.step(loss if start is None else None)
-    return float(nn.functional.cross_entropy(model(x), y).detach())
-
-
-# -- the contract of every optimizer
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_first_step_is_the_formula(name: str) -> None:
-    for section in variants(name):
-        if section.needs_closure:
-            continue
-        for w, g in ((1.5, 0.4), (-0.7, 3.0)):
-            model = nn.Linear(1, 1, bias=False).double()
-            nn.init.constant_(model.weight, w)
-            optimizer = build(section, model)
-            model.weight.grad = torch.full_like(model.weight, g)
-            optimizer.step()
-            expected = section.first_step(w, g)
-            assert expected is None or model.weight.item() == pytest.approx(expected, rel=1e-9), section
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_lowers_a_logistic_loss(name: str) -> None:
-    for variant in variants(name):
-        section = variant.model_copy(update={"lr": variant.trial_lr})
-        model, x, y = problem()
-        before = train(model, build(section, model), x, y, 0)
-        assert train(model, build(section, model), x, y, 40) < 0.9 * before, section
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_continues_exactly_from_a_safe_checkpoint(name: str) -> None:
-    for section in variants(name):
-        model, x, y = problem()
-        optimizer = build(section, model)
-        train(model, optimizer, x, y, 3)
-        file = io.BytesIO()
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
-        train(model, optimizer, x, y, 3)
-        file.seek(0)
-        state = torch.load(file, weights_only=True)
-        again = nn.Linear(6, 2)
-        again.load_state_dict(state["model"])
-        continued = build(section, again)
-        continued.load_state_dict(state["optimizer"])
-        assert form(continued) == form(optimizer)
-        train(again, continued, x, y, 3)
-        assert torch.equal(again.weight, model.weight), section
-        assert torch.equal(again.bias, model.bias), section
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_option_reaches_the_optimizer(name: str) -> None:
-    for section in variants(name):
-        model = nn.Linear(2, 2)
-        defaults = build(section, model).defaults
-        without = {"name", "no_decay", "groups", "adamw", "layer_decay", "lookahead", "sam"}
-        without |= {"weight_decay"} if name in ("sm3", "lbfgs") else set()
-        options = section.model_dump(exclude=without)
-        found = {key: list(v) if isinstance(v := defaults.get(key), tuple) else v for key in options}
-        assert found == options
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_unknown_option_is_an_error(name: str) -> None:
-    with pytest.raises(ValidationError, match="momentun"):
-        parse(name, momentun=0.9)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("options", [{"lr": 0}, {"lr": -1.0}, {"lr": "0.1"}, {"weight_decay": -0.1}, {"lr": True}])
-def test_values_out_of_range_are_errors(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        parse(name, **options)
-
-
-class Reads(TorchDispatchMode):
-    """Collects the tensors that are read on the host; an optimizer's count of steps lies there already."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tensors: list[torch.Tensor] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            self.tensors.append(args[0])
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_step_never_waits_for_the_device(name: str) -> None:
-    section = parse(name)
-    model, x, y = problem()
-    optimizer = build(section, model)
-    train(model, optimizer, x, y, 1)
-    nn.functional.cross_entropy(model(x), y).backward()
-    with Reads() as reads:
-        train(model, optimizer, x, y, 1) if section.needs_closure else optimizer.step()
-    counters = [
-        value.data_ptr() for state in optimizer.state.values() for key, value in state.items()
-        if key in ("step", "mu_product") and isinstance(value, torch.Tensor)
-    ]  # fmt: skip
-    assert section.waits == any(tensor.data_ptr() not in counters for tensor in reads.tensors)
-
-
-def test_catalogue_documents_every_option() -> None:
-    from dltrain.config.section import field_docs
-
-    for name in NAMES:
-        entry = Optimizer.lookup(name)
-        assert entry is not None and entry.summary()
-        assert set(field_docs(entry)) >= set(entry.model_fields) - {"name"}, name
+class TestOptimizers(OptimizerContract):
+    names = NAMES
+    variants = [choice for name in NAMES for choice in variants(name)]
+    unseen = {"muon": ["adamw"], **{name: ["weight_decay"] for name in WITHOUT_DECAY}}
 
 
 # -- single optimizers
@@ -253,42 +119,6 @@ def test_set_momentum() -> None:
     assert adam.param_groups[0]["betas"] == (0.85, 0.999)
     assert "momentum" not in adagrad.param_groups[0]
     assert OneCycle().build_momentum(100, 10) is not None
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_state_saved_in_another_memory_format_is_laid_out_anew(name: str) -> None:
-    """Fused kernels would mix up a channels_last momentum beside a contiguous weight."""
-
-    def steps(model: nn.Conv2d, optimizer: torch.optim.Optimizer, start: int) -> None:
-        for step in range(start, start + 2):
-            torch.manual_seed(step)
-            images = torch.randn(4, 3, 5, 5)
-
-            def loss(images: torch.Tensor = images) -> float:
-                optimizer.zero_grad()
-                value = model(images).square().mean()
-                value.backward()
-                return float(value.detach())
-
-            if section.needs_closure:
-                optimizer.step(loss)
-                continue
-            for parameter in model.parameters():
-                parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
-            optimizer.step()
-
-    section = parse(name, **{"momentum": 0.9} if name in ("sgd", "rmsprop") else {})
-    torch.manual_seed(0)
-    model = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
-    optimizer = build(section, model)
-    steps(model, optimizer, 0)
-    other = nn.Conv2d(3, 8, 3)
-    other.load_state_dict(model.state_dict())
-    continued = build(section, other)
-    continued.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    steps(model, optimizer, 2), steps(other, continued, 2)
-    assert other.weight.is_contiguous() and not model.weight.is_contiguous()
-    torch.testing.assert_close(other.weight, model.weight)
 
 
 def test_muon_is_torchs_where_torch_has_it() -> None:

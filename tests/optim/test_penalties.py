@@ -14,6 +14,7 @@ from training import arrays_experiment, assert_same_state, built, trained
 from dltrain.config import ConfigError
 from dltrain.optim import MaxNorm, Penalty
 from dltrain.optim.impl.penalties import Penalties
+from dltrain.testing import PenaltyContract
 
 NAMES = Penalty.all_names()
 PLAIN: dict[str, Any] = {
@@ -31,23 +32,8 @@ def parse(name: str, **options: Any) -> Penalty:
     return section
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_contract(name: str) -> None:
-    section = parse(name)
-    model = nn.Linear(2, 1).double()
-    with torch.no_grad():
-        model.weight.copy_(torch.tensor([[3.0, -4.0]]))
-        model.bias.fill_(100.0)  # exempt
-    penalties = Penalties(model, [section])
-    value = penalties.loss()
-    penalties.bound()
-    found = model.weight.norm() if value is None else value
-    assert found.item() == pytest.approx(section.fact, rel=1e-6)
-    assert model.bias.item() == 100.0
-    if value is not None:
-        value.backward()
-        assert model.weight.grad is not None and model.bias.grad is None
-        assert torch.autograd.gradcheck(section.value, torch.tensor([[3.0, -4.0, 0.5]]).double().requires_grad_())
+class TestPenalties(PenaltyContract):
+    names = NAMES
 
 
 def test_gradients() -> None:

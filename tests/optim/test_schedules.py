@@ -18,6 +18,7 @@ from training import arrays_experiment, assert_same_state, built, trained
 from dltrain import Experiment
 from dltrain.config import ConfigError
 from dltrain.optim import Cosine, Exponential, ReduceOnPlateau, Schedule, Step, Warmup
+from dltrain.testing import ScheduleContract
 
 TOTAL, PER_EPOCH = 120, 10
 
@@ -52,37 +53,10 @@ def torch_values(cls: Any, lr: float = 1.0, total: int = TOTAL, **options: Any) 
 # -- every schedule
 
 
-@pytest.mark.parametrize("name", Schedule.all_names())
-def test_contract(name: str) -> None:
-    section = parse(name, **EXAMPLES.get(name, {}))
-    found = values(section, lr=0.3)
-    assert found == values(section, lr=0.3), "a pure function of the step"
-    assert max(found) == pytest.approx(0.3), "lr is the peak"
-    assert all(0 <= lr <= 0.3 + 1e-12 and isinstance(lr, float) for lr in found)
-    peak = found.index(max(found))
-    if name != "cosine_restarts":
-        assert all(b <= a + 1e-12 for a, b in zip(found[peak:], found[peak + 1 :], strict=False)), "falls after it"
-    assert section.remarks(TOTAL, PER_EPOCH) == []
-    short = section.compressed(0.5)
-    assert short.name == name
-    half = values(short, lr=0.3, total=TOTAL // 2)
-    assert half == pytest.approx(found[::2], abs=0.015), "the same shape in half the time"
-
-
-@pytest.mark.parametrize("name", Schedule.all_names())
-def test_published_values(name: str) -> None:
-    section = parse(name, **EXAMPLES[name])
-    function = section.build(1.0, TOTAL, PER_EPOCH)
-    assert section.fact, "an entry states values of its own"
-    assert {step: function(step) for step in section.fact} == pytest.approx(section.fact, rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize("name", [n for n in Schedule.all_names() if n != "one_cycle"])
-def test_warmup_reaches_lr_at_its_end_and_goes_on_from_there(name: str) -> None:
-    section = parse(name, **EXAMPLES.get(name, {}), warmup={"epochs": 1.5, "start": 0.1})
-    found = values(section, lr=2.0)
-    assert found[:16] == pytest.approx([0.2 + 1.8 * t / 15 for t in range(16)])
-    assert found[15] == 2.0 == max(found)
+class TestSchedules(ScheduleContract):
+    names = Schedule.all_names()
+    rises_again = ("cosine_restarts",)
+    own_warmup = ("one_cycle",)
 
 
 @pytest.mark.parametrize("start", [{}, {"start": 0.0}, {"start_lr": 0.0}])
@@ -99,12 +73,6 @@ def test_catalogue() -> None:
         "constant", "step", "multi_step", "exponential", "cosine", "linear", "polynomial", "one_cycle",
         "cosine_restarts", "inverse_sqrt", "wsd",
     }  # fmt: skip
-    from dltrain.config.section import field_docs
-
-    for name in Schedule.all_names():
-        entry = Schedule.lookup(name)
-        assert entry is not None and entry.summary()
-        assert set(field_docs(entry)) >= set(entry.model_fields) - {"name"}, name
 
 
 # -- against torch
@@ -229,16 +197,6 @@ def test_compression_scales_every_time_and_nothing_else() -> None:
     steps = parse("step", steps=30000, warmup={"steps": 500}).compressed(1 / 1000)
     assert steps.steps == 30 and steps.warmup.steps == 0  # type: ignore[attr-defined,union-attr]
     assert parse("cosine").compressed(0.1) == Cosine()
-
-
-@pytest.mark.parametrize("name", Schedule.all_names())
-@pytest.mark.parametrize("total", [1, 2, 3])
-def test_fits_into_very_few_steps(name: str, total: int) -> None:
-    section = parse(name, **EXAMPLES.get(name, {}), **({} if name == "one_cycle" else {"warmup": {"epochs": 2.0}}))
-    found = values(section.compressed(total / TOTAL), total=total)
-    assert all(math.isfinite(lr) and 0 <= lr <= 1 for lr in found) and max(found) > 0
-    again = parse(**section.compressed(total / TOTAL).model_dump())  # the resolved experiment is read back
-    assert values(again, total=total) == found
 
 
 # -- mistakes

@@ -19,16 +19,10 @@ from dltrain.config import ConfigError
 from dltrain.tasks.impl.classification import Classification
 from dltrain.tasks.impl.metrics import ClassificationReport, TrainingMetrics
 from dltrain.tasks.losses import BinaryCrossEntropy, CrossEntropy, Focal, Loss
+from dltrain.testing import LossContract
+from dltrain.testing.tasks import draw
 
 CPU = torch.device("cpu")
-
-
-def draw(n: int = 200, classes: int = 7, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits that are right about half of the time, and labels."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(classes, (n,), generator=generator)
-    logits = torch.randn(n, classes, generator=generator) + 1.5 * torch.nn.functional.one_hot(labels, classes)
-    return logits, labels
 
 
 def log_softmax(logits: torch.Tensor) -> np.ndarray:
@@ -46,36 +40,8 @@ def loss(name: str, **options: Any) -> torch.nn.Module:
     return section.build(7)
 
 
-@pytest.mark.parametrize("name", Loss.all_names())
-def test_contract_of_a_loss(name: str) -> None:
-    entry = Loss.lookup(name)
-    assert entry is not None and issubclass(entry, Loss) and entry.summary()
-    seen, views = loss(name), entry.views
-
-    def module(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of one row per example, all of its views being equal."""
-        return seen(logits.repeat_interleave(views, 0), targets.repeat_interleave(views, 0))[::views]
-
-    fact = module(torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64), torch.tensor([0]))
-    assert entry.fact is not None and fact.item() == pytest.approx(entry.fact, abs=1e-6)
-    logits, labels = draw(16)
-    found = module(logits, labels)
-    assert found.shape == (16,) and found.dtype == torch.float32
-    assert module(logits.bfloat16(), labels).dtype == torch.float32
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(module(logits, labels), found)
-    extreme = torch.tensor([[1000.0, 0.0, -1000.0]] * 3, requires_grad=True)
-    value = module(extreme, torch.tensor([0, 1, 2]))
-    value.sum().backward()
-    assert value.isfinite().all() and extreme.grad is not None and extreme.grad.isfinite().all()
-    if entry.soft_targets:
-        onehot = torch.nn.functional.one_hot(labels, 7).float()
-        torch.testing.assert_close(module(logits, onehot), found)
-        mixed = 0.3 * onehot + 0.7 * onehot.roll(1, 0)
-        torch.testing.assert_close(module(logits, mixed), 0.3 * found + 0.7 * module(logits, labels.roll(1)))
-    assert torch.autograd.gradcheck(lambda x: module(x, labels[:4]), logits[:4].double().requires_grad_())
-    with FakeTensorMode():
-        module(torch.zeros(4, 7), torch.zeros(4, dtype=torch.int64))
+class TestLosses(LossContract):
+    names = Loss.all_names()
 
 
 def test_cross_entropy_facts() -> None:

@@ -1,0 +1,29 @@
+"""The contracts of the catalogues as test classes: subclass one in a test file, and name the part to test.
+
+    from dltrain.testing import OptimizerContract
+
+    class TestMine(OptimizerContract):
+        names = ["my_optimizer"]
+
+pytest collects the tests of the class. dltrain's own parts are tested with these classes too. This is the only place
+in the package that needs pytest.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module}" for module in ("augmentations", "contract", "layers", "models", "optim", "tasks"))
+)
+
+from dltrain.testing.augmentations import AugmentationContract
+from dltrain.testing.contract import Contract
+from dltrain.testing.layers import ActivationContract, AttentionContract, InitializationContract, NormContract
+from dltrain.testing.models import ModelContract, ModelSizeContract
+from dltrain.testing.optim import OptimizerContract, PenaltyContract, ScheduleContract
+from dltrain.testing.tasks import LossContract
+
+__all__ = [
+    "ActivationContract", "AttentionContract", "AugmentationContract", "Contract", "InitializationContract",
+    "LossContract", "ModelContract", "ModelSizeContract", "NormContract", "OptimizerContract", "PenaltyContract",
+    "ScheduleContract",
+]  # fmt: skip
