@@ -199,11 +199,12 @@ class Experiment(Section):
         """The same mistakes, those without a place now at the dotted `key`, or at the option in it that they name."""
         found = []
         for d in error.diagnostics:
-            path = (*key.split("."), *(d.key.split(".") if d.key else []))
+            names = (*key.split("."), *(d.key.split(".") if d.key else []))
+            path = tuple(int(name) if name.isdigit() else name for name in names)
             found.append(replace(d, where=d.where or self._override_within(path) or self.span(*path)))
         return ConfigError(found, self._subject)
 
-    def _override_within(self, path: tuple[str, ...]) -> Span | None:
+    def _override_within(self, path: tuple[str | int, ...]) -> Span | None:
         """The only override of an option of `path`: what is wrong there is most likely its doing."""
         within = [marks.value for at, marks in self._source().marks.items() if at[: len(path)] == path]
         changes = {span.source: span for span in within if span.line == 0}

@@ -13,11 +13,12 @@ from dltrain.models import (
     published,
     residual,
     resnet,
+    sequential,
     simple,
 )
 from dltrain.models.base import Model
 
 __all__ = [
     "Model", "airbench", "densenet", "gated", "inception", "lenet", "libraries", "modular", "nasnet",
-    "plain", "published", "residual", "resnet", "simple",
+    "plain", "published", "residual", "resnet", "sequential", "simple",
 ]  # fmt: skip

@@ -15,13 +15,14 @@ from torch import nn
 from dltrain.config import ConfigError
 from dltrain.models import Model
 from dltrain.models.libraries import LibraryModel, TimmModel, TorchvisionModel, table
+from dltrain.models.sequential import Sequential
 from dltrain.testing import ModelContract, ModelSizeContract
 from dltrain.testing.models import image_shape
 
 OWN = [
     entry
     for entry in Model.catalogue
-    if entry.__module__.startswith("dltrain.models") and entry not in (TimmModel, TorchvisionModel)
+    if entry.__module__.startswith("dltrain.models") and entry not in (TimmModel, TorchvisionModel, Sequential)
 ]
 NATIVE = [name for entry in OWN for name in entry.names()]
 

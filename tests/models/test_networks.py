@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.config import ConfigError
+from dltrain.config.section import is_name_enough
 from dltrain.data.types import ImageShape
 from dltrain.models import Model
 from dltrain.models.native import NativeModel
 from dltrain.models.published import PublishedModel
 
-NATIVE = [entry for entry in Model.catalogue if issubclass(entry, NativeModel)]
+NATIVE = [entry for entry in Model.catalogue if issubclass(entry, NativeModel) and is_name_enough(entry)]
 
 
 def build(value: Any, shape: str = "3x32x32", classes: int = 10) -> nn.Module:
