@@ -1,4 +1,4 @@
-"""Every command, YAML and program in the README works, in the order in which it stands there."""
+"""Every command, YAML and program in the README and in docs/ works, in the order in which it stands there."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from dltrain.layers import Activation, Attention, Initialization, Norm
 from dltrain.models import Model
 from dltrain.optim.base import Optimizer, Schedule
 
-README = (REPOSITORY / "README.md").read_text()
-BLOCKS = re.findall(r"(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
-PLUGINS = dict(re.findall(r"`((?:test_)?my_\w+\.py)`:\n\n```python\n(.*?)```", README, re.DOTALL))
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("data", "training", "search", "running", "extending"))]
+"""Read one after the other: a page may use what those before it have trained."""
+TEXT = "\n".join((REPOSITORY / page).read_text() for page in PAGES)
+BLOCKS = re.findall(r"(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)```", TEXT, re.DOTALL)
+PLUGINS = dict(re.findall(r"`((?:test_)?my_\w+\.py)`:\n\n```python\n(.*?)```", TEXT, re.DOTALL))
 SHORT = {
     "fit": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
+    "resume": ["training.epochs=2"],
     "sweep": ["sweep.trials=2", "sweep.epochs=1", "training.limit_batches=2"],
 }
-"""What makes the README's trainings short enough for a test."""
+"""What makes these trainings short enough for a test."""
 
 
 def blocks(language: str) -> list[str]:
@@ -54,7 +57,7 @@ def run(arguments: list[str]) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_every_command_works_in_the_order_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_works_in_the_order_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(REPOSITORY / "experiments", "experiments")
@@ -70,7 +73,7 @@ def test_every_command_works_in_the_order_of_the_readme(tmp_path: Path, monkeypa
         extra = [] if "--plugin" in arguments else SHORT.get(arguments[0], [])
         if "--plugin" in arguments:
             extra = SHORT["fit"]
-        keys = {text.partition("=")[0] for text in extra}  # those of the README give way: a key is given once
+        keys = {text.partition("=")[0] for text in extra}  # those of the page give way: a key is given once
         arguments = [text for text in arguments if text.partition("=")[0] not in keys]
         if arguments[:2] == ["fit", "photos.yaml"]:
             extra = [*extra, "data.size=32", "model=convnet"]
@@ -130,8 +133,8 @@ def ours(kind: Any) -> list[str]:
     return [name for name in kind.all_names() if kind.lookup(name).__module__.startswith("dltrain.")]
 
 
-def test_the_numbers_of_the_readme_are_those_of_the_catalogues() -> None:
-    table = README[README.index("<!-- peers -->") :]
+def test_the_numbers_of_the_table_are_those_of_the_catalogues() -> None:
+    table = TEXT[TEXT.index("<!-- peers -->") :].partition("\n\n")[0]
     rows = {row.split("|")[1].strip(): row.split("|")[2] for row in table.splitlines() if row.startswith("| ")}
     kinds = {
         "activation": Activation, "norm": Norm, "attention": Attention, "initial weights": Initialization,
@@ -142,6 +145,31 @@ def test_the_numbers_of_the_readme_are_those_of_the_catalogues() -> None:
     names = ours(Model)
     libraries = sum("/" in name for name in names)
     assert [int(n) for n in re.findall(r"\d+", rows["networks"])] == [len(names) - libraries, libraries]
+
+
+def heading(text: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+
+
+PROSE = sorted(path for folder in (".", "docs", "benchmarks") for path in (REPOSITORY / folder).glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text())
+    for place, anchor in links:
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists() and target.is_relative_to(REPOSITORY), f"{page.name}: {place}"
+        if anchor:
+            assert anchor in map(heading, re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)), (
+                f"{place}#{anchor}"
+            )
+
+
+def test_the_readme_reads_in_five_minutes() -> None:
+    prose = re.sub(r"```.*?```", "", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+    assert len(prose.split()) <= 1300
 
 
 def test_the_ci_script_runs_the_test_command_of_the_readme() -> None:

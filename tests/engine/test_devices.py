@@ -219,10 +219,10 @@ def test_the_command_starts_the_processes_and_replaces_a_lost_one(arrays: Path, 
     assert result(tmp_path / "runs/tiny/001")["state"] == "finished" and "Traceback" not in done.stderr
 
 
-README = (REPOSITORY / "README.md").read_text()
+PAGE = (REPOSITORY / "docs/running.md").read_text()
 
 
-@pytest.mark.parametrize("command", re.search(r"<!-- devices -->\n```\n(.*?)```", README, re.DOTALL)[1].splitlines())
+@pytest.mark.parametrize("command", re.search(r"<!-- devices -->\n```\n(.*?)```", PAGE, re.DOTALL)[1].splitlines())
 def test_the_commands_of_the_readme(command: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
     command = command.replace("host1:29400", "localhost:0").replace("--nnodes 2", "--nnodes 1")
