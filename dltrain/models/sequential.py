@@ -8,6 +8,7 @@ from pydantic import Field
 
 from dltrain.data.types import ImageShape
 from dltrain.layers.norms import Norm
+from dltrain.models import building_blocks as building_blocks  # completes the kind
 from dltrain.models.building_layers import BuildingLayer
 from dltrain.models.native import NativeModel
 
