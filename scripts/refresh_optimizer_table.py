@@ -17,7 +17,7 @@ import torch
 from pytorch_optimizer.optimizer import OPTIMIZERS
 from torch import Tensor, nn
 
-TABLE = Path(__file__).parent.parent / "dltrain" / "optim" / "pytorch_optimizer.json"
+TABLE = Path(__file__).parent.parent / "dltrain" / "optim" / "optimizers" / "pytorch_optimizer.json"
 SET_BY_US = ("self", "params", "lr", "weight_decay", "foreach", "maximize", "kwargs", "fused", "capturable")
 NEEDS = {
     "lbfgs": "a closure", "adalomo": "the model", "lomo": "the model", "adammini": "the model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dltrain.data.augmentation.base import Augmentation
+from dltrain.data.augmentation import Augmentation
 
 STRONG: dict[str, dict[str, Any]] = {
     "random_erasing": {"probability": 1.0, "area": [0.1, 0.3]},

@@ -20,7 +20,7 @@ from dltrain import Experiment
 from dltrain.cli import app
 from dltrain.layers import Activation, Attention, Initialization, Norm
 from dltrain.models import Model
-from dltrain.optim.base import Optimizer, Schedule
+from dltrain.optim import Optimizer, Schedule
 
 PAGES = ["README.md", *(f"docs/{page}.md" for page in ("data", "training", "search", "running", "extending"))]
 """Read one after the other: a page may use what those before it have trained."""

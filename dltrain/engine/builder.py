@@ -53,7 +53,7 @@ from dltrain.models.base import Model
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.impl.learning import Learning, freeze, require_learning
 from dltrain.optim.impl.penalties import Penalties
-from dltrain.optim.optimizers import start_momentum
+from dltrain.optim.optimizers.forms import start_momentum
 from dltrain.runs.reports import Guess
 from dltrain.tasks.impl.classification import Classification
 from dltrain.tasks.losses import CrossEntropy

@@ -17,14 +17,16 @@ from dltrain.config.dump import to_yaml
 from dltrain.config.overrides import Override, apply_all, completed, lay, resolve, written
 from dltrain.config.reader import missing, neighbours, read_file, read_text
 from dltrain.config.validation import Place, validate
-from dltrain.data.augmentation.catalogue import Augmentation
+from dltrain.data.augmentation import Augmentation
 from dltrain.data.datasets import Dataset
 from dltrain.data.evaluation import Evaluation
 from dltrain.experiment.rules import problems_between_sections
 from dltrain.experiment.spaces import problems_of_sweep
 from dltrain.experiment.training import Sweep, Training
 from dltrain.models import Model
-from dltrain.optim import SGD, Cosine, Optimizer, Penalty, Schedule
+from dltrain.optim import Optimizer, Penalty, Schedule
+from dltrain.optim.optimizers.sgd import SGD
+from dltrain.optim.schedules.cosine import Cosine
 from dltrain.tasks.losses import CrossEntropy, Loss
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dltrain.config import Fraction, NonNegative, Positive, PositiveInt, Section, reject
-from dltrain.optim.base import Average
+from dltrain.optim.averages import Average
 
 Metric = Literal["validation/loss", "validation/accuracy", "train/loss", "train/accuracy"]
 ValidationMetric = Literal["validation/accuracy", "validation/loss"]

@@ -1,17 +1,30 @@
-"""Running averages of the weights."""
+"""The kind `Average`: running averages of the weights."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from dltrain.config import Fraction, Positive, PositiveInt
-from dltrain.optim.base import Average
+from dltrain.config import Choice, Fraction, Positive, PositiveInt
 
 if TYPE_CHECKING:
     from torch import nn
 
     from dltrain.optim.impl.averages import EqualAverage, ExponentialAverage
+
+
+class Average(Choice):
+    """A running average of the weights; validation, `best` and `eval` use it when it is set."""
+
+    kind: ClassVar[str] = "averages"
+
+    @abstractmethod
+    def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> Any:
+        """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
+        after optimizer step number `step` = 0, 1, ..., `needs_statistics(step, epoch)`, whether norms of `model` must
+        be measured anew when an epoch of `epoch` steps ends after `step` steps, `state_dict()`, the averaged network's
+        tensors alone, and `load_state_dict(state)`."""
 
 
 class EMA(Average):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import field_validator
 
 from dltrain.config import Choice, Positive, Probability
-from dltrain.optim.base import known_words
+from dltrain.optim.exemptions import known_words
 
 if TYPE_CHECKING:
     from torch import Tensor

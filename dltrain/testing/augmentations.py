@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dltrain.data.augmentation import catalogue as _catalogue  # noqa: F401  completes the catalogue
-from dltrain.data.augmentation.base import Augmentation, AugmentationContext
+from dltrain.data.augmentation import Augmentation
+from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.random import Draws
 from dltrain.data.types import Batch, ImageShape
 from dltrain.testing.contract import Contract

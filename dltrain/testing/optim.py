@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dltrain.optim import Optimizer, Penalty, Schedule
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.impl.penalties import Penalties
-from dltrain.optim.optimizers import form
+from dltrain.optim.optimizers.forms import form
 from dltrain.testing.contract import Contract
 
 

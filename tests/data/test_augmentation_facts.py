@@ -5,26 +5,13 @@ import torch
 from augmenting import entry_of
 
 from dltrain.config import ConfigError
-from dltrain.data.augmentation.base import Augmentation
-from dltrain.data.augmentation.catalogue import (
-    AlternatingFlip,
-    Brightness,
-    ColorJitter,
-    ColorNoise,
-    CutMix,
-    Cutout,
-    GaussianBlur,
-    GaussianNoise,
-    Grayscale,
-    Mixup,
-    RandomCrop,
-    RandomErasing,
-    RandomResizedCrop,
-    Translate,
-)
+from dltrain.data.augmentation import Augmentation
+from dltrain.data.augmentation.color import Brightness, ColorJitter, ColorNoise, GaussianBlur, GaussianNoise, Grayscale
+from dltrain.data.augmentation.geometry import AlternatingFlip, RandomCrop, RandomResizedCrop, Translate
 from dltrain.data.augmentation.impl import color as kernels_color
 from dltrain.data.augmentation.impl import geometry as kernels_geometry
 from dltrain.data.augmentation.impl import mixing as kernels_mixing
+from dltrain.data.augmentation.mixing import CutMix, Cutout, Mixup, RandomErasing
 from dltrain.data.random import Draws
 from dltrain.data.types import Batch, ImageShape
 from dltrain.testing.augmentations import CPU, SHAPES, batch_of, context, pictures, run

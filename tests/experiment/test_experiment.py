@@ -13,7 +13,7 @@ from dltrain.config import ConfigError
 from dltrain.data.datasets import Digits
 from dltrain.experiment.experiment import Experiment
 from dltrain.models import Model
-from dltrain.optim import SGD
+from dltrain.optim.optimizers.sgd import SGD
 
 SMALL = "data: digits\nmodel: mlp\n"
 

@@ -15,7 +15,7 @@ from dltrain import EpochReport, Experiment, build
 from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.random import Draws
 from dltrain.data.types import Batch, ImageShape
-from dltrain.optim import SGD
+from dltrain.optim.optimizers.sgd import SGD
 
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("**/*.yaml"))
 STAND_INS = {

@@ -13,9 +13,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dltrain.config import ConfigError
-from dltrain.optim import EMA, SGD, AdaGrad, Adam, AdamW, Average, OneCycle, Optimizer
+from dltrain.optim import Average, Optimizer
+from dltrain.optim.averages import EMA
 from dltrain.optim.impl.groups import parameter_groups
-from dltrain.optim.optimizers import form, kernels, set_momentum
+from dltrain.optim.optimizers.adagrad import AdaGrad
+from dltrain.optim.optimizers.adam import Adam
+from dltrain.optim.optimizers.adamw import AdamW
+from dltrain.optim.optimizers.forms import form, kernels, set_momentum
+from dltrain.optim.optimizers.sgd import SGD
+from dltrain.optim.schedules.one_cycle import OneCycle
 from dltrain.testing import OptimizerContract
 from dltrain.testing.optim import build
 
@@ -176,7 +182,7 @@ def test_muon_with_sgd_and_normalized_matrices() -> None:
 
 
 def test_muon_makes_matrices_orthogonal() -> None:
-    from dltrain.optim.impl.muon import orthogonalize
+    from dltrain.optim.optimizers.impl.muon import orthogonalize
 
     torch.manual_seed(0)
     for shape in ((32, 128), (128, 32)):

@@ -19,7 +19,7 @@ from dltrain import Experiment
 from dltrain.config import ConfigError
 from dltrain.optim import Optimizer
 from dltrain.optim.impl.groups import parameter_groups
-from dltrain.optim.libraries import PREFIX, table
+from dltrain.optim.optimizers.library import PREFIX, table
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "refresh_optimizer_table.py"
 NAMES = list(table()["optimizers"])

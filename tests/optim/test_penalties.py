@@ -12,8 +12,8 @@ from torch import nn
 from training import arrays_experiment, assert_same_state, built, trained
 
 from dltrain.config import ConfigError
-from dltrain.optim import MaxNorm, Penalty
 from dltrain.optim.impl.penalties import Penalties
+from dltrain.optim.penalties import MaxNorm, Penalty
 from dltrain.testing import PenaltyContract
 
 NAMES = Penalty.all_names()

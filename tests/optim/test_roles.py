@@ -89,8 +89,8 @@ def test_vectors_are_spared_by_role_and_not_by_name() -> None:
 
 
 def test_what_spares_from_decay_spares_from_a_penalty() -> None:
-    from dltrain.optim import L2
     from dltrain.optim.impl.penalties import Penalties
+    from dltrain.optim.penalties import L2
 
     model = network("torchvision/swin_t")
     held = Penalties(model, [L2(strength=1.0)])._weights[0][1]

@@ -17,7 +17,11 @@ from training import arrays_experiment, assert_same_state, built, trained
 
 from dltrain import Experiment
 from dltrain.config import ConfigError
-from dltrain.optim import Cosine, Exponential, ReduceOnPlateau, Schedule, Step, Warmup
+from dltrain.optim.schedules.base import Schedule, Warmup
+from dltrain.optim.schedules.cosine import Cosine
+from dltrain.optim.schedules.exponential import Exponential
+from dltrain.optim.schedules.reduce_on_plateau import ReduceOnPlateau
+from dltrain.optim.schedules.step import Step
 from dltrain.testing import ScheduleContract
 
 TOTAL, PER_EPOCH = 120, 10

@@ -12,8 +12,9 @@ from typing import Any
 from torch import nn
 
 from dltrain.config import ConfigError, Diagnostic, suggest
-from dltrain.optim.base import EXEMPTIONS, Optimizer
+from dltrain.optim.exemptions import EXEMPTIONS
 from dltrain.optim.impl.roles import exempt, trainable
+from dltrain.optim.optimizers.base import Optimizer
 
 TRUNK = 0.75
 """Share of a network's weights above which a module is no layer, but a row of them: the encoder of a transformer."""

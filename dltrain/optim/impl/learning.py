@@ -17,8 +17,8 @@ from torch.nn.utils import parametrizations
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.layers.roles import role_of
-from dltrain.optim.base import Group
-from dltrain.optim.optimizers import set_momentum
+from dltrain.optim.optimizers.base import Group
+from dltrain.optim.optimizers.forms import set_momentum
 
 Span = tuple[float, float]
 """Epochs between which something learns: from the first on, and before the second."""

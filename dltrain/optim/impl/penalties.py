@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from dltrain.optim.base import EXEMPTIONS
+from dltrain.optim.exemptions import EXEMPTIONS
 from dltrain.optim.impl.groups import check_patterns
 from dltrain.optim.impl.roles import exempt, trainable
 from dltrain.optim.penalties import Penalty

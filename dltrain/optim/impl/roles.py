@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from dltrain.layers.roles import role_of
-from dltrain.optim.base import EXEMPTIONS
+from dltrain.optim.exemptions import EXEMPTIONS
 
 _SIZES = ("num_features", "num_channels", "normalized_shape")
 _MULTIPLIES = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention, nn.RNNBase, nn.Embedding)

@@ -1,4 +1,4 @@
-"""Optimizers of weights as matrices."""
+"""Muon."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import field_validator
 
 from dltrain.config import Fraction, Positive, PositiveInt, Section
-from dltrain.optim.base import Optimizer
-from dltrain.optim.optimizers import check_betas, ready
+from dltrain.optim.optimizers.base import Optimizer, check_betas
+from dltrain.optim.optimizers.forms import ready
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ class Muon(Optimizer):
         return {name: {"matrix": name in matrices} for name, _ in model.named_parameters()}
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        from dltrain.optim.impl.muon import MuonWithRest
+        from dltrain.optim.optimizers.impl.muon import MuonWithRest
 
         return ready(MuonWithRest(
             groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, ns_steps=self.ns_steps,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dltrain.config import NonNegative, NonNegativeInt
-from dltrain.optim.base import Feedback, LearningRate, Schedule
+from dltrain.optim.schedules.base import Feedback, LearningRate, Schedule
 
 Factor = Annotated[float, Field(gt=0, lt=1)]
 

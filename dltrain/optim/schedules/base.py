@@ -1,30 +1,14 @@
-"""The kinds `Optimizer`, `Schedule` and `Average`, and the warm-up that every schedule can have."""
+"""The kind `Schedule`, the warm-up that every schedule can have, and what several of its entries share."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from dltrain.config import (
-    Choice,
-    ConfigError,
-    Diagnostic,
-    NonNegative,
-    NonNegativeInt,
-    Positive,
-    Probability,
-    Section,
-    reject,
-    suggest,
-)
-from dltrain.optim.wrappers import SAM, Lookahead
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from dltrain.config import Choice, ConfigError, Diagnostic, NonNegative, NonNegativeInt, Probability, Section, reject
 
 S = TypeVar("S", bound=Section)
 
@@ -35,115 +19,9 @@ Momentum = Callable[[int], float]
 
 Feedback = Callable[[list[dict[str, float]]], float]
 """A factor of the learning rate from the metrics of the epochs so far, by their tags: a pure function."""
-
-EXEMPTIONS = ("bias", "norm", "activation")
-"""The words that `no_decay` knows besides patterns."""
-
-
-class Group(Section):
-    """Parameters that are trained with options of their own."""
-
-    rivals = ((("lr",), ("lr_scale",)),)
-
-    match: str
-    """Pattern of whole parameter names: `head.*`, `*.weight`. The first group that matches a parameter has it."""
-    lr: Positive | None = None
-    """Their peak learning rate, also under `layer_decay`; it follows the schedule in proportion. Null: the
-    optimizer's."""
-    lr_scale: Positive | None = None
-    """Their learning rate as a share of what it would be, that is the optimizer's, or less by `layer_decay`."""
-    weight_decay: NonNegative | None = None
-    """Their weight decay, whatever `no_decay` says; null: the optimizer's, and `no_decay` holds."""
-    after: NonNegative = 0.0
-    """Epochs before they begin to learn; until then they are frozen."""
-    until: Positive | None = None
-    """Epochs after which they stop learning; null: they learn to the end."""
-    frozen: bool = False
-    """They never learn. While parameters are frozen, by this, `after` or `until`, nothing moves them, their gradients
-    do not count in `clip_norm`, and a norm of which no parameter learns keeps its statistics and works with them, as in
-    evaluation."""
-
-    @field_validator("lr", "lr_scale", "until", mode="before")
-    @classmethod
-    def _not_frozen_by_0(cls, value: Any, info: ValidationInfo) -> Any:
-        if type(value) in (int, float) and value == 0:
-            key = info.field_name or ""
-            raise reject(key, f"`{key}` must be above 0; `frozen: true` says that the group never learns")
-        return value
-
-    @model_validator(mode="after")
-    def _agree(self) -> Group:
-        if self.lr is not None and self.lr_scale is not None:
-            raise reject("lr_scale", "`lr` and `lr_scale` both say how fast the group learns; keep one")
-        if self.until is not None and self.until <= self.after:
-            raise reject("until", f"the group would never learn: `after` is {self.after:g}, `until` {self.until:g}")
-        given = {
-            "lr": self.lr, "lr_scale": self.lr_scale, "weight_decay": self.weight_decay, "after": self.after or None,
-            "until": self.until,
-        }  # fmt: skip
-        idle = [key for key, value in given.items() if value is not None]
-        if self.frozen and idle:
-            raise reject(idle[0], f"a `frozen` group never learns, and `{idle[0]}` would do nothing")
-        if not self.frozen and not idle:
-            message = "a group changes nothing without `lr`, `lr_scale`, `weight_decay`, `after`, `until` or `frozen`"
-            raise reject("match", message)
-        return self
-
-
-class Optimizer(Choice):
-    """How gradients change the weights.
-
-    `waits` marks those that read numbers back from the device at each step, which is slow there. At `trial_lr` it
-    lowers the loss of the contract test.
-    """
-
-    kind: ClassVar[str] = "optimizers"
-    waits: ClassVar[bool] = False
-    trial_lr: ClassVar[float] = 0.05
-    needs_closure: ClassVar[bool] = False
-    """Whether a step evaluates the loss of its batch several times: `step` takes a closure."""
-    schedules: ClassVar[tuple[str, ...] | None] = None
-    """The schedules that it takes; null for all."""
-
-    name: str
-    lr: Positive
-    """Peak learning rate; the schedule scales it."""
-    weight_decay: NonNegative = 0.0
-    """L2 penalty: this times the weight is added to its gradient."""
-    no_decay: list[str] = []
-    """Parameters without weight decay: `bias` (with all that is added: class tokens, embeddings of positions, tables of
-    relative ones), `norm` (of normalisation layers, with other vectors, such as layer scales), `activation` (of
-    trainable activations), or patterns of names such as `classifier.*`. Empty: all decay, as in torch."""
-    groups: list[Group] = []
-    """Parameters with a learning rate or weight decay of their own: [{match: "head.*", lr: 0.1}]."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Learning rates fall by this factor from each layer to the one before it, the last layer having the full rate:
-    0.65 to 0.9 is usual for fine-tuning. Null: all learn alike."""
-    lookahead: Lookahead | None = None
-    """Slow weights that follow the optimizer's: {steps: 5, alpha: 0.5}; null for none."""
-    sam: SAM | None = None
-    """Take each gradient where the loss is sharpest: {rho: 0.05}; null for none."""
-
-    @field_validator("no_decay")
-    @classmethod
-    def _no_misspelt_word(cls, words: list[str]) -> list[str]:
-        return known_words("no_decay", words)
-
-    @abstractmethod
-    def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        """The torch optimizer of parameter groups that carry their own `weight_decay`."""
-
-    def options_of(self, model: nn.Module) -> dict[str, dict[str, Any]]:
-        """What this optimizer must know about parameters besides, by name: those that differ in it get groups apart."""
-        return {}
-
-    def average(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        """The average of the weights that the optimizer itself keeps, like that which an `Average` builds, or None."""
-        return None
-
-    def first_step(self, w: float, g: float) -> float | None:
-        """The weight after one step from `w` with gradient `g`: what the contract test checks. None: unchecked."""
-        return None
+Share = Annotated[float, Field(gt=0, lt=1)]
+Drop = Annotated[float, Field(gt=0, le=1)]
+"""What a rate is multiplied with: `lr` is its peak, so nothing above 1."""
 
 
 class Warmup(Section):
@@ -251,25 +129,31 @@ class Schedule(Choice):
         return copy.model_copy(update={"warmup": scaled(self.warmup, ratio, least=0)})
 
 
-class Average(Choice):
-    """A running average of the weights; validation, `best` and `eval` use it when it is set."""
+class ToEnd(Schedule):
+    """A schedule that falls from `lr` to an end value over the whole training."""
 
-    kind: ClassVar[str] = "averages"
+    end: Probability | None = None
+    """Learning rate at the end, as a share of `lr`; 0 when neither this nor `end_lr` is given."""
+    end_lr: NonNegative | None = None
+    """Learning rate at the end itself, instead of a share. Not above `lr`."""
+
+    @model_validator(mode="after")
+    def _one_end(self) -> ToEnd:
+        if self.end is not None and self.end_lr is not None:
+            raise reject("end_lr", "`end` and `end_lr` both say where the schedule ends; keep one")
+        return self
+
+    def rates(self) -> dict[str, float]:
+        return super().rates() | ({} if self.end_lr is None else {"end_lr": self.end_lr})
 
     @abstractmethod
-    def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> Any:
-        """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
-        after optimizer step number `step` = 0, 1, ..., `needs_statistics(step, epoch)`, whether norms of `model` must
-        be measured anew when an epoch of `epoch` steps ends after `step` steps, `state_dict()`, the averaged network's
-        tensors alone, and `load_state_dict(state)`."""
+    def remaining(self, progress: float) -> float:
+        """The share of the way still above the end value, 1 to 0, for progress 0 to 1."""
 
-
-def known_words(key: str, words: list[str]) -> list[str]:
-    """`words` of `no_decay` and the like, for a section's validator: a misspelt word of EXEMPTIONS is an error."""
-    for word in words:
-        if word not in EXEMPTIONS and word.isalpha() and (near := suggest(word, EXEMPTIONS)):
-            raise reject(key, f"`{word}` is no group of parameters; did you mean `{near}`?")
-    return words
+    def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:
+        end = self.end_lr if self.end_lr is not None else lr * (self.end or 0.0)
+        span = total_steps - start
+        return lambda step: end + (lr - end) * self.remaining((step - start) / span)
 
 
 def to_steps(epochs: float | None, steps: int | None, steps_per_epoch: int) -> int:
@@ -296,3 +180,17 @@ def scaled(section: S, ratio: float, least: int) -> S:
 
     found = {key: getattr(section, key, None) for key in ("epochs", "steps")}
     return section.model_copy(update={key: times(value) for key, value in found.items() if value is not None})
+
+
+def drop_after_warmup(drop: int, start: int) -> None:
+    if drop <= start and start > 0:
+        message = f"the first drop of the learning rate (step {drop}) comes before the warm-up ends (step {start})"
+        raise ConfigError([Diagnostic(message, notes=("times count from the start of the training",))])
+
+
+def never_reached(drops: list[int], total_steps: int) -> list[str]:
+    late = [drop for drop in drops if drop >= total_steps]
+    if not late:
+        return []
+    what = "no drop" if len(late) == len(drops) else f"only {len(drops) - len(late)} of {len(drops)} drops"
+    return [f"{what} of the learning rate happens: the training ends at step {total_steps}, before step {late[0]}"]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from dltrain.config import ConfigError, Diagnostic, Positive, reject, suggest
-from dltrain.optim.base import Optimizer
-from dltrain.optim.optimizers import ready
+from dltrain.optim.optimizers.base import Optimizer
+from dltrain.optim.optimizers.forms import ready
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ PREFIX = "pytorch_optimizer/"
 def table() -> dict[str, Any]:
     """`version`; `optimizers`: for each whether it `decays` weights, its default `lr`, its `arguments` with their
     defaults, those that are `fixed`, and whether it takes `one_rate` for all groups; `left_out`: a reason for each."""
-    text = resources.files("dltrain.optim").joinpath("pytorch_optimizer.json").read_text("utf-8")
+    text = resources.files("dltrain.optim.optimizers").joinpath("pytorch_optimizer.json").read_text("utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

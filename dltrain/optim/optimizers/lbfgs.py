@@ -1,4 +1,4 @@
-"""Optimizers that measure the curvature of the loss."""
+"""L-BFGS."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from dltrain.config import NonNegative, Positive, PositiveInt, reject
-from dltrain.optim.base import Optimizer
-from dltrain.optim.optimizers import ready
+from dltrain.optim.optimizers.base import Optimizer
+from dltrain.optim.optimizers.forms import ready
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class LBFGS(Optimizer):
         return self
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        from dltrain.optim.impl.lbfgs import AnyFormatLBFGS
+        from dltrain.optim.optimizers.impl.lbfgs import AnyFormatLBFGS
 
         return ready(AnyFormatLBFGS(
             [parameter for group in groups for parameter in group["params"]], lr=self.lr, max_iter=self.max_iter,
