@@ -9,21 +9,22 @@ pytest collects the tests of the class. dltrain's own parts are tested with thes
 in the package that needs pytest.
 """
 
+from pkgutil import iter_modules
+
 import pytest
 
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("augmentations", "contract", "layers", "models", "optim", "tasks"))
-)
+pytest.register_assert_rewrite(*(module.name for module in iter_modules(__path__, f"{__name__}.")))
 
 from dltrain.testing.augmentations import AugmentationContract
 from dltrain.testing.contract import Contract
+from dltrain.testing.datasets import DatasetContract
 from dltrain.testing.layers import ActivationContract, AttentionContract, InitializationContract, NormContract
 from dltrain.testing.models import ModelContract, ModelSizeContract
 from dltrain.testing.optim import OptimizerContract, PenaltyContract, ScheduleContract
 from dltrain.testing.tasks import LossContract
 
 __all__ = [
-    "ActivationContract", "AttentionContract", "AugmentationContract", "Contract", "InitializationContract",
-    "LossContract", "ModelContract", "ModelSizeContract", "NormContract", "OptimizerContract", "PenaltyContract",
-    "ScheduleContract",
+    "ActivationContract", "AttentionContract", "AugmentationContract", "Contract", "DatasetContract",
+    "InitializationContract", "LossContract", "ModelContract", "ModelSizeContract", "NormContract",
+    "OptimizerContract", "PenaltyContract", "ScheduleContract",
 ]  # fmt: skip

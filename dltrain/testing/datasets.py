@@ -1,0 +1,56 @@
+"""The contract of data sets."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from dltrain.data.datasets import Dataset
+from dltrain.data.sources import Source, Splits
+from dltrain.testing.contract import Contract
+
+
+def parts(splits: Splits) -> dict[str, Source]:
+    """The splits that there are, by name."""
+    found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {name: source for name, source in found.items() if source is not None}
+
+
+class DatasetContract(Contract):
+    """A data set is the same every time, and its splits share no example."""
+
+    kind = Dataset
+
+    def test_every_split_has_all_classes_and_examples_of_its_own(self, name: str) -> None:
+        section = self.parse(name)
+        splits = section.load()
+        assert len(set(splits.classes)) == len(splits.classes) >= 2
+        assert (splits.validation is not None) == section.has_validation
+        for part, source in parts(splits).items():
+            assert len(source) == len(source.labels) == len(source.names()) and source.labels.dtype == np.int64
+            assert set(source.labels.tolist()) == set(range(len(splits.classes))), f"{part} lacks a class"
+        if section.treatment != "allow":
+            for one, other in combinations(parts(splits).values(), 2):
+                assert not set(one.keys()) & set(other.keys()), "an example stands in two splits"
+
+    def test_it_is_the_same_every_time(self, name: str) -> None:
+        one, two = self.parse(name).load(), self.parse(name).load()
+        assert one.fingerprint == two.fingerprint
+        for first, second in zip(parts(one).values(), parts(two).values(), strict=True):
+            assert first.keys() == second.keys() and np.array_equal(first.labels, second.labels)
+        rows = np.array([2, 0])
+        part = one.train.subset(rows)
+        assert part.keys() == [one.train.keys()[row] for row in rows]
+        assert np.array_equal(part.labels, one.train.labels[rows])
+
+    def test_validation_is_taken_from_training_alone(self, name: str) -> None:
+        whole, divided = self.parse(name, validation=0).load(), self.parse(name, validation=0.2).load()
+        if whole.validation is not None:
+            pytest.skip("brings a validation split")
+        assert divided.validation is not None
+        assert sorted(whole.train.keys()) == sorted([*divided.train.keys(), *divided.validation.keys()])
+        assert whole.fingerprint == divided.fingerprint
+        if whole.test is not None:
+            assert divided.test is not None and whole.test.keys() == divided.test.keys()
