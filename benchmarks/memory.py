@@ -132,7 +132,7 @@ def alternate(args: argparse.Namespace) -> list[list[float]]:
             if number:  # the first epoch warms up
                 report = trainer.history[-1]
                 seconds = report["seconds/data"] + report["seconds/compute"]
-                milliseconds[number - 1] = seconds / trainer.plan.steps_per_epoch * 1000
+                milliseconds[number - 1] = seconds / trainer.settings.steps_per_epoch * 1000
     return found
 
 

@@ -99,7 +99,7 @@ def arrays_experiment(path: Path, **changes: Any) -> Experiment:
 def built(experiment: Experiment, progress_seconds: float = 0.0) -> Trainer:
     """Its trainer on the CPU, reporting after every step unless told otherwise."""
     trainer = build(experiment, "cpu")
-    trainer.plan = replace(trainer.plan, progress_seconds=progress_seconds)
+    trainer.settings = replace(trainer.settings, progress_seconds=progress_seconds)
     return trainer
 
 

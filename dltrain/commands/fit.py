@@ -62,7 +62,7 @@ def fit(
     with _built(experiment, device, group=group) as trainer, Signals() as signals:
         trainer.about["plugins"] = dict(plugins or {})
         if experiment.training.time is not None:  # the run repeats what was trained, however fast the machine is
-            experiment = experiment.lasting(trainer.plan.total_steps)
+            experiment = experiment.lasting(trainer.settings.total_steps)
         if experiment.training.threads == "probe":
             experiment = experiment.override("training.threads", trainer.about["decisions"]["threads"]["value"])
         plan = _plan(experiment, trainer) if group.leads else {}
@@ -117,16 +117,16 @@ def resume(
                 except Exception as error:  # whatever parts make of a state that is not theirs
                     raise RunError(f"{file} does not fit what {experiment.name} builds now: {error}") from None
             steps = count_steps(before, trainer.examples["train"], group.size)[1]
-            if trainer.plan.total_steps < steps:
+            if trainer.settings.total_steps < steps:
                 raise RunError(f"a run can become longer, not shorter: this one ends at step {steps:,}")
             if trainer.finished and run.read_json("result.json").get("state") == "finished":
                 if changes := changed(before, experiment):  # where the data is now
                     _rewrite(run, trainer, experiment, begun, changes)
                 display.line(f"{run.path} is finished already; {_how_to_train_on(trainer, experiment)}")
                 return 0, run
-            if trainer.plan.total_steps > steps and trainer.step:
+            if trainer.settings.total_steps > steps and trainer.step:
                 last = trainer.history[-1]["lr"] if trainer.history else None
-                trainer.notes.append(extension(steps, trainer.plan.total_steps, trainer.lr(trainer.step), last))
+                trainer.notes.append(extension(steps, trainer.settings.total_steps, trainer.lr(trainer.step), last))
             _rewrite(run, trainer, experiment, begun, changed(before, experiment))
             display.log = run.log
             display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
@@ -139,8 +139,8 @@ def _began_on(begun: dict[str, Any]) -> str:
 
 
 def _how_to_train_on(trainer: Trainer, experiment: Experiment) -> str:
-    stopping = trainer.plan.early_stopping
-    if stopping is not None and trainer.step < trainer.plan.total_steps:
+    stopping = trainer.settings.early_stopping
+    if stopping is not None and trainer.step < trainer.settings.total_steps:
         return f"it stopped early, and goes on with training.early_stopping.patience={2 * stopping.patience}"
     training = experiment.training
     longer = f"steps={2 * training.steps}" if training.steps else f"epochs={2 * (training.epochs or 0):g}"
@@ -335,7 +335,7 @@ def _how_to_go_on(run: Run, trainer: Trainer) -> str:
 
 
 def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
-    if trainer.step < trainer.plan.total_steps:
+    if trainer.step < trainer.settings.total_steps:
         display.line(f"stopped early: {trainer.best_metric} no longer improves")
     best = best_epoch(trainer.history, trainer.best_metric)
     if best is not None and trainer.best_metric is not None:
@@ -367,7 +367,7 @@ def summary(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict
     trained = sum(row["seconds/data"] + row["seconds/compute"] for row in history)
     spent = clock.parts(history, trainer.first_step)
     return {
-        "state": state, "why": why, "step": trainer.step, "total_steps": trainer.plan.total_steps,
+        "state": state, "why": why, "step": trainer.step, "total_steps": trainer.settings.total_steps,
         "best_epoch": int(history[best]["epoch"]) if best is not None else None,
         "best_metric": trainer.best_metric,
         "best": history[best] if best is not None else None,
@@ -375,5 +375,5 @@ def summary(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict
         "seconds": round(sum(spent.values()), 3),
         "time": {part: round(seconds, 3) for part, seconds in spent.items()},
         "shares": shares(spent),
-        "images_per_second": round(history[-1]["step"] * trainer.plan.batch_size / trained, 1) if trained else None,
+        "images_per_second": round(history[-1]["step"] * trainer.settings.batch_size / trained, 1) if trained else None,
     }  # fmt: skip

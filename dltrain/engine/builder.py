@@ -41,7 +41,7 @@ from dltrain.engine.decisions import (
 from dltrain.engine.distributed import ALONE, Group
 from dltrain.engine.inputs import of_data, of_stem
 from dltrain.engine.length import build_timed, count_steps, note_decision
-from dltrain.engine.parts import Parts, Plan
+from dltrain.engine.parts import LoopSettings, Parts
 from dltrain.engine.precision import FixedScale, halved
 from dltrain.engine.progressive import progressive_size
 from dltrain.engine.statistics import require_statistics
@@ -74,7 +74,7 @@ def build(
     device: auto, cpu, cuda, cuda:1 or mps. state: the checkpoint that will be loaded into the trainer;
     what was decided for it (preprocessing, precision, loader, ...) is kept. decided: the decisions of a run
     that began but has no checkpoint yet. group: the processes that train together; all of them call this.
-    A `training.time` becomes a number of steps, the trainer's `plan.total_steps`, by timing a few of them, and
+    A `training.time` becomes a number of steps, the trainer's `settings.total_steps`, by timing a few of them, and
     `training.threads: probe` a number of threads.
     Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
     """
@@ -214,13 +214,13 @@ def _assembled(
         scaler=scaler,
     )
     clip = clip_norm(training, line_search=experiment.optimizer.needs_closure)
-    plan = Plan(
+    settings = LoopSettings(
         seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
         accumulate=training.accumulate, clip_norm=clip.value, evaluate_every=training.evaluate_every,
         early_stopping=training.early_stopping, limit_batches=training.limit_batches,
         needs_closure=experiment.optimizer.needs_closure, sizes=resizing.sizes if resizing is not None else [],
     )  # fmt: skip
-    trainer = Trainer(parts, plan)
+    trainer = Trainer(parts, settings)
     trainer.about = {
         "experiment": experiment.dump(),
         "classes": splits.classes,
@@ -234,7 +234,7 @@ def _assembled(
     judge = "train" if splits.validation is None else "validation"
     labels = torch.as_tensor((splits.validation or splits.train).labels)
     trainer.guess = Guess.of(judge, torch.bincount(labels, minlength=classes).tolist())
-    trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, plan, decisions)
+    trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, settings, decisions)
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)
     notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
@@ -363,7 +363,7 @@ def _pipeline(
 
 def _summary(
     experiment: Experiment, splits: Splits, preprocessing: Preprocessing, model: nn.Module, multiply_adds: int,
-    plan: Plan, decisions: Decisions,
+    settings: LoopSettings, decisions: Decisions,
 ) -> dict[str, str]:  # fmt: skip
     """What the run will do, a line each."""
     counts = ", ".join(f"{count:,} {name}" for name, count in split_sizes(splits).items())
@@ -371,7 +371,7 @@ def _summary(
     lines = {
         "data": f"{experiment.data.name}: {counts}, {len(splits.classes)} classes, {preprocessing.shape}",
         "model": f"{experiment.model.name}: {parameters:,} parameters, {multiply_adds / 1e6:,.2f}M multiply-adds",
-        "training": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps, batch {plan.batch_size}",
+        "training": f"{settings.epochs} epochs of {settings.steps_per_epoch} steps, batch {settings.batch_size}",
     }
     if any(group.frozen for group in experiment.optimizer.groups):
         frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)

@@ -37,16 +37,16 @@ class Forecast:
         if left < WORTH_A_WORD:
             return None
         what = "the rest" if self._goes_on else "the training"
-        early = " if it does not stop early" if self.trainer.plan.early_stopping is not None else ""
+        early = " if it does not stop early" if self.trainer.settings.early_stopping is not None else ""
         return f"{what} takes about {duration(left)}, until {end(left)}{early}"
 
     def seconds_left(self, event: Progress | EpochReport) -> float | None:
         """How long the rest takes; None before enough was measured."""
-        plan, pace = self.trainer.plan, self.pace(event)
+        settings, pace = self.trainer.settings, self.pace(event)
         if pace is None:
             return None
-        epochs = plan.epochs - event.step // plan.steps_per_epoch
-        return pace * self.work(event.step, plan.total_steps) + epochs * self._between_epochs(pace)
+        epochs = settings.epochs - event.step // settings.steps_per_epoch
+        return pace * self.work(event.step, settings.total_steps) + epochs * self._between_epochs(pace)
 
     def pace(self, event: Progress | EpochReport) -> float | None:
         """Seconds of a step on images of full size; None before enough was measured."""
@@ -60,10 +60,10 @@ class Forecast:
 
     def work(self, start: int, stop: int) -> float:
         """Steps as many on images of full size, by the number of pixels."""
-        plan, shape = self.trainer.plan, self.trainer.parts.shape
-        if not plan.sizes:
+        settings, shape = self.trainer.settings, self.trainer.parts.shape
+        if not settings.sizes:
             return stop - start
-        ends = zip(plan.sizes, [*(begin for begin, _, _ in plan.sizes[1:]), plan.total_steps], strict=True)
+        ends = zip(settings.sizes, [*(begin for begin, _, _ in settings.sizes[1:]), settings.total_steps], strict=True)
         return sum(
             max(min(end, stop) - max(begin, start), 0) * h * w / (shape.height * shape.width)
             for (begin, h, w), end in ends
@@ -72,12 +72,12 @@ class Forecast:
     def _between_epochs(self, pace: float) -> float:
         """Seconds of evaluation and checkpoints in each epoch: as they were, or, before the first, as they should be by
         the pace of training."""
-        trainer, plan = self.trainer, self.trainer.plan
+        trainer, settings = self.trainer, self.trainer.settings
         if any("validation/loss" in row for row in trainer.history):
             spent = sum(row["seconds/evaluate"] + row["seconds/checkpoint"] for row in trainer.history)
             return spent / len(trainer.history)
-        steps = trainer.examples.get("validation", 0) / plan.batch_size
-        return FORWARD * pace * min(steps, plan.limit_batches or steps) / plan.evaluate_every
+        steps = trainer.examples.get("validation", 0) / settings.batch_size
+        return FORWARD * pace * min(steps, settings.limit_batches or steps) / settings.evaluate_every
 
 
 def duration(seconds: float) -> str:

@@ -100,9 +100,9 @@ def _steps_within(experiment: Experiment, trainer: Trainer) -> Decision:
     """
     seconds = experiment.training.seconds
     assert seconds is not None
-    parts, plan = trainer.parts, replace(trainer.plan, early_stopping=None)
+    parts, settings = trainer.parts, replace(trainer.settings, early_stopping=None)
     rate = parts.learning_rate
-    trainer.plan, parts.learning_rate = plan, lambda step: STILL * rate(step)
+    trainer.settings, parts.learning_rate = settings, lambda step: STILL * rate(step)
     with contextlib.closing(trainer):
         forecast, pace = Forecast(trainer, _timing(seconds)), None
         try:
@@ -113,9 +113,9 @@ def _steps_within(experiment: Experiment, trainer: Trainer) -> Decision:
         except NonFiniteError as error:
             raise experiment.error("training.time", f"no step can be timed: {error}") from None
     assert pace is not None  # the training is longer than that
-    step = pace * forecast.work(0, plan.total_steps) / plan.total_steps
-    between = evaluation / plan.evaluate_every + checkpoint
-    count = seconds / (step + between / plan.steps_per_epoch)
+    step = pace * forecast.work(0, settings.total_steps) / settings.total_steps
+    between = evaluation / settings.evaluate_every + checkpoint
+    count = seconds / (step + between / settings.steps_per_epoch)
     costs = f"{step:.3g} s a step, {evaluation:.3g} s an evaluation"
     return parts.group.broadcast(
         Decision(max(round(count), 1), f"as many as fit into {_text(experiment)} here: {costs}")
@@ -135,19 +135,19 @@ def _text(experiment: Experiment) -> str:
 
 def _evaluation(trainer: Trainer) -> float:
     """Seconds of an evaluation: as they were in most epochs, or, when few have ended, by some batches."""
-    validation, plan = trainer.parts.validation, trainer.plan
+    validation, settings = trainer.parts.validation, trainer.settings
     if validation is None:
         return 0.0
     times = [row["seconds/evaluate"] for row in trainer.history if "validation/loss" in row]
     if len(times) >= ENOUGH:
         return median(times)
-    batches = trainer.examples["validation"] / plan.batch_size
-    batches = min(batches, plan.limit_batches or batches)
+    batches = trainer.examples["validation"] / settings.batch_size
+    batches = min(batches, settings.limit_batches or batches)
     for count in (1, min(TIMED_BATCHES, max(round(batches), 1))):  # the first one may compile
-        trainer.plan, started = replace(plan, limit_batches=count), time.perf_counter()
+        trainer.settings, started = replace(settings, limit_batches=count), time.perf_counter()
         trainer.evaluate(validation)
         spent = time.perf_counter() - started
-    trainer.plan = plan
+    trainer.settings = settings
     return spent / count * batches
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dltrain.data.loading.choosing import Loader
 from dltrain.data.loading.views import answer
-from dltrain.engine.parts import Parts, Plan
+from dltrain.engine.parts import LoopSettings, Parts
 from dltrain.layers.impl.statistics import measuring
 from dltrain.tasks.impl.metrics import ClassificationReport
 
@@ -43,20 +43,20 @@ def evaluate(
 
 
 @torch.no_grad()
-def measure_statistics(network: nn.Module, parts: Parts, plan: Plan, step: int) -> None:
+def measure_statistics(network: nn.Module, parts: Parts, settings: LoopSettings, step: int) -> None:
     """The running statistics of an average of weights become the means over the batches of the epoch that ends after
     `step` steps, as they were augmented, and as large as they were computed (the last MOST of them).
 
     Those of norms that are frozen stay. The network is in evaluation mode: dropout is silent.
     """
-    frozen = set(parts.learning.resting((step - 1) / plan.steps_per_epoch))
+    frozen = set(parts.learning.resting((step - 1) / settings.steps_per_epoch))
     twins = zip(parts.model.modules(), network.modules(), strict=True)
-    start = max(step - min(plan.steps_per_epoch, MOST), 0)
+    start = max(step - min(settings.steps_per_epoch, MOST), 0)
     batches = parts.train.batches(start, aside=True)
     with measuring(network, {twin for layer, twin in twins if layer in frozen}) as numbers:
         for number in range(start, step):
             inputs, _ = parts.pipeline.train(next(batches), number)
-            for part in inputs.chunk(plan.accumulate):
+            for part in inputs.chunk(settings.accumulate):
                 next(numbers)
                 with parts.autocast():
                     network(part)

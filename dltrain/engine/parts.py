@@ -26,7 +26,7 @@ POINTS = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoopSettings:
     """The numbers that steer the loop."""
 
     seed: int

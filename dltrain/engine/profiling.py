@@ -26,7 +26,7 @@ class Profiler:
     """Traces `steps` steps of a training, the first WARM_UP left out, into a file in `folder`."""
 
     def __init__(self, trainer: Trainer, folder: Path, steps: int) -> None:
-        left = trainer.plan.total_steps - trainer.step
+        left = trainer.settings.total_steps - trainer.step
         steps = min(steps, max(left - 1, 1))  # the last step comes with an evaluation
         self.begin = trainer.step
         self.first = trainer.step + min(WARM_UP, max(left - 1 - steps, 0))

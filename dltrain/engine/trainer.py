@@ -26,7 +26,7 @@ from dltrain.data.loading.choosing import Loader
 from dltrain.data.random import derive_seed
 from dltrain.data.types import Batch
 from dltrain.engine.measuring import evaluate, measure_statistics
-from dltrain.engine.parts import Parts, Plan
+from dltrain.engine.parts import LoopSettings, Parts
 from dltrain.layers.impl.modules import CountsSteps
 from dltrain.runs.checkpoints import all_finite
 from dltrain.runs.reports import EpochReport, Guess, NonFiniteError, Progress, Row, best_epoch, stops_early
@@ -40,8 +40,8 @@ KERNELS = ("fused", "foreach", "capturable")
 class Trainer:
     """Trains one model. `run` is the loop; `state_dict` between two events continues it bit-exactly."""
 
-    def __init__(self, parts: Parts, plan: Plan) -> None:
-        self.parts, self.plan = parts, plan
+    def __init__(self, parts: Parts, settings: LoopSettings) -> None:
+        self.parts, self.settings = parts, settings
         self.about: dict[str, Any] = {}
         """Plain values that a checkpoint carries beside the weights: experiment, classes, preprocessing, decisions."""
         self.summary: dict[str, str] = {}
@@ -89,7 +89,7 @@ class Trainer:
             self.first_step = self.first_step or time.perf_counter() - got
             self.step += 1
             ends = self._is_epoch_end(self.step)
-            due = time.perf_counter() - started >= self.plan.progress_seconds
+            due = time.perf_counter() - started >= self.settings.progress_seconds
             if not ends and not self.parts.group.first_said(due):
                 continue
             if self.parts.device.type == "cuda":
@@ -99,15 +99,15 @@ class Trainer:
             started = time.perf_counter()
 
     def _is_epoch_end(self, steps: int) -> bool:
-        return steps % self.plan.steps_per_epoch == 0 or steps == self.plan.total_steps
+        return steps % self.settings.steps_per_epoch == 0 or steps == self.settings.total_steps
 
     def _train_step(self, batch: Batch, step: int) -> None:
-        parts, plan = self.parts, self.plan
+        parts, settings = self.parts, self.settings
         self._seed_layers(step)
         inputs, targets = parts.pipeline.train(batch, step)
         momentum = parts.momentum(step) if parts.momentum is not None else None
-        with parts.learning.at(step / plan.steps_per_epoch, self.lr(step), momentum):
-            if plan.needs_closure:
+        with parts.learning.at(step / settings.steps_per_epoch, self.lr(step), momentum):
+            if settings.needs_closure:
                 self._step_with_closure(inputs, targets, step)
             else:
                 self._backward(inputs, targets, measure=True)
@@ -130,7 +130,7 @@ class Trainer:
     def _seed_layers(self, step: int) -> None:
         """What layers draw is each process's own."""
         rank = self.parts.group.rank
-        seed_layers(derive_seed(self.plan.seed, step, "layers", *([rank] if rank else [])), self.parts.device)
+        seed_layers(derive_seed(self.settings.seed, step, "layers", *([rank] if rank else [])), self.parts.device)
 
     def _step_with_closure(self, inputs: Tensor, targets: Tensor, step: int) -> None:
         """A step of an optimizer that evaluates the batch as often as it likes; the first time counts for metrics."""
@@ -162,7 +162,7 @@ class Trainer:
     def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> Tensor:
         """Add the gradients of the mean loss of a batch, computed in as many parts as are accumulated, to the
         parameters'. Returns what each example contributes to the loss (B,)."""
-        parts, accumulate = self.parts, self.plan.accumulate
+        parts, accumulate = self.parts, self.settings.accumulate
         summands, scale = [], parts.task.scale(targets, parts.group.add)
         whole = [(inputs, targets)]
         chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
@@ -185,14 +185,14 @@ class Trainer:
         """The derivatives (b,) of a batch's mean by these summands (b,), a part of it as large as the others. Handed to
         `backward`, they spare a step of a small network the mean, the division and their derivatives (28 us)."""
         if self._mean_of.shape != summands.shape:
-            self._mean_of = torch.full_like(summands, 1 / (len(summands) * self.plan.accumulate))
+            self._mean_of = torch.full_like(summands, 1 / (len(summands) * self.settings.accumulate))
         return self._mean_of
 
     def _update_weights(self, step: int) -> None:
-        optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.plan.clip_norm
+        optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.settings.clip_norm
         epoch_ends = self._is_epoch_end(step + 1)
         if self.parts.group.size > 1:  # an optimizer that draws must draw the same everywhere
-            seed_layers(derive_seed(self.plan.seed, step, "weights"), self.parts.device)
+            seed_layers(derive_seed(self.settings.seed, step, "weights"), self.parts.device)
         if scaler is not None and (clip is not None or epoch_ends):
             scaler.unscale_(optimizer)
         if clip is not None:
@@ -213,16 +213,16 @@ class Trainer:
 
     def _finish_epoch(self) -> EpochReport:
         self._require_finite()
-        parts, plan = self.parts, self.plan
-        epoch = math.ceil(self.step / plan.steps_per_epoch)
+        parts, settings = self.parts, self.settings
+        epoch = math.ceil(self.step / settings.steps_per_epoch)
         metrics = self._metrics_of_all()
         trained, points = metrics.compute(), self._points(metrics)
         row: Row = {"epoch": epoch, "step": self.step, "train/loss": trained["loss"]}
         row["train/accuracy"] = trained["accuracy"]
-        due = epoch % plan.evaluate_every == 0 or self.step == plan.total_steps
+        due = epoch % settings.evaluate_every == 0 or self.step == settings.total_steps
         started = time.perf_counter()
-        if parts.average is not None and parts.average.needs_statistics(self.step, plan.steps_per_epoch):
-            measure_statistics(parts.average.model, parts, plan, self.step)
+        if parts.average is not None and parts.average.needs_statistics(self.step, settings.steps_per_epoch):
+            measure_statistics(parts.average.model, parts, settings, self.step)
         if parts.validation is not None and due:
             measured = self.evaluate(parts.validation)
             row["validation/loss"], row["validation/accuracy"] = measured.loss, measured.accuracy
@@ -237,30 +237,30 @@ class Trainer:
         self.metrics.reset()
         self._epoch_seconds = self._data_seconds = 0.0
         is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
-        return EpochReport(epoch, self.step, plan.total_steps, row, is_best, points)
+        return EpochReport(epoch, self.step, settings.total_steps, row, is_best, points)
 
     def _progress(self) -> Progress:
         self._raise_if_loss_was_not_finite()
         metrics = self._metrics_of_all()
         now = metrics.compute()
         return Progress(
-            epoch=self.step // self.plan.steps_per_epoch + 1, step=self.step, total_steps=self.plan.total_steps,
-            steps_per_epoch=self.plan.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
+            epoch=self.step // self.settings.steps_per_epoch + 1, step=self.step, total_steps=self.settings.total_steps,
+            steps_per_epoch=self.settings.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
             lr=self.lr(self.step - 1),
             images_per_second=now["examples"] / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
             points=self._points(metrics),
         )  # fmt: skip
 
     def _points(self, metrics: TrainingMetrics) -> list[Row]:
-        """The points of the curves since the last event. Which steps they are at depends on the plan alone, and each
-        batch's loss is kept until its epoch ends, so that no step waits for them."""
-        plan, first = self.plan, self.step - metrics.updates // self.plan.accumulate
-        every, reported, self._reported = plan.point_steps, self._reported, self.step
+        """The points of the curves since the last event. Their steps depend on the settings alone, and each batch's
+        loss is kept until its epoch ends, so that no step waits for them."""
+        settings, first = self.settings, self.step - metrics.updates // self.settings.accumulate
+        every, reported, self._reported = settings.point_steps, self._reported, self.step
         if every is None:
             return []
         within = (step for step in range(max(reported, first) + 1, self.step + 1) if not self._is_epoch_end(step))
-        steps = [step for step in within if step % plan.steps_per_epoch % every == 0]
-        losses = metrics.losses_after([(step - first) * plan.accumulate for step in steps]) if steps else []
+        steps = [step for step in within if step % settings.steps_per_epoch % every == 0]
+        losses = metrics.losses_after([(step - first) * settings.accumulate for step in steps]) if steps else []
         return [
             {"step": step, "train/loss": loss, "lr": self.lr(step - 1)}
             for step, loss in zip(steps, losses, strict=True)
@@ -273,7 +273,7 @@ class Trainer:
         if parts.average is not None:
             network = forward = parts.average.model
         parts.group.copy(network.buffers())  # statistics of batches, which are the first process's
-        report = evaluate(network, forward, loader, parts, self.plan.limit_batches)
+        report = evaluate(network, forward, loader, parts, self.settings.limit_batches)
         parts.group.add(report.sums)
         return report
 
@@ -284,15 +284,15 @@ class Trainer:
     @property
     def best_metric(self) -> str | None:
         """The metric that decides which epoch is best; None without a validation split."""
-        if self.plan.early_stopping is not None:
-            return self.plan.early_stopping.metric
+        if self.settings.early_stopping is not None:
+            return self.settings.early_stopping.metric
         return "validation/accuracy" if self.parts.validation is not None else None
 
     @property
     def finished(self) -> bool:
         """Whether the last step is done, or early stopping has ended the training: it depends on the state alone."""
-        stopping = self.plan.early_stopping
-        return self.step >= self.plan.total_steps or (stopping is not None and stops_early(self.history, stopping))
+        stopping = self.settings.early_stopping
+        return self.step >= self.settings.total_steps or (stopping is not None and stops_early(self.history, stopping))
 
     # -- state
 
@@ -348,8 +348,8 @@ class Trainer:
     def _raise_if_loss_was_not_finite(self) -> None:
         update = self._metrics_of_all().first_non_finite()
         if update is not None:
-            size = self.plan.steps_per_epoch
-            bad = (self.step - 1) // size * size + update // self.plan.accumulate
+            size = self.settings.steps_per_epoch
+            bad = (self.step - 1) // size * size + update // self.settings.accumulate
             raise NonFiniteError(bad, self.lr(bad), "loss")
 
     def _require_finite(self) -> None:

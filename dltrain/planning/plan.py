@@ -128,11 +128,11 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     loaders = [loader for loader in (parts.train, parts.validation) if loader is not None]
     shape = ImageShape(*about["preprocessing"]["shape"])
     measured = measure(parts.model, shape, _micro_batch(experiment), dtype_of(decisions["precision"].value))
+    settings, groups = trainer.settings, parameter_groups(parts.model, experiment.optimizer)
     training = _Training(
         experiment, parts.model, measured, shape, len(about["classes"]), trainer.examples,
-        [(loader.source, loader.canvas) for loader in loaders], decisions,
-        parameter_groups(parts.model, experiment.optimizer), trainer.plan.steps_per_epoch, trainer.plan.total_steps,
-        parts.learning_rate, parts.momentum, parts.pipeline.resize,
+        [(loader.source, loader.canvas) for loader in loaders], decisions, groups, settings.steps_per_epoch,
+        settings.total_steps, parts.learning_rate, parts.momentum, parts.pipeline.resize,
     )  # fmt: skip
     return _written(training, None)
 

@@ -23,7 +23,10 @@ from training import (
 from dltrain import build
 from dltrain.runs import checkpoints
 
-EVERY_STEP = "import functools, dltrain.engine.builder as b; b.Plan = functools.partial(b.Plan, progress_seconds=0.0)"
+EVERY_STEP = (
+    "import functools, dltrain.engine.builder as b\n"
+    "b.LoopSettings = functools.partial(b.LoopSettings, progress_seconds=0.0)"
+)
 """Report, and so save, after each step."""
 
 RECIPES: dict[str, dict[str, Any]] = {

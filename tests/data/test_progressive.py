@@ -53,9 +53,9 @@ def test_short_trainings_and_small_images_have_fewer_sizes(steps: int, side: int
 def test_the_network_sees_the_size_of_the_step_and_evaluation_full_images(arrays: Path) -> None:
     trainer, found = seen_sizes(arrays_experiment(arrays, **GROWING, training__average=None))
     training = [size[1:] for size in found if size[0]]
-    steps = trainer.plan.total_steps
+    steps = trainer.settings.total_steps
     expected = [(4, 4)] * round(0.4 * steps) + [(6, 6)] * round(0.2 * steps) + [(8, 8)] * round(0.4 * steps)
-    assert training == [size for size in expected for _ in range(trainer.plan.accumulate)]
+    assert training == [size for size in expected for _ in range(trainer.settings.accumulate)]
     assert {size[1:] for size in found if not size[0]} == {(8, 8)}
     assert trainer.summary["progressive_size"] == "4x4, 6x6 from step 4, 8x8 from step 6"
 

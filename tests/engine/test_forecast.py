@@ -44,8 +44,8 @@ def test_fit_says_how_long_it_will_take(arrays: Path, tmp_path: Path, monkeypatc
 def trainer_of(arrays: Path, **changes: Any) -> Trainer:
     """One whose epochs of 100 steps have one evaluation, of a split as large as 30 steps."""
     trainer = built(arrays_experiment(arrays, **changes))
-    trainer.plan = replace(trainer.plan, steps_per_epoch=100, total_steps=1000)
-    trainer.examples["validation"] = 30 * trainer.plan.batch_size
+    trainer.settings = replace(trainer.settings, steps_per_epoch=100, total_steps=1000)
+    trainer.examples["validation"] = 30 * trainer.settings.batch_size
     return trainer
 
 
@@ -66,8 +66,8 @@ def test_evaluations_count_before_the_first_and_as_they_were_afterwards(arrays: 
 def test_small_images_tell_how_long_large_ones_take(arrays: Path) -> None:
     sizes = {"start": 0.5, "delay": 0.5, "finetune": 0.5, "count": 2, "multiple_of": 1}
     forecast = Forecast(trainer := trainer_of(arrays, training__progressive_size=sizes))
-    half = trainer.plan.sizes[1][0]
-    trainer.plan = replace(trainer.plan, total_steps=2 * half, steps_per_epoch=2 * half)
+    half = trainer.settings.sizes[1][0]
+    trainer.settings = replace(trainer.settings, total_steps=2 * half, steps_per_epoch=2 * half)
     trainer.examples["validation"] = 0
     forecast.seconds_left(after(1, 0.0))
     assert forecast.seconds_left(after(3, 4.0)) == pytest.approx(2.0 * (half - 3) + 8.0 * half)  # a quarter of the work

@@ -66,7 +66,7 @@ def test_groups_learn_between_their_epochs(arrays: Path, tmp_path: Path) -> None
 
     for _ in trainer.run(watch):
         pass
-    steps, epoch = range(trainer.plan.total_steps - 1), trainer.plan.steps_per_epoch
+    steps, epoch = range(trainer.settings.total_steps - 1), trainer.settings.steps_per_epoch
     for name in names:
         first, end = epoch / 2 if name == "0.weight" else 0, epoch if name.endswith("bias") else len(steps)
         assert learn[name] == [step for step in steps if first <= step < end], name
@@ -124,7 +124,7 @@ def test_fractions_of_epochs_and_steps_say_the_length(arrays: Path) -> None:
         trainer = built(arrays_experiment(arrays, **PLAIN | changes))
         found = reports(trainer)
         assert [report.step for report in found] == steps
-        assert [report.epoch for report in found] == list(range(1, epochs + 1)) and trainer.plan.epochs == epochs
+        assert [report.epoch for report in found] == list(range(1, epochs + 1)) and trainer.settings.epochs == epochs
         assert all(report.total_steps == steps[-1] for report in found)
 
 
@@ -192,7 +192,7 @@ def test_progress_is_reported_at_most_a_few_times_a_second(arrays: Path, monkeyp
         return now
 
     trainer = built(arrays_experiment(arrays, **PLAIN | {"training__epochs": 40}))
-    trainer.plan = replace(trainer.plan, progress_seconds=0.25, steps_per_epoch=200)
+    trainer.settings = replace(trainer.settings, progress_seconds=0.25, steps_per_epoch=200)
     monkeypatch.setattr("time.perf_counter", clock)
     times = [now for event in trainer.run() if isinstance(event, Progress)]
     assert len(times) >= 2 and all(b - a >= 0.25 for a, b in pairwise(times))
@@ -259,7 +259,7 @@ def test_no_step_waits_for_the_device(changes: dict[str, Any], arrays: Path) -> 
 @pytest.mark.gpu
 def test_no_step_waits_for_a_gpu(arrays: Path) -> None:
     trainer = build(arrays_experiment(arrays), "cuda")
-    trainer.plan = replace(trainer.plan, progress_seconds=1e9)
+    trainer.settings = replace(trainer.settings, progress_seconds=1e9)
     for _ in trainer.run():
         break
     batches = trainer.parts.train.batches(5)
@@ -327,7 +327,7 @@ def test_what_is_put_around_the_step_of_an_optimizer_is_called(way: str, arrays:
     else:
         own = optimizer.step
         optimizer.step = lambda: (calls.append(way), own())  # type: ignore[method-assign, assignment, misc]
-    trainer = Trainer(made.parts, made.plan)
+    trainer = Trainer(made.parts, made.settings)
     for _ in trainer.run():
         pass
     assert len(calls) == trainer.step > 0

@@ -28,7 +28,7 @@ def measured_again(trainer: Trainer) -> list[nn.Module]:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    start = trainer.step - trainer.plan.steps_per_epoch
+    start = trainer.step - trainer.settings.steps_per_epoch
     batches = trainer.parts.train.batches(start)
     with torch.no_grad():
         for step in range(start, trainer.step):

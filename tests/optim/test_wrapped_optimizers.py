@@ -101,7 +101,7 @@ def test_a_checkpoint_from_before_that_goes_on(arrays: Path, tmp_path: Path) -> 
 def test_alpha_falls_by_a_power_of_the_steps_done(arrays: Path) -> None:
     wrapper = {"lookahead": {"steps": 3, "alpha": 0.2, "power": 3.0}}
     trainer = built(arrays_experiment(arrays, **options(**wrapper)))
-    slow, total = trainer.parts.lookahead, trainer.plan.total_steps
+    slow, total = trainer.parts.lookahead, trainer.settings.total_steps
     (name, weight), *_ = slow.fast.items()
     for done in range(3, total + 1, 3):
         weight += 1.0
@@ -232,7 +232,7 @@ def test_lbfgs_solves_a_convex_problem_in_a_few_steps_and_resumes_exactly(arrays
     }  # fmt: skip
     lbfgs = {**model, "optimizer": {"name": "lbfgs"}}
     whole = trained(arrays_experiment(arrays, **lbfgs))
-    assert whole.plan.steps_per_epoch == 1
+    assert whole.settings.steps_per_epoch == 1
     slow = trained(arrays_experiment(arrays, **{**model, "optimizer": {"name": "sgd", "lr": 0.05}}))
     assert whole.history[-1]["norm/gradient"] < 1e-3 < slow.history[-1]["norm/gradient"]
     first = trained(arrays_experiment(arrays, **lbfgs), until=3)

@@ -228,7 +228,7 @@ def test_a_plan_is_what_the_training_is() -> None:
     )  # fmt: skip
     found, trainer = plan(tiny, "cpu"), build(tiny, "cpu")
     assert (found["steps"], found["steps_per_epoch"], found["epochs"]) == (12, 5, 3)
-    assert (trainer.plan.total_steps, trainer.plan.steps_per_epoch, trainer.plan.epochs) == (12, 5, 3)
+    assert (trainer.settings.total_steps, trainer.settings.steps_per_epoch, trainer.settings.epochs) == (12, 5, 3)
     assert found["learning_rate"] == [[step, trainer.parts.learning_rate(step)] for step in range(12)]
     momentum = trainer.parts.momentum
     assert momentum is not None

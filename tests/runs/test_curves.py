@@ -63,7 +63,7 @@ def test_an_epoch_has_ten_points_of_the_loss_and_the_learning_rate(run: Path) ->
 
 def test_a_point_is_the_mean_of_the_epoch_so_far(run: Path) -> None:
     trainer = build(Experiment.load(run / "experiment.yaml"), "cpu")
-    trainer.plan = replace(trainer.plan, progress_seconds=0.0)  # an event after each step
+    trainer.settings = replace(trainer.settings, progress_seconds=0.0)  # an event after each step
     means, sent = {}, []
     for event in trainer.run():
         means[event.step] = event.metrics["train/loss"] if isinstance(event, EpochReport) else event.loss

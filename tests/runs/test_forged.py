@@ -40,9 +40,9 @@ def whole(arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     assert code == 0
     trainer = build(Experiment.load(run.path / "experiment.yaml"), "cpu")
     trainer.about["plugins"] = {}
-    trainer.plan = trainer.plan.__class__(**{**vars(trainer.plan), "progress_seconds": 0.0})
+    trainer.settings = trainer.settings.__class__(**{**vars(trainer.settings), "progress_seconds": 0.0})
     for event in trainer.run():
-        if event.step == trainer.plan.steps_per_epoch + 2:
+        if event.step == trainer.settings.steps_per_epoch + 2:
             break
     checkpoints.save(trainer.state_dict(), run.last, run.best)
     return run.path, checkpoints.load(run.last)
