@@ -148,7 +148,7 @@ def measure_timm(args: argparse.Namespace) -> list[float]:
 
 
 def measure_decode(args: argparse.Namespace) -> list[float]:
-    from dltrain.data.images.canvas import decode
+    from dltrain.data.images.decoding import decode
 
     paths = [path for path, _ in image_folder(args).samples]
     speeds = []

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dltrain.data.images.canvas import SPARE, Canvas, decode, place
+from dltrain.data.images.decoding import SPARE, decode, place
+from dltrain.data.types import Canvas
 
 SUFFIXES = {".jpg", ".jpeg"}
 

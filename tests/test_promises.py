@@ -32,7 +32,8 @@ from dltrain.commands.fit import fit, resume
 from dltrain.console.display import Display
 from dltrain.data.datasets import Dataset
 from dltrain.data.random import Draws, derive_seed
-from dltrain.data.sources import ArraySource, Splits
+from dltrain.data.sources import ArraySource
+from dltrain.data.types import Splits
 from dltrain.engine.decisions import Decision, configure_torch
 from dltrain.engine.predictor import restore_predictor
 from dltrain.errors import RunError

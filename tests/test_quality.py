@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 from conftest import REPOSITORY
 
@@ -37,3 +38,17 @@ def test_no_machine_path_and_no_registry_in_tracked_files() -> None:
 def test_no_file_is_too_long_to_read() -> None:
     long = {p.name: n for p in (REPOSITORY / "dltrain").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert long == {}
+
+
+@pytest.mark.parametrize("hints", [False, True], ids=["imports", "and those of hints"])
+def test_no_files_import_each_other(hints: bool) -> None:
+    """hints: with the imports that are for type checkers alone."""
+    graph = grimp.build_graph("dltrain", exclude_type_checking_imports=not hints, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    while leaves := [module for module, others in imports.items() if not others]:
+        for leaf in leaves:
+            del imports[leaf]
+        imports = {module: others - set(leaves) for module, others in imports.items()}
+    while roots := set(imports).difference(*imports.values()):
+        imports = {module: others for module, others in imports.items() if module not in roots}
+    assert {module for module in imports if not module.startswith("dltrain.experiment.")} == set()  # being opened

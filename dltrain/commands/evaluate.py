@@ -22,7 +22,7 @@ from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.loading.streaming import LostWorkerError
 from dltrain.data.loading.views import log_mean_probability
-from dltrain.data.sources import FileSource, Source, Splits
+from dltrain.data.types import Source, Splits
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
@@ -61,8 +61,8 @@ def evaluate_run(
     if any(own_data):  # where it lies is told of other data alone
         about_data = {"data_fingerprint": about_data["data_fingerprint"]}
     division = _other_division(trained.data, experiment.data)
-    if isinstance(source, FileSource):
-        for text in depth_of(source).unlike(predictors[0].canvas.white):
+    if source.files is not None:
+        for text in depth_of(source.files).unlike(predictors[0].canvas.white):
             display.warning(text)
     started = time.perf_counter()
     reports = measure_together(predictors, source, experiment)

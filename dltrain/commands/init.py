@@ -21,7 +21,7 @@ from dltrain.console.display import Display
 from dltrain.console.streams import printable
 from dltrain.data.datasets import IMAGES_ONLY, Arrays, Dataset, ImageFolder
 from dltrain.data.folders.listing import is_image, url_in
-from dltrain.data.sources import ArraySource, FileSource, Splits
+from dltrain.data.types import ImageFiles, Splits
 from dltrain.engine.forecast import WORTH_A_WORD, Forecast, duration
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
@@ -129,11 +129,11 @@ def look(path: Path) -> Findings:
             scarce, keys[key] = True, getattr(dataset, key)
     where = ", ".join(f"{key}: {_scalar(value)}" for key, value in keys.items())
     counts = Counter(splits.classes[label] for label in splits.train.labels.tolist())
-    if isinstance(splits.train, ArraySource):
-        channels, height, width = splits.train.images.shape[1:]
-        sizes, grey = [(width, height)], channels == 1
+    if splits.train.files is not None:
+        sizes, grey = _headers(splits.train.files)
     else:
-        sizes, grey = _headers(splits.train)
+        assert splits.train.native is not None
+        sizes, grey = [splits.train.native[::-1]], splits.train.channels == 1
     copies = [printable(note.removeprefix("warning: ")) for note in splits.notes]
     return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, splits.skipped), *copies])
 
@@ -164,20 +164,20 @@ def _load(dataset: Dataset) -> tuple[Dataset, Splits]:
     raise first
 
 
-def _headers(source: FileSource) -> tuple[list[tuple[int, int]], bool]:
+def _headers(files: ImageFiles) -> tuple[list[tuple[int, int]], bool]:
     """Width and height of evenly spaced files, and whether all are grey. Their pixels are not decoded."""
     from dltrain.data.images.opening import opened
 
     sizes, modes = [], set()
-    for name in source.paths[:: max(len(source) // SAMPLE, 1)]:
+    for name in files.paths[:: max(len(files) // SAMPLE, 1)]:
         try:
-            with opened(Path(source.root, name), source.max_pixels) as image:
+            with opened(Path(files.root, name), files.max_pixels) as image:
                 sizes.append(image.size)
                 modes.add(image.mode)
-        except Exception:  # it has large texts before its pixels; see `canvas.decode`
+        except Exception:  # it has large texts before its pixels; see `decoding.decode`
             continue
     if not sizes:
-        raise ConfigError([Diagnostic(f"the sizes of the image files in {source.root} are not found")])
+        raise ConfigError([Diagnostic(f"the sizes of the image files in {files.root} are not found")])
     return sizes, modes <= {"1", "L", "LA", "I", "I;16"}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from dltrain.data.sources import ArraySource, Splits
+from dltrain.data.types import Splits
 
 SMALL = 64
 """Pixels of the shorter side: larger images are photos, which are cropped and resized."""
@@ -34,7 +34,7 @@ class Findings:
     @property
     def is_array(self) -> bool:
         """Whether the images have one size already."""
-        return isinstance(self.splits.train, ArraySource)
+        return self.splits.train.native is not None
 
     @property
     def side(self) -> int:

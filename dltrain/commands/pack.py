@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 
 from dltrain.console.display import Display
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading.packs import Pack, make_pack
 from dltrain.data.loading.resources import size
 from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import plan_preprocessing
-from dltrain.data.sources import FileSource
+from dltrain.data.types import Canvas, ImageFiles
 from dltrain.engine.builder import at
 from dltrain.experiment.experiment import Experiment
 
@@ -37,17 +36,17 @@ def pack(experiment: Experiment, display: Display) -> list[Pack]:
         wanted = {"train": (splits.train, preprocessing.train), "validation": (splits.validation, evaluation),
                   "test": (splits.test, evaluation)}  # fmt: skip
         for name, (source, canvas) in wanted.items():
-            if isinstance(source, FileSource):
-                packs.append(_one(name, source, canvas, display))
+            if source is not None and source.files is not None:
+                packs.append(_one(name, source.files, canvas, display))
     return packs
 
 
-def _one(name: str, source: FileSource, canvas: Canvas, display: Display) -> Pack:
+def _one(name: str, files: ImageFiles, canvas: Canvas, display: Display) -> Pack:
     started, made = time.perf_counter(), 0
-    for made in make_pack(source, canvas):
-        display.waiting(f"{name}: {made:,} of {len(source):,} images")
-    found: Pack = source.packs[canvas]
+    for made in make_pack(files, canvas):
+        display.waiting(f"{name}: {made:,} of {len(files):,} images")
+    found: Pack = files.packs[canvas]
     display.stop()
     how = f"made in {time.perf_counter() - started:.1f} s" if made else "there already"
-    display.line(f"{name}: {len(source):,} images, {canvas}, {size(found.path.stat().st_size)}, {how}: {found.path}")
+    display.line(f"{name}: {len(files):,} images, {canvas}, {size(found.path.stat().st_size)}, {how}: {found.path}")
     return found

@@ -23,10 +23,11 @@ from dltrain.config import ConfigError
 from dltrain.console.streams import say
 from dltrain.data.evaluation import Views
 from dltrain.data.folders.listing import broken, is_image, url_in, walk
-from dltrain.data.images.canvas import Canvas, decode, place
+from dltrain.data.images.decoding import decode, place
 from dltrain.data.images.opening import quietly
 from dltrain.data.loading.resources import usable_cores
 from dltrain.data.loading.views import decide, log_mean_probability
+from dltrain.data.types import Canvas
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import RunError
 from dltrain.runs.run import Run

@@ -12,7 +12,8 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic, suggest
 from dltrain.data.images.depth import LARGEST, white_of
 from dltrain.data.parsing import parsing, require_memory
-from dltrain.data.sources import ArraySource, RawDataset
+from dltrain.data.sources import ArraySource
+from dltrain.data.types import RawDataset
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 

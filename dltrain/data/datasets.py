@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, PathText, Positive, PositiveInt, reject
-from dltrain.data.sources import Splits
-from dltrain.data.types import MAX_PIXELS, Copies
+from dltrain.data.types import MAX_PIXELS, Copies, Splits
 
 if TYPE_CHECKING:
-    from dltrain.data.sources import RawDataset, Source
+    from dltrain.data.types import RawDataset, Source
 IMAGES_ONLY = "dltrain trains on images: class folders of image files, or arrays of pixels in an .npz file"
 """For who brings something else."""
 
@@ -277,22 +276,24 @@ class ImageFolder(Collected):
     def has_validation(self) -> bool:
         if self.validation != 0:
             return True
-        from dltrain.data.folders.folders import validation_folder
+        from dltrain.data.folders.layouts import layout_of
 
         root = Path(self.root)
         try:
-            return not root.is_dir() or validation_folder(root) is not None
+            return not root.is_dir() or "validation" in layout_of(root).splits
         except (OSError, ValueError, ConfigError):  # `read` says what is wrong
             return True
 
     def read(self) -> RawDataset:
-        from dltrain.data.folders.folders import cache_folder, read_folder
+        from dltrain.data.folders.folders import read_folder
+        from dltrain.data.loading.resources import cache_folder
 
         return read_folder(self.root, self.test, self.channels, cache_folder(self.cache), self.max_pixels)
 
     def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
-        from dltrain.data.folders.folders import cache_folder, given_splits
+        from dltrain.data.folders.folders import given_splits
         from dltrain.data.images.soundness import require_sound
+        from dltrain.data.loading.resources import cache_folder
 
         found = given_splits(self.root, classes, self.channels, cache_folder(self.cache), self.max_pixels)
         for source, _ in found.values():

@@ -10,8 +10,8 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.datasets import Dataset
-from dltrain.data.sources import ArraySource, FileSource, RawDataset, Source
 from dltrain.data.splitting import fingerprint
+from dltrain.data.types import RawDataset, Source
 
 PLACES = ("root", "path")
 """The options of data sets that say where they are."""
@@ -35,13 +35,14 @@ def labelled(dataset: Dataset, split: str, classes: Sequence[str]) -> tuple[Sour
         message = f"the network was not trained on these classes of the data: {_listed(unknown)}"
         raise ConfigError([Diagnostic(message, notes=(f"it knows {_listed(classes)}",))])
     sources = {
-        name: _relabelled(source, np.array([known[each] for each in names], dtype=np.int64))
+        name: source.relabelled(np.array([known[each] for each in names], dtype=np.int64)[source.labels])
         for name, (source, names) in given.items()
     }
     if split in sources:
         chosen, what = sources[split], f"its {split} split"
     else:
-        chosen, what = _joined(list(sources.values())), "all that is labelled"
+        first, *others = sources.values()
+        chosen, what = first.joined(others), "all that is labelled"
     return chosen, what, fingerprint(RawDataset(chosen, None, None, list(classes)))
 
 
@@ -52,21 +53,3 @@ def _place(dataset: Dataset) -> tuple[Any, ...]:
 def _listed(names: Sequence[str], most: int = 12) -> str:
     shown = ", ".join(f"`{name}`" for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def _relabelled(source: Source, labels: np.ndarray) -> Source:
-    """labels: (K,) the new label of each old one."""
-    same = source.subset(np.arange(len(source)))
-    same.labels = labels[source.labels]
-    return same
-
-
-def _joined(sources: Sequence[Source]) -> Source:
-    """One source of all examples. Those of files have one root."""
-    whole = sources[0].subset(np.arange(len(sources[0])))
-    whole.labels = np.concatenate([source.labels for source in sources])
-    if isinstance(whole, FileSource):
-        whole.paths = [path for source in sources if isinstance(source, FileSource) for path in source.paths]
-    else:
-        whole.images = np.concatenate([source.images for source in sources if isinstance(source, ArraySource)])
-    return whole

@@ -8,12 +8,10 @@ from typing import Any
 
 from dltrain.data.augmentation.base import Augmentation
 from dltrain.data.datasets import Dataset
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.images.depth import depth_of
 from dltrain.data.loading.scaling import OF_WHOLE_IMAGES, Scaling, ScalingKind
 from dltrain.data.pretrained import PretrainedInputs
-from dltrain.data.sources import ArraySource, Source
-from dltrain.data.types import ImageShape, Interpolation
+from dltrain.data.types import Canvas, ImageShape, Interpolation, Source
 
 FOLDER_SIZE = 224
 """Pixels, when neither `data.size` nor pretrained weights say (Krizhevsky et al. 2012 and since)."""
@@ -56,8 +54,7 @@ def plan_preprocessing(
 
     source: the training split; the scaling's statistics are of it alone.
     """
-    native = (source.images.shape[2], source.images.shape[3]) if isinstance(source, ArraySource) else None
-    channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
+    native, channels = source.native, source.channels
     size = _size(dataset, native, pretrained)
     interpolation: Interpolation = "bilinear"
     if dataset.interpolation != "auto":
@@ -76,9 +73,9 @@ def plan_preprocessing(
             height, width = size
             train = Canvas(CANVAS_RATIO * height, CANVAS_RATIO * width, rule="fit", interpolation=interpolation)
     remarks: list[str] = []
-    if not isinstance(source, ArraySource):
-        depth = depth_of(source)
-        white, limit = depth.white, source.max_pixels
+    if source.files is not None:
+        depth = depth_of(source.files)
+        white, limit = depth.white, source.files.max_pixels
         train, evaluation = (replace(canvas, white=white, max_pixels=limit) for canvas in (train, evaluation))
         remarks += depth.remarks
     if dataset.scaling == "auto" and pretrained is not None:

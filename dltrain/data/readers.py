@@ -15,7 +15,8 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.random import derive_seed
-from dltrain.data.sources import ArraySource, RawDataset
+from dltrain.data.sources import ArraySource
+from dltrain.data.types import RawDataset
 
 TEST_SHARE = 0.2
 DIGITS = [str(digit) for digit in range(10)]

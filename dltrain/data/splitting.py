@@ -16,8 +16,7 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies.copies import Examples, across, find, left_out, within
-from dltrain.data.sources import ArraySource, FileSource, RawDataset, Source, Splits
-from dltrain.data.types import Copies
+from dltrain.data.types import Copies, RawDataset, Source, Splits
 
 VERSION = "2-"
 """What fingerprints begin with. Those of earlier versions are plain hexadecimal digits: folders were divided by the
@@ -189,7 +188,7 @@ def _fingerprint(examples: Examples, parts: RawDataset, rows: dict[str, np.ndarr
 
 
 def _paths(source: Source) -> list[bytes]:
-    return source.keys() if isinstance(source, FileSource) else [b""] * len(source)
+    return source.keys() if source.files is not None else [b""] * len(source)
 
 
 # -- as earlier versions did
@@ -205,9 +204,9 @@ def _as_before(parts: RawDataset) -> Examples:
 
 
 def _sizes(source: Source) -> list[bytes]:
-    if isinstance(source, ArraySource):
+    if source.files is None:
         return [b"0"] * len(source)
     try:
-        return [b"%d" % Path(source.root, path).stat().st_size for path in source.paths]
+        return [b"%d" % Path(path).stat().st_size for path in source.files.full]
     except OSError as error:
         raise ConfigError([Diagnostic(f"{error.filename} cannot be read: {error.strerror}")]) from None

@@ -1,18 +1,28 @@
-"""What flows between the parts of the data path: image shapes, batches, shares of them. Imports no other part."""
+"""What flows between the parts of the data path: sources of examples, splits, canvases, batches, shares of them.
+
+Imports no other part.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+    from typing_extensions import Self
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 178_956_970
 """Pixels above which Pillow takes an image for a decompression bomb: as RGB, half a gigabyte."""
 Copies = Literal["together", "drop", "allow"]
 """What is done with copies of images."""
+Images: TypeAlias = "tuple[Tensor, Tensor | None]"
+"""(n, C, H, W) uint8, and on a fit canvas (n, 2) int64, the height and width that each fills."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,41 @@ class ImageShape:
 
     def __str__(self) -> str:
         return f"{self.channels}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The fixed size of a split's images in pixels, and how an image gets there.
+
+    rule: `exact`, the images have that size (one that has not, such as a file given to `predict`, is
+    treated as by `crop`); `crop`, the image is resized until it covers the canvas divided by the share
+    `crop`, then cut at its centre (torchvision's evaluation rule: for a square canvas the shorter side
+    becomes size / crop); `fit`, the whole image, shrunk if it is larger than the canvas, lies in its
+    top-left corner, and the rest is 0.
+    white: the value that becomes 255 of grey files of more than 8 bits; see `depth`. max_pixels: larger files are
+    refused.
+    """
+
+    height: int
+    width: int
+    rule: Literal["exact", "crop", "fit"] = "exact"
+    interpolation: Interpolation = "bilinear"
+    crop: float = 1.0
+    white: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __str__(self) -> str:
+        size = f"{self.height}x{self.width}"
+        if self.rule == "exact":
+            return size
+        if self.rule == "fit":
+            return f"whole, shrunk into {size}, {self.interpolation}"
+        share = f"the central {self.crop:.3g} of the image, " if self.crop < 1 else ""
+        return f"{share}resized and cut to {size}, {self.interpolation}"
+
+    def bytes_of(self, source: Source) -> int:
+        """What the images of a source take on it."""
+        return len(source) * source.channels * self.height * self.width
 
 
 @dataclass(frozen=True)
@@ -70,3 +115,141 @@ class Share:
 
 
 WHOLE = Share()
+
+
+# -- where examples come from
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files below a folder. paths: relative to root. channels: 1, all as grey; 3, all as RGB.
+
+    cache: the folder for packs of decoded images, or None to decode files whenever they are wanted. max_pixels: larger
+    files are refused.
+    """
+
+    root: str
+    paths: list[str]
+    channels: int = 3
+    cache: Path | None = None
+    max_pixels: int = MAX_PIXELS
+    packs: dict[Canvas, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Those that are open."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def at(self, indices: np.ndarray) -> ImageFiles:
+        """The files at `indices`, in that order."""
+        return self.having([self.paths[i] for i in indices])
+
+    def having(self, paths: list[str]) -> ImageFiles:
+        """Other files below the same folder."""
+        return ImageFiles(self.root, paths, self.channels, self.cache, self.max_pixels)
+
+    @property
+    def full(self) -> list[str]:
+        """The paths with the folder."""
+        return [os.path.join(self.root, path) for path in self.paths]  # noqa: PTH118
+
+
+class Source(Protocol):
+    """Examples: where their images lie, and how they are had. labels: (N,) int64."""
+
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    @property
+    def channels(self) -> int:
+        """Of every image."""
+
+    @property
+    def native(self) -> tuple[int, int] | None:
+        """Height and width of every image; None where each has its own."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing need be read for an image."""
+
+    @property
+    def files(self) -> ImageFiles | None:
+        """The image files that the examples are; None where they are no files."""
+
+    def keys(self) -> list[bytes]:
+        """What identifies each example."""
+
+    def names(self) -> list[str]:
+        """What each example is called in messages."""
+
+    def contents(self, *, look: bool) -> np.ndarray:
+        """(N,) `copies.contents.CONTENT`: what each example holds.
+
+        look: whether pictures are decoded, and sketched if they are large enough. Raises ConfigError naming the files
+        that are empty or cannot be read.
+        """
+
+    def load(self, indices: np.ndarray, canvas: Canvas) -> Images:
+        """The images at `indices` on the canvas. Raises ConfigError naming the files that cannot be read."""
+
+    def whole(self, canvas: Canvas) -> Images | None:
+        """All images on the canvas, where main memory or a mapped file holds them together; else None."""
+
+    def subset(self, indices: np.ndarray) -> Source:
+        """The examples at `indices`, in that order."""
+
+    def relabelled(self, labels: np.ndarray) -> Source:
+        """The same images with other labels."""
+
+    def joined(self, others: Sequence[Self]) -> Source:
+        """These examples, and then those of other sources of the same kind and place."""
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A data set as it was read. Where it brings no test or validation split, `train` holds those examples too.
+
+    test_share: what the test split takes of `train` where none is given. notes: what was found on the way.
+    """
+
+    train: Source
+    validation: Source | None
+    test: Source | None
+    classes: list[str]
+    test_share: float = 0.0
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    """Files that cannot be read and were left out, each with what is wrong with it."""
+
+    def given(self) -> dict[str, Source]:
+        """The splits that the data set brings, by their names."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: source for name, source in parts.items() if source is not None}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set, divided. `test` and `validation` are None where there is none. notes: what was found on the way."""
+
+    train: Source
+    validation: Source | None
+    test: Source | None
+    classes: list[str]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    """As in `RawDataset`."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """All that there is to say of the data before training: the skipped files, and the notes."""
+        return [*self.told_of_skipped(), *self.notes]
+
+    def told_of_skipped(self, most: int = 50) -> list[str]:
+        """Notes on the files that were skipped: how many, and which, of many the first `most`."""
+        if not self.skipped:
+            return []
+        left = sum(len(part) for part in (self.train, self.validation, self.test) if part is not None)
+        count = f"{len(self.skipped):,} files are skipped, since they cannot be read (`on_error: skip`)"
+        more = [f"... and {len(self.skipped) - most:,} more, see environment.json"] if len(self.skipped) > most else []
+        return [f"warning: {count}; {left:,} are left", *(f"skipped: {text}" for text in self.skipped[:most]), *more]

@@ -22,8 +22,7 @@ from dltrain.data.loading.streaming import start_worker_server
 from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.data.random import derive_seed
-from dltrain.data.sources import FileSource, Splits
-from dltrain.data.types import WHOLE, ImageShape, Share
+from dltrain.data.types import WHOLE, ImageShape, Share, Splits
 from dltrain.engine.compiling import callable_of
 from dltrain.engine.decisions import (
     PURE,
@@ -380,7 +379,7 @@ def _summary(
     for line in adaptation.lines() if adaptation is not None else ():
         key, _, change = line.partition(": ")
         lines[f"model.{key}"] = change
-    if isinstance(splits.train, FileSource):
+    if splits.train.native is None:
         lines["images"] = f"training {preprocessing.train}; evaluation {preprocessing.evaluation}"
     return {**lines, **{name: str(decision) for name, decision in decisions.items()}}
 

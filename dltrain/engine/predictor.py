@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.evaluation import Evaluation, Views
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading.pipeline import Pipeline, build_pipeline
 from dltrain.data.loading.resources import keep_freed_memory
 from dltrain.data.loading.views import answer, views_canvas
 from dltrain.data.preprocessing import Preprocessing
+from dltrain.data.types import Canvas
 from dltrain.engine.builder import build_network
 from dltrain.engine.decisions import PURE, autocast_of, dtype_of, pick_device
 from dltrain.engine.precision import halve

@@ -104,7 +104,11 @@ class ConvNet(Adaptable):
         from dltrain.models.impl.parts import pool_first
         from dltrain.models.impl.simple import convnet
 
-        return pool_first(self.adapted(convnet(shape, classes, self), shape))
+        network = convnet(
+            shape, classes, widths=self.widths, depth=self.depth, kernel=self.kernel, norm=self.norm,
+            activation=self.activation, pooling=self.pooling, dropout=self.dropout,
+        )  # fmt: skip
+        return pool_first(self.adapted(network, shape))
 
     def exchange(self, adapter: Adapter) -> None:
         adapter.built_with(self.activation, self.norm)

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.config import ConfigError
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import plan_preprocessing
-from dltrain.data.sources import ArraySource, Source, Splits
-from dltrain.data.types import ImageShape
+from dltrain.data.types import Canvas, ImageShape, Source, Splits
 from dltrain.engine.builder import at, data_decisions, downgrades, split_sizes, without_pretrained
 from dltrain.engine.decisions import PURE, Decision, Decisions, count_multiply_adds, decide, dtype_of, pick_device
 from dltrain.engine.inputs import of_stem
@@ -192,6 +190,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     trained = [parameter for group in training.groups for parameter in group["params"]]
     with at(experiment, "optimizer"):
         state = optimizer_bytes(experiment, training.groups)
+    images = sum(canvas.bytes_of(source) for source, canvas in training.images)
     network = _bytes(parameters), _bytes(training.model.buffers())
     memory = {
         "parameters": network[0], "buffers": network[1], "gradients": _bytes(trained), "optimizer": state,
@@ -199,7 +198,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "lookahead": _bytes(trained) if experiment.optimizer.lookahead is not None else 0,
         "sam": _bytes(trained) + network[1] if experiment.optimizer.sam is not None else 0,
         "activations": measured.activation_bytes,
-        "data": _resident_bytes(training.images) if training.decisions["loader"].value == "resident" else 0,
+        "data": images if training.decisions["loader"].value == "resident" else 0,
     }  # fmt: skip
     device = str(training.decisions["device"].value)
     facts = traps.Facts(
@@ -293,13 +292,3 @@ def _tensors(value: Any) -> Iterable[Tensor]:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _resident_bytes(parts: list[tuple[Source, Canvas]]) -> int:
-    """Bytes of decoded images."""
-    sizes = [
-        len(source) * (source.images.shape[1] if isinstance(source, ArraySource) else source.channels)
-        * canvas.height * canvas.width
-        for source, canvas in parts
-    ]  # fmt: skip
-    return sum(sizes)

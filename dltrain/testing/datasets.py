@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dltrain.data.datasets import Dataset
-from dltrain.data.sources import Source, Splits
+from dltrain.data.types import Source, Splits
 from dltrain.testing.contract import Contract
 
 

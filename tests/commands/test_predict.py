@@ -74,7 +74,7 @@ def test_prediction_is_evaluation(photos: Path, run: Path) -> None:
     predictor = restore_predictor(state, "cpu")
     test = predictor.experiment.data.load().test
     assert test is not None
-    files = [Path(test.root, path) for path in test.paths]
+    files = [Path(name) for name in test.names()]
     found = rows(run, *files)
     confusion = np.zeros((3, 3), int)
     for row, label in zip(found, test.labels, strict=True):
@@ -177,7 +177,7 @@ def test_which_files_of_a_folder(photos: Path, tmp_path: Path) -> None:
 def test_a_folder_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are listed as they are needed."""
     from dltrain.commands import predict
-    from dltrain.data.images.canvas import Canvas
+    from dltrain.data.types import Canvas
 
     submitted: list[str] = []
     monkeypatch.setattr(predict, "decode", lambda path, channels: torch.zeros(3, 4, 4, dtype=torch.uint8))

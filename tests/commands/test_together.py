@@ -16,8 +16,8 @@ from training import arrays_experiment, built, train, trained, write_arrays
 
 from dltrain.commands.adapt import adapt_statistics, averaging_layers
 from dltrain.config import ConfigError
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading.views import log_mean_probability, views_canvas, views_of
+from dltrain.data.types import Canvas
 from dltrain.engine.predictor import restore_predictor
 from dltrain.runs import checkpoints
 from dltrain.runs.run import Run
@@ -127,7 +127,7 @@ def test_crops_are_torchvisions() -> None:
 
 
 def test_the_centre_of_the_larger_canvas_is_the_usual_view() -> None:
-    from dltrain.data.images.canvas import place
+    from dltrain.data.images.decoding import place
 
     canvas = Canvas(28, 28, "crop", crop=0.875)
     larger = views_canvas(canvas, "ten_crop")
@@ -148,7 +148,7 @@ def test_prediction_and_evaluation_see_the_same_views(views: str, photos: Path, 
     assert found["views"] == views
     assert json.loads((runs[0] / f"eval/train-{views}.json").read_text())["loss"] == found["loss"]
     source = restore_predictor(Run(runs[0]).checkpoint("best")[1], "cpu").experiment.data.load().train
-    rows = predicted(runs[0], *(Path(source.root, path) for path in source.paths), "--views", views)
+    rows = predicted(runs[0], *map(Path, source.names()), "--views", views)
     losses = [-np.log(row["probabilities"]["abc"[label]]) for row, label in zip(rows, source.labels, strict=True)]
     assert np.mean(losses) == pytest.approx(found["loss"], rel=1e-4)
     assert found["loss"] != measured(runs[0], "--split", "train")["loss"]

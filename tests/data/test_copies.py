@@ -23,8 +23,7 @@ from dltrain.cli import app
 from dltrain.config import ConfigError
 from dltrain.data.copies import contents
 from dltrain.data.datasets import Dataset
-from dltrain.data.images import canvas
-from dltrain.data.sources import FileSource, Splits
+from dltrain.data.types import Source, Splits
 
 
 def load(root: Path, **options: Any) -> Splits:
@@ -35,9 +34,9 @@ def load_arrays(path: Path, **options: Any) -> Splits:
     return Dataset.parse({"name": "arrays", "path": str(path), **options}).load()
 
 
-def paths(source: object) -> list[str]:
-    assert isinstance(source, FileSource)
-    return source.paths
+def paths(source: Source | None) -> list[str]:
+    assert source is not None and source.files is not None
+    return source.files.paths
 
 
 def sides(splits: Splits) -> dict[str, set[str]]:
@@ -297,7 +296,7 @@ def test_an_exchanged_picture_changes_the_fingerprint(photos: Path) -> None:
 def test_files_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(photos)
     (memory,) = (photos.parent / "cache/dltrain").glob("photos-*.contents")
-    monkeypatch.setattr(canvas, "decode", None)
+    monkeypatch.setattr(contents, "decode", None)
     again = load(photos)
     assert again.fingerprint == first.fingerprint and paths(again.test) == paths(first.test)
     monkeypatch.undo()

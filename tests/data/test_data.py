@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from dltrain.config import ConfigError
 from dltrain.config.section import field_docs
 from dltrain.data.datasets import Dataset
-from dltrain.data.images.canvas import Canvas, decode, load_files, place, place_all
+from dltrain.data.images.decoding import decode, load_files, place, place_all
 from dltrain.data.loading.scaling import Scaling, pixel_covariance
-from dltrain.data.sources import ArraySource, FileSource, RawDataset, Splits
+from dltrain.data.sources import ArraySource, FileSource
+from dltrain.data.types import Canvas, ImageFiles, Interpolation, RawDataset, Splits
 from dltrain.data.splitting import class_quotas, divide
-from dltrain.data.types import Interpolation
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SUBSTANCE = np.random.Generator(np.random.PCG64(0))
@@ -559,7 +559,7 @@ def test_a_batch_is_placed_as_its_images_are() -> None:
     source = ArraySource(random_images(300, 3, 12, 15), np.zeros(300, dtype=np.int64))
     for rule in ("crop", "fit"):
         canvas = Canvas(9, 9, rule, "bicubic")  # type: ignore[arg-type]
-        together, extent = place_all(source, canvas)
+        together, extent = place_all(source.images, canvas)
         for number in (0, 255, 256, 299):
             alone, its_extent = place(torch.from_numpy(source.images[number]), canvas)
             assert torch.equal(together[number], alone) and extent == its_extent
@@ -653,7 +653,7 @@ def test_a_constant_channel_becomes_zero(kind: str) -> None:
 def test_scaling_of_files_leaves_out_what_lies_beside_them(tmp_path: Path) -> None:
     for number in range(6):
         save(tmp_path / f"{number}.png", np.full((4 + number, 3, 3), 10 * number, np.uint8))
-    source = FileSource(str(tmp_path), [f"{n}.png" for n in range(6)], np.zeros(6, dtype=np.int64))
+    source = FileSource(ImageFiles(str(tmp_path), [f"{n}.png" for n in range(6)]), np.zeros(6, dtype=np.int64))
     scaling = Scaling.fit("standardize", source, Canvas(16, 16, "fit"))
     values = np.concatenate([np.full(3 * (4 + n), 10.0 * n) for n in range(6)])
     assert scaling.mean == pytest.approx([values.mean()] * 3) and scaling.std == pytest.approx([values.std()] * 3)

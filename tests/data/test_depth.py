@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from dltrain import Experiment, Trainer, build
 from dltrain.cli import app
 from dltrain.config import ConfigError
-from dltrain.data.images.canvas import decode
+from dltrain.data.images.decoding import decode
 from dltrain.data.images.depth import white_of
 from dltrain.engine.predictor import restore_predictor
 

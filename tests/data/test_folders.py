@@ -17,7 +17,7 @@ from dltrain.cli import app
 from dltrain.commands.predict import image_files
 from dltrain.config import ConfigError
 from dltrain.data.datasets import ImageFolder
-from dltrain.data.sources import FileSource, Splits
+from dltrain.data.types import Splits
 from dltrain.errors import RunError
 
 draw = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def test_every_image_once_however_links_go_round(tmp_path: Path) -> None:
     for name, target in (("self", "."), ("again", "."), ("up", ".."), ("out", "../.."), ("dogs", "../dog")):
         (tmp_path / "pets/cat" / name).symlink_to(target)
     splits = load(tmp_path / "pets", test=0)
-    assert isinstance(splits.train, FileSource) and sorted(splits.train.paths) == sorted(
+    assert splits.train.files is not None and sorted(splits.train.files.paths) == sorted(
         f"{name}/{number}.png" for name in ("cat", "dog") for number in range(6)
     )
     assert "left out: 5 links to a folder" in "\n".join(splits.notes)

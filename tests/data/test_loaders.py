@@ -19,13 +19,12 @@ import torch
 from PIL import Image
 
 from dltrain.config import ConfigError
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading.choosing import Loader, ResidentLoader, choose_loader, choose_workers, make_loader
 from dltrain.data.loading.order import Order, stratified
 from dltrain.data.loading.resources import free_memory
 from dltrain.data.loading.streaming import LostWorkerError, StreamingLoader
-from dltrain.data.sources import ArraySource, FileSource, Source
-from dltrain.data.types import Batch
+from dltrain.data.sources import ArraySource, FileSource
+from dltrain.data.types import Batch, Canvas, ImageFiles, Source
 
 CPU = torch.device("cpu")
 FIELDS = ("images", "labels", "indices", "epochs", "extents")
@@ -39,7 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> FileSource:
     for number, path in enumerate(paths):
         shape = (12 + number % 5, 10 + number % 7, 3)
         Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(root / path)
-    return FileSource(str(root), paths, np.arange(22, dtype=np.int64) % 3)
+    return FileSource(ImageFiles(str(root), paths), np.arange(22, dtype=np.int64) % 3)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +195,7 @@ def assert_gone() -> None:
 def test_a_damaged_file_stops_streaming_by_name(tmp_path: Path, workers: int) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("no image")
-    source = FileSource(str(tmp_path), ["good.png", "bad.png"], np.arange(2))
+    source = FileSource(ImageFiles(str(tmp_path), ["good.png", "bad.png"]), np.arange(2))
     loader = make_loader("streaming", source, Canvas(4, 4, "crop"), batch_size=2, seed=0, device=CPU, workers=workers)
     try:
         with pytest.raises(ConfigError, match=r"bad\.png is not an image"):
@@ -237,7 +236,7 @@ def test_resident_files_are_decoded_once_and_all_damaged_ones_named(tmp_path: Pa
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")
     with pytest.raises(ConfigError) as caught:
-        ResidentLoader(FileSource(str(tmp_path), ["a.png", "b.png"], np.arange(2)), Canvas(4, 4, "crop"),
+        ResidentLoader(FileSource(ImageFiles(str(tmp_path), ["a.png", "b.png"]), np.arange(2)), Canvas(4, 4, "crop"),
                        batch_size=1, seed=0, device=CPU)  # fmt: skip
     assert ["a.png" in d.message or "b.png" in d.message for d in caught.value.diagnostics] == [True, True]
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from dltrain.cli import app
 from dltrain.config import ConfigError
-from dltrain.data.images.canvas import Canvas
+from dltrain.data.types import Canvas, ImageFiles
 from dltrain.data.loading import packs
 from dltrain.data.loading.choosing import Loader, make_loader
 from dltrain.data.loading.packs import make_pack, pack_path, packed
@@ -34,7 +35,7 @@ CANVASES = {
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> FileSource:
+def files(tmp_path: Path) -> ImageFiles:
     """22 PNG files of mixed sizes, with a cache."""
     root, random = tmp_path / "photos", np.random.Generator(np.random.PCG64(1))
     root.mkdir()
@@ -42,16 +43,16 @@ def files(tmp_path: Path) -> FileSource:
     for number, path in enumerate(paths):
         shape = (12 + number % 5, 10 + number % 7, 3)
         Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(root / path)
-    return FileSource(str(root), paths, np.arange(22, dtype=np.int64) % 3, cache=tmp_path / "cache")
+    return ImageFiles(str(root), paths, cache=tmp_path / "cache")
 
 
-def uncached(source: FileSource) -> FileSource:
-    return FileSource(source.root, source.paths, source.labels, source.channels)
+def labelled(files: ImageFiles) -> FileSource:
+    return FileSource(files, np.arange(22, dtype=np.int64) % 3)
 
 
-def again(source: FileSource) -> FileSource:
-    """The source as another process has it."""
-    return FileSource(source.root, source.paths, source.labels, source.channels, source.cache)
+def again(files: ImageFiles) -> ImageFiles:
+    """The files as another process has them."""
+    return files.having(files.paths)
 
 
 def everything(loader: Loader) -> Iterator[torch.Tensor]:
@@ -64,14 +65,14 @@ def everything(loader: Loader) -> Iterator[torch.Tensor]:
 
 @pytest.mark.parametrize("canvas", CANVASES.values(), ids=list(CANVASES))
 @pytest.mark.parametrize("kind", ["resident", "streaming"])
-def test_batches_are_those_of_the_files(kind: str, canvas: Canvas, files: FileSource) -> None:
-    expected = make_loader("streaming", uncached(files), canvas, batch_size=5, seed=3, device=CPU)
-    found = make_loader(kind, files, canvas, batch_size=5, seed=3, device=CPU)  # type: ignore[arg-type]
+def test_batches_are_those_of_the_files(kind: str, canvas: Canvas, files: ImageFiles) -> None:
+    expected = make_loader("streaming", labelled(replace(files, cache=None)), canvas, batch_size=5, seed=3, device=CPU)
+    found = make_loader(kind, labelled(files), canvas, batch_size=5, seed=3, device=CPU)  # type: ignore[arg-type]
     for one, other in zip(everything(expected), everything(found), strict=True):
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
-def test_it_is_made_once_and_read_by_whoever_comes_later(files: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_made_once_and_read_by_whoever_comes_later(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     first = packed(files, CANVASES["fit"])
     monkeypatch.setattr(packs, "load_files", None)
     second = packed(again(files), CANVASES["fit"])
@@ -80,26 +81,25 @@ def test_it_is_made_once_and_read_by_whoever_comes_later(files: FileSource, monk
     assert list(make_pack(again(files), CANVASES["fit"])) == []
 
 
-def rewrite(files: FileSource) -> None:
+def rewrite(files: ImageFiles) -> None:
     Image.new("RGB", (11, 13), (9, 200, 30)).save(Path(files.root, files.paths[4]))
 
 
-def remove(files: FileSource) -> None:
+def remove(files: ImageFiles) -> None:
     Path(files.root, files.paths.pop()).unlink()
-    files.labels = files.labels[:-1]
 
 
-def cut(files: FileSource) -> None:
+def cut(files: ImageFiles) -> None:
     path = pack_path(files, CANVASES["fit"])
     os.truncate(path, path.stat().st_size - 1)
 
 
-def overwrite(files: FileSource) -> None:
+def overwrite(files: ImageFiles) -> None:
     with pack_path(files, CANVASES["fit"]).open("r+b") as file:
         file.write(b"something else")
 
 
-def exchange(files: FileSource) -> None:
+def exchange(files: ImageFiles) -> None:
     """Other pixels, in a file of the same size and the same time of change."""
     path = Path(files.root, files.paths[4])
     with Image.open(path) as image:
@@ -111,14 +111,14 @@ def exchange(files: FileSource) -> None:
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
-def test_a_time_that_changes_alone_makes_no_difference(files: FileSource) -> None:
+def test_a_time_that_changes_alone_makes_no_difference(files: ImageFiles) -> None:
     packed(files, CANVASES["fit"])
     os.utime(Path(files.root, files.paths[4]), (1, 1))
     assert list(make_pack(again(files), CANVASES["fit"])) == []
 
 
 @pytest.mark.parametrize("change", [rewrite, exchange, remove, cut, overwrite])
-def test_it_is_made_anew_when_it_no_longer_fits(change, files: FileSource) -> None:  # type: ignore[no-untyped-def]
+def test_it_is_made_anew_when_it_no_longer_fits(change, files: ImageFiles) -> None:  # type: ignore[no-untyped-def]
     packed(files, CANVASES["fit"])
     change(files)
     later = again(files)
@@ -129,13 +129,13 @@ def test_it_is_made_anew_when_it_no_longer_fits(change, files: FileSource) -> No
 
 
 def make(root: str, paths: list[str], cache: Path, answers) -> None:  # type: ignore[no-untyped-def]
-    source = FileSource(root, paths, np.zeros(len(paths), dtype=np.int64), cache=cache)
-    made = list(make_pack(source, CANVASES["fit"]))
-    answers.put((len(made), int(source.packs[CANVASES["fit"]].images.sum())))
+    files = ImageFiles(root, paths, cache=cache)
+    made = list(make_pack(files, CANVASES["fit"]))
+    answers.put((len(made), int(files.packs[CANVASES["fit"]].images.sum())))
 
 
 @pytest.mark.parametrize("extent", [0, -3, 15, 2**40])
-def test_it_is_made_anew_when_its_images_have_sizes_that_cannot_be(files: FileSource, extent: int) -> None:
+def test_it_is_made_anew_when_its_images_have_sizes_that_cannot_be(files: ImageFiles, extent: int) -> None:
     canvas = CANVASES["fit"]
     sound = packed(files, canvas).extents.clone()
     path = pack_path(files, canvas)
@@ -146,7 +146,7 @@ def test_it_is_made_anew_when_its_images_have_sizes_that_cannot_be(files: FileSo
     assert torch.equal(packed(again(files), canvas).extents, sound)
 
 
-def test_several_processes_make_it_once(files: FileSource) -> None:
+def test_several_processes_make_it_once(files: ImageFiles) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     arguments = (files.root, files.paths, files.cache, answers)
@@ -157,7 +157,7 @@ def test_several_processes_make_it_once(files: FileSource) -> None:
     assert sorted(count for count, _ in found) == [0, 0, 1] and len({total for _, total in found}) == 1
 
 
-def test_a_killed_writer_leaves_nothing_that_is_read(files: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_writer_leaves_nothing_that_is_read(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "CHUNK", 5)
     writing = make_pack(files, CANVASES["fit"])
     assert [next(writing), next(writing)] == [5, 10]
@@ -167,7 +167,7 @@ def test_a_killed_writer_leaves_nothing_that_is_read(files: FileSource, monkeypa
     assert list(make_pack(again(files), CANVASES["fit"])) == [5, 10, 15, 20, 22]
 
 
-def test_damaged_files_are_named_and_nothing_is_kept(files: FileSource) -> None:
+def test_damaged_files_are_named_and_nothing_is_kept(files: ImageFiles) -> None:
     for path in (files.paths[3], files.paths[8]):
         Path(files.root, path).write_bytes(b"no image")
     with pytest.raises(ConfigError) as raised:
@@ -177,7 +177,7 @@ def test_damaged_files_are_named_and_nothing_is_kept(files: FileSource) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(
-    files: FileSource, monkeypatch: pytest.MonkeyPatch
+    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = shutil.disk_usage("/")._replace(free=100)
     with monkeypatch.context() as patch, pytest.raises(ConfigError, match="100 B are free") as raised:
@@ -234,7 +234,7 @@ def test_data_without_files_is_not_packed(tmp_path: Path) -> None:
 
 
 def test_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dltrain.data.folders.folders import cache_folder
+    from dltrain.data.loading.resources import cache_folder
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert [cache_folder(cache) for cache in (False, True, "here")] == [None, tmp_path / "dltrain", Path("here")]

@@ -15,7 +15,8 @@ from dltrain.data.datasets import Dataset
 from dltrain.data.loading.scaling import Scaling
 from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.data.pretrained import PretrainedInputs
-from dltrain.data.sources import ArraySource, FileSource, Source
+from dltrain.data.sources import ArraySource, FileSource
+from dltrain.data.types import ImageFiles, Source
 from dltrain.data.types import ImageShape
 from dltrain.engine.predictor import restore_predictor
 
@@ -28,7 +29,7 @@ WEIGHTS = PretrainedInputs(
 def photos(tmp_path_factory: pytest.TempPathFactory) -> FileSource:
     root = make_photos(tmp_path_factory.mktemp("photos"))
     paths = sorted(str(p.relative_to(root)) for p in root.rglob("*.jpg"))
-    return FileSource(str(root), paths, np.zeros(len(paths), np.int64))
+    return FileSource(ImageFiles(str(root), paths), np.zeros(len(paths), np.int64))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from dltrain.commands.fit import fit, resume
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.data.datasets import ImageFolder
-from dltrain.data.images.canvas import Canvas, decode, load_files
+from dltrain.data.images.decoding import decode, load_files
+from dltrain.data.types import Canvas
 
 draw = np.random.default_rng(0)
 
@@ -53,7 +54,7 @@ def test_the_centre_of_a_thin_image_is_that_of_the_whole(
 
 def test_a_thin_image_takes_memory_for_what_is_kept_of_it(tmp_path: Path) -> None:
     pixels = torch.from_numpy(noise(3, 1, 20_000))
-    from dltrain.data.images.canvas import place
+    from dltrain.data.images.decoding import place
 
     tracemalloc.start()
     place(pixels, Canvas(224, 224, "crop"))
@@ -144,7 +145,7 @@ def test_the_limit_of_an_experiment_reaches_its_files(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for number in range(4):
             Image.fromarray(noise(20, 20 + number, 3)).save(tmp_path / name / f"{number}.png")
-    assert ImageFolder(root=str(tmp_path), validation=0, max_pixels=500).load().train.max_pixels == 500  # type: ignore[union-attr]
+    assert ImageFolder(root=str(tmp_path), validation=0, max_pixels=500).load().train.files.max_pixels == 500  # type: ignore[union-attr]
 
 
 # -- all at once, or skipped

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 from dltrain import Experiment, build
 from dltrain.cli import app
-from dltrain.data.images.canvas import Canvas
+from dltrain.data.types import Canvas
 from dltrain.runs import checkpoints
 from dltrain.runs.stored import CanvasData
 

@@ -21,11 +21,11 @@ from PIL import __version__ as pillow
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies.likeness import SIDE, SKETCH, sketch
-from dltrain.data.folders.folders import cache_folder
+from dltrain.data.images.decoding import decode
 from dltrain.data.images.depth import DEEP_SUFFIXES, is_colour, is_grey
 from dltrain.data.images.opening import Unfit, explain, opened, quietly, require_readable
-from dltrain.data.loading.resources import usable_cores
-from dltrain.data.sources import ArraySource, FileSource, Source
+from dltrain.data.loading.resources import cache_folder, usable_cores
+from dltrain.data.types import Canvas, ImageFiles
 
 CONTENT = np.dtype([("bytes", "u1", (16,)), ("pixels", "u1", (16,)), ("blank", "?"), ("sketch", SKETCH)])
 """bytes, pixels: blake2b digests; pixels is that of the bytes where images are not decoded, or not wholly. blank:
@@ -41,15 +41,6 @@ LOOKED_AT = 128
 """The side in pixels for which files are decoded: large JPEG files at a fraction of their size."""
 
 
-def contents(source: Source, *, look: bool) -> np.ndarray:
-    """(N,) CONTENT of the examples of a source.
-
-    look: whether pictures are decoded, and sketched if they are large enough. Raises ConfigError naming the files that
-    are empty or cannot be read; a file that is no image is known by its bytes.
-    """
-    return _of_files(source, look) if isinstance(source, FileSource) else _of_arrays(source, look)
-
-
 def keys(found: np.ndarray) -> np.ndarray:
     """(N,) the digests of the bytes as 32 hexadecimal digits."""
     return np.array([row.tobytes().hex() for row in found["bytes"]], dtype="S32")
@@ -59,11 +50,12 @@ def _digest(data: bytes) -> np.ndarray:
     return np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), np.uint8)
 
 
-def _of_arrays(source: ArraySource, look: bool) -> np.ndarray:
-    found = np.zeros(len(source), CONTENT)
-    channels, *sides = source.images.shape[1:]
-    found["blank"] = source.images.min((1, 2, 3)) == source.images.max((1, 2, 3))
-    for row, image in zip(found, source.images):
+def of_images(images: np.ndarray, look: bool) -> np.ndarray:
+    """(N,) CONTENT of images (N, C, H, W) uint8. look: whether they are sketched, if they are large enough."""
+    found = np.zeros(len(images), CONTENT)
+    channels, *sides = images.shape[1:]
+    found["blank"] = images.min((1, 2, 3)) == images.max((1, 2, 3))
+    for row, image in zip(found, images):
         row["bytes"] = _digest(image.tobytes())
         if look and min(sides) >= SIDE and channels in (1, 3):
             row["sketch"] = sketch(image.transpose(1, 2, 0))
@@ -71,54 +63,56 @@ def _of_arrays(source: ArraySource, look: bool) -> np.ndarray:
     return found
 
 
-def _of_files(source: FileSource, look: bool) -> np.ndarray:
-    if not len(source):
+def of_files(files: ImageFiles, *, look: bool) -> np.ndarray:
+    """(N,) CONTENT of files. look: whether pictures are decoded, and sketched if they are large enough.
+
+    Raises ConfigError naming the files that are empty or cannot be read; one that is no image is known by its bytes.
+    """
+    if not len(files):
         return np.zeros(0, CONTENT)
-    return np.ascontiguousarray(_entries(source, look)["content"])
+    return np.ascontiguousarray(_entries(files, look)["content"])
 
 
-def unreadable(source: FileSource) -> dict[int, Diagnostic]:
+def unreadable(files: ImageFiles) -> dict[int, Diagnostic]:
     """By its place, what is wrong with each file that cannot be read. Files that are not known are decoded."""
-    from dltrain.data.images.canvas import Canvas, decode
-
     bad: dict[int, Diagnostic] = {}
-    for row, path in enumerate(source.paths):
-        file = Path(source.root, path)
+    for row, path in enumerate(files.paths):
+        file = Path(files.root, path)
         try:
             require_readable(file)
         except (OSError, Unfit) as error:
             bad[row] = explain(file, error)
-    rows = np.setdiff1d(np.arange(len(source)), list(bad))
+    rows = np.setdiff1d(np.arange(len(files)), list(bad))
     if not len(rows):
         return bad
-    canvas = Canvas(LOOKED_AT, LOOKED_AT, "crop", max_pixels=source.max_pixels)
-    for row in rows[~_entries(source.subset(rows), look=True)["seen"]].tolist():
+    canvas = Canvas(LOOKED_AT, LOOKED_AT, "crop", max_pixels=files.max_pixels)
+    for row in rows[~_entries(files.at(rows), look=True)["seen"]].tolist():
         try:
-            decode(Path(source.root, source.paths[row]), source.channels, canvas)
+            decode(Path(files.root, files.paths[row]), files.channels, canvas)
         except ConfigError as error:
             bad[row] = error.diagnostics[0]
     return dict(sorted(bad.items()))
 
 
-def _entries(source: FileSource, look: bool) -> np.ndarray:
+def _entries(files: ImageFiles, look: bool) -> np.ndarray:
     """(N,) ENTRY of files, those that are not known read."""
-    entries = _states(source)
-    memory = _Memory(source)
-    if missing := memory.recall(source.paths, entries, look):
+    entries = _states(files)
+    memory = _Memory(files)
+    if missing := memory.recall(files.paths, entries, look):
         with memory.lock():  # another process may read the same files now
-            missing = memory.recall(source.paths, entries, look)
+            missing = memory.recall(files.paths, entries, look)
             with quietly, ThreadPoolExecutor(usable_cores()) as pool:
-                list(pool.map(lambda row: _read(source, row, entries[row : row + 1], look), missing))
+                list(pool.map(lambda row: _read(files, row, entries[row : row + 1], look), missing))
             if missing:
-                memory.keep(source.paths, entries)
+                memory.keep(files.paths, entries)
     return entries
 
 
-def _states(source: FileSource) -> np.ndarray:
+def _states(files: ImageFiles) -> np.ndarray:
     """(N,) ENTRY without content. Raises ConfigError naming the files that are empty or cannot be read."""
-    entries, failures = np.zeros(len(source), ENTRY), []
-    for row, path in enumerate(source.paths):
-        file = Path(source.root, path)
+    entries, failures = np.zeros(len(files), ENTRY), []
+    for row, path in enumerate(files.paths):
+        file = Path(files.root, path)
         try:
             state = file.stat()
         except OSError as error:
@@ -140,9 +134,9 @@ def _state(state: os.stat_result) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _read(source: FileSource, row: int, entry: np.ndarray, look: bool) -> None:
+def _read(files: ImageFiles, row: int, entry: np.ndarray, look: bool) -> None:
     """Fill in the content of a file. entry: (1,)."""
-    file = Path(source.root, source.paths[row])
+    file = Path(files.root, files.paths[row])
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -152,7 +146,7 @@ def _read(source: FileSource, row: int, entry: np.ndarray, look: bool) -> None:
     if not look:
         return
     try:
-        pixels, exact = _pixels(file, source)
+        pixels, exact = _pixels(file, files)
     except Exception:  # what decoders of damaged files raise; whoever wants the image says what is wrong
         content["pixels"] = _digest(os.fsencode(file))  # equal to no other
         return
@@ -163,30 +157,28 @@ def _read(source: FileSource, row: int, entry: np.ndarray, look: bool) -> None:
     entry["seen"] = True
 
 
-def _pixels(file: Path, source: FileSource) -> tuple[np.ndarray, np.ndarray | None]:
+def _pixels(file: Path, files: ImageFiles) -> tuple[np.ndarray, np.ndarray | None]:
     """The picture (H, W, C) uint8, and the values by which it is equal to others; None when they cannot be had."""
-    from dltrain.data.images.canvas import Canvas, decode
-
     deep = False
     if file.suffix.lower() in DEEP_SUFFIXES:
-        with opened(file, source.max_pixels) as image:
+        with opened(file, files.max_pixels) as image:
             if is_grey(image):
                 values = np.asarray(image).astype(np.int64)
                 return (values * (255 / max(values.max(), 1))).clip(0, 255).astype(np.uint8)[..., None], values
             deep = is_colour(image)  # of which Pillow reads the upper 8 bits alone
-    canvas = Canvas(LOOKED_AT, LOOKED_AT, "crop", max_pixels=source.max_pixels)
-    pixels = decode(file, source.channels, canvas).permute(1, 2, 0).numpy()
+    canvas = Canvas(LOOKED_AT, LOOKED_AT, "crop", max_pixels=files.max_pixels)
+    pixels = decode(file, files.channels, canvas).permute(1, 2, 0).numpy()
     return pixels, None if deep else pixels
 
 
 class _Memory:
     """The file with what is known of the files below a root."""
 
-    def __init__(self, source: FileSource) -> None:
-        root = Path(source.root).resolve()
-        about = repr((os.fsencode(root), source.channels, source.max_pixels, pillow))
+    def __init__(self, files: ImageFiles) -> None:
+        root = Path(files.root).resolve()
+        about = repr((os.fsencode(root), files.channels, files.max_pixels, pillow))
         name = f"{root.name}-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.contents"
-        self.path = (source.cache or cache_folder(True) or Path()) / name
+        self.path = (files.cache or cache_folder(True) or Path()) / name
 
     def recall(self, paths: Sequence[str], entries: np.ndarray, look: bool) -> list[int]:
         """Fill in the contents that are known; the places of the others."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies import likeness
-from dltrain.data.copies.contents import contents, keys
-from dltrain.data.sources import RawDataset
+from dltrain.data.copies.contents import keys
+from dltrain.data.types import RawDataset
 
 SHOWN = 5
 """Pairs that a message names."""
@@ -49,7 +49,7 @@ def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list
     be read.
     """
     given = parts.given()
-    found = np.concatenate([contents(source, look=near) for source in given.values()])
+    found = np.concatenate([source.contents(look=near) for source in given.values()])
     labels = np.concatenate([source.labels for source in given.values()])
     sets = likeness.Sets(len(labels))
     _, first, same = np.unique(found["pixels"], axis=0, return_index=True, return_inverse=True)

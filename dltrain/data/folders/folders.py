@@ -24,18 +24,11 @@ from dltrain.data.folders.layouts import (
 )
 from dltrain.data.folders.listing import Identity, ancestors, counted, identity, is_image, suffix_of, walk
 from dltrain.data.folders.split_names import Split, splits_among
-from dltrain.data.sources import FileSource, RawDataset, Source
-from dltrain.data.types import MAX_PIXELS
+from dltrain.data.sources import FileSource
+from dltrain.data.types import MAX_PIXELS, ImageFiles, RawDataset, Source
 
 SHOWN = 10
 """Kinds of files that a message about an empty class names."""
-
-
-def cache_folder(cache: bool | str) -> Path | None:
-    """Where `cache` puts packs of decoded images."""
-    if isinstance(cache, str):
-        return Path(cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dltrain") if cache else None
 
 
 def read_folder(
@@ -88,17 +81,13 @@ def given_splits(
     found: dict[str, tuple[Source, list[str]]] = {}
     for split, folder in folders.items():
         source, inside = reader.read(base / folder)
-        paths = [f"{folder}/{path}" for path in source.paths]
-        found[split] = FileSource(str(base), paths, source.labels, channels, cache, max_pixels), inside
+        paths = [f"{folder}/{path}" for path in source.files.paths]
+        files = ImageFiles(str(base), paths, channels, cache, max_pixels)
+        found[split] = FileSource(files, source.labels), inside
     if not found:
         found["train"] = reader.read(base)
     reader.finish()
     return found
-
-
-def validation_folder(base: Path) -> Path | None:
-    """The folder with the validation split, if there is one. Raises ConfigError when names leave that open."""
-    return layout_of(base).splits.get("validation")
 
 
 @dataclass
@@ -142,8 +131,8 @@ class _Reader:
                 f"warning: every class in {folder} holds the same folders ({names}): are these the classes?"
             )
         found_labels = np.array(labels, dtype=np.int64)
-        source = FileSource(str(folder), paths, found_labels, self.channels, self.cache, self.max_pixels)
-        return source, list(folders)
+        files = ImageFiles(str(folder), paths, self.channels, self.cache, self.max_pixels)
+        return FileSource(files, found_labels), list(folders)
 
     def finish(self) -> None:
         """Raises ConfigError for everything that was wrong."""

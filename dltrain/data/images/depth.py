@@ -16,7 +16,7 @@ from PIL import Image
 
 from dltrain.data.images.opening import opened, quietly
 from dltrain.data.loading.resources import usable_cores
-from dltrain.data.sources import FileSource
+from dltrain.data.types import ImageFiles
 
 BITS = (8, 10, 12, 14, 16)
 """Of values that sensors, scanners and programs give; the smallest that holds all of a data set's is taken."""
@@ -64,13 +64,13 @@ class Depth:
         return []
 
 
-def depth_of(source: FileSource) -> Depth:
+def depth_of(files: ImageFiles) -> Depth:
     """The depth of a split, by at most 2,048 evenly spaced files. Who reads them all says which cannot be read."""
-    names = [name for name in source.paths if Path(name).suffix.lower() in DEEP_SUFFIXES]
+    names = [name for name in files.paths if Path(name).suffix.lower() in DEEP_SUFFIXES]
     chosen = np.unique(np.linspace(0, len(names) - 1, min(SAMPLE, len(names))).round().astype(np.int64))
-    paths = [Path(source.root, names[i]) for i in chosen.tolist()]
+    paths = [Path(files.root, names[i]) for i in chosen.tolist()]
     with quietly, ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(pool.map(lambda path: _largest(path, source.max_pixels), paths))
+        found = list(pool.map(lambda path: _largest(path, files.max_pixels), paths))
     grey = max((value for value, _ in found if value is not None), default=None)
     colour = max((value for _, value in found if value is not None), default=None)
     return Depth(None if grey is None else white_of(grey), grey, colour)

@@ -13,14 +13,14 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.console.streams import printable
 from dltrain.data.copies.contents import unreadable
-from dltrain.data.sources import FileSource, RawDataset, Source
+from dltrain.data.types import RawDataset, Source
 
 REMEDY = "with `on_error: skip` in `data`, all files that cannot be read are left out of the training"
 
 
 def require_sound(source: Source) -> None:
     """Raise ConfigError naming every file that cannot be read."""
-    if isinstance(source, FileSource) and (bad := unreadable(source)):
+    if source.files is not None and (bad := unreadable(source.files)):
         raise ConfigError(bad.values())
 
 
@@ -29,17 +29,17 @@ def sound(parts: RawDataset, on_error: Literal["fail", "skip"]) -> RawDataset:
 
     Raises ConfigError naming all of them when they are not, or nothing else would be left of a split.
     """
-    files = {name: source for name, source in parts.given().items() if isinstance(source, FileSource)}
-    bad = {name: unreadable(source) for name, source in files.items()}
+    given = parts.given()
+    bad = {name: unreadable(source.files) for name, source in given.items() if source.files is not None}
     problems = [problem for found in bad.values() for problem in found.values()]
     if problems and on_error == "fail":
         raise ConfigError(replace(problem, notes=(*problem.notes, REMEDY)) for problem in problems)
-    if any(len(bad[name]) == len(source) for name, source in files.items()):
+    if any(len(found) == len(given[name]) for name, found in bad.items()):
         raise ConfigError(problems)
     kept: dict[str, Source] = {}
-    for name, source in files.items():
-        if bad[name]:
-            kept[name] = source.subset(np.setdiff1d(np.arange(len(source)), list(bad[name])))
+    for name, found in bad.items():
+        if found:
+            kept[name] = given[name].subset(np.setdiff1d(np.arange(len(given[name])), list(found)))
     skipped = tuple(_told(problem) for problem in problems)
     return replace(
         parts, train=kept.get("train", parts.train), validation=kept.get("validation", parts.validation),

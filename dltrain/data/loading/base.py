@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading.order import Order, evaluation_indices
-from dltrain.data.sources import Source
-from dltrain.data.types import WHOLE, Batch, Share
+from dltrain.data.types import WHOLE, Batch, Canvas, Share, Source
 
 
 class Loader(ABC):

@@ -6,14 +6,12 @@ from typing import Literal
 
 import torch
 
-from dltrain.data.images.canvas import Canvas
 from dltrain.data.loading.base import Loader
 from dltrain.data.loading.pipeline import First
 from dltrain.data.loading.resident import ResidentLoader
 from dltrain.data.loading.resources import choose_loader, choose_workers
 from dltrain.data.loading.streaming import StreamingLoader
-from dltrain.data.sources import Source
-from dltrain.data.types import WHOLE, Share
+from dltrain.data.types import WHOLE, Canvas, Share, Source
 
 __all__ = ["Loader", "ResidentLoader", "StreamingLoader", "choose_loader", "choose_workers", "make_loader"]
 

@@ -22,10 +22,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.copies.contents import contents
-from dltrain.data.images.canvas import Canvas, load_files
+from dltrain.data.copies.contents import of_files
+from dltrain.data.images.decoding import load_files
 from dltrain.data.loading.resources import size, usable_cores
-from dltrain.data.sources import FileSource
+from dltrain.data.types import Canvas, ImageFiles
 
 MAGIC = b"dltrain pack 3\n"
 CHUNK = 512
@@ -34,7 +34,7 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Pack:
-    """The images of a source on a canvas. images: (N, C, H, W) uint8, mapped; extents: (N, 2) int64."""
+    """The images of files on a canvas. images: (N, C, H, W) uint8, mapped; extents: (N, 2) int64."""
 
     path: Path
     images: Tensor
@@ -47,64 +47,53 @@ class Pack:
         return self.images.index_select(0, indices), self.extents[indices]
 
 
-def pack_path(source: FileSource, canvas: Canvas) -> Path:
-    """Where the pack of a source with a `cache` lies."""
-    assert source.cache is not None
-    folder = Path(source.root).resolve()
-    about = json.dumps([str(folder), source.channels, asdict(canvas), source.paths])
-    return source.cache / f"{folder.name}-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.pack"
+def pack_path(files: ImageFiles, canvas: Canvas) -> Path:
+    """Where the pack of files with a `cache` lies."""
+    assert files.cache is not None
+    folder = Path(files.root).resolve()
+    about = json.dumps([str(folder), files.channels, asdict(canvas), files.paths])
+    return files.cache / f"{folder.name}-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.pack"
 
 
-def packed(source: FileSource, canvas: Canvas) -> Pack:
-    """The pack of a source with a `cache`, made if it is not there or no longer fits.
+def packed(files: ImageFiles, canvas: Canvas) -> Pack:
+    """The pack of files with a `cache`, made if it is not there or no longer fits.
 
     Raises ConfigError naming the files that cannot be read, or the cache that cannot be written.
     """
-    for _ in make_pack(source, canvas):
+    for _ in make_pack(files, canvas):
         pass
-    found: Pack = source.packs[canvas]
+    found: Pack = files.packs[canvas]
     return found
 
 
-def make_pack(source: FileSource, canvas: Canvas) -> Iterator[int]:
-    """Make `source.packs[canvas]`, yielding how many of its images have been decoded; nothing when it is there.
+def make_pack(files: ImageFiles, canvas: Canvas) -> Iterator[int]:
+    """Make `files.packs[canvas]`, yielding how many of its images have been decoded; nothing when it is there.
 
     Raises ConfigError like `packed`.
     """
-    if canvas in source.packs:
+    if canvas in files.packs:
         return
-    path, header = pack_path(source, canvas), _header(source, canvas)
+    path, header = pack_path(files, canvas), _header(files, canvas)
     if (pack := _opened(path, header)) is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 pack = _opened(path, header)  # another process may have made it meanwhile
                 if pack is None:
-                    yield from _write(path, header, source, canvas)
+                    yield from _write(path, header, files, canvas)
                     pack = _opened(path, header)
         except OSError as error:
             raise _unwritable(path, header, error) from None
     assert pack is not None
-    source.packs[canvas] = pack
+    files.packs[canvas] = pack
 
 
-def load_source(source: FileSource, indices: Tensor, canvas: Canvas) -> tuple[Tensor, Tensor]:
-    """The images of a source at `indices` on the canvas: (n, C, height, width) uint8, and (n, 2) int64 extents.
-
-    Raises ConfigError like `packed`.
-    """
-    if source.cache is not None:
-        return packed(source, canvas).read(indices)
-    paths = [source.paths[i] for i in indices.tolist()]
-    return load_files(source.root, paths, source.channels, canvas, usable_cores())
-
-
-def _header(source: FileSource, canvas: Canvas) -> dict[str, object]:
-    """What the pack must say of itself to be this source's on this canvas."""
-    files = hashlib.blake2b(contents(source, look=False)["bytes"].tobytes(), digest_size=16)
+def _header(files: ImageFiles, canvas: Canvas) -> dict[str, object]:
+    """What the pack must say of itself to be that of these files on this canvas."""
+    digest = hashlib.blake2b(of_files(files, look=False)["bytes"].tobytes(), digest_size=16)
     pixels = [canvas.height, canvas.width]
-    shape = [*pixels, source.channels] if canvas.rule == "fit" else [source.channels, *pixels]
-    return {"canvas": asdict(canvas), "files": files.hexdigest(), "shape": [len(source), *shape]}
+    shape = [*pixels, files.channels] if canvas.rule == "fit" else [files.channels, *pixels]
+    return {"canvas": asdict(canvas), "files": digest.hexdigest(), "shape": [len(files), *shape]}
 
 
 def _layout(header: dict[str, object]) -> tuple[bytes, tuple[int, ...], int, int]:
@@ -140,7 +129,7 @@ def _sides(header: dict[str, object]) -> list[int]:
     return [canvas["height"], canvas["width"]]
 
 
-def _write(path: Path, header: dict[str, object], source: FileSource, canvas: Canvas) -> Iterator[int]:
+def _write(path: Path, header: dict[str, object], files: ImageFiles, canvas: Canvas) -> Iterator[int]:
     first, shape, begin, length = _layout(header)
     if shutil.disk_usage(path.parent).free < length:
         raise OSError(f"{size(shutil.disk_usage(path.parent).free)} are free")
@@ -151,8 +140,8 @@ def _write(path: Path, header: dict[str, object], source: FileSource, canvas: Ca
             file.write(first)
             file.seek(begin)
             for start in range(0, shape[0], CHUNK):
-                part = source.paths[start : start + CHUNK]
-                images, sizes = load_files(source.root, part, source.channels, canvas, usable_cores())
+                part = files.paths[start : start + CHUNK]
+                images, sizes = load_files(files.root, part, files.channels, canvas, usable_cores())
                 extents.append(sizes)
                 file.write((images.permute(0, 2, 3, 1) if canvas.rule == "fit" else images).numpy().data)
                 yield start + len(part)

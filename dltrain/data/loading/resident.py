@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dltrain.data.augmentation.impl.windows import Windows, windows_for
-from dltrain.data.images.canvas import Canvas, place_all
 from dltrain.data.loading.base import Loader
-from dltrain.data.loading.packs import load_source, packed
 from dltrain.data.loading.pipeline import First, Moves
-from dltrain.data.sources import ArraySource, Source
-from dltrain.data.types import WHOLE, Batch, Share
+from dltrain.data.types import WHOLE, Batch, Canvas, Images, Share, Source
 
 CHUNK = 1024
 TOGETHER = 16
@@ -88,19 +86,17 @@ class ResidentLoader(Loader):
         self.images, self._windows = self.images.new_empty(0), None
 
 
-def _resident(source: Source, canvas: Canvas, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """(N, C, H, W) uint8 and, on a fit canvas, (N, 2) int64 extents."""
-    if isinstance(source, ArraySource):
-        placed, extent = place_all(source, canvas)
-        extents = torch.tensor([extent]).repeat(len(source), 1)
-        return placed.to(device), extents.to(device) if canvas.rule == "fit" else None
+def _resident(source: Source, canvas: Canvas, device: torch.device) -> Images:
+    """All images, on the device."""
+    if device.type == "cpu" and (whole := source.whole(canvas)) is not None:
+        return whole
     count = len(source)
-    if source.cache is not None and device.type == "cpu":  # the operating system reads what is wanted, and keeps it
-        pack = packed(source, canvas)
-        return pack.images, pack.extents if canvas.rule == "fit" else None
     images = torch.empty(count, source.channels, canvas.height, canvas.width, dtype=torch.uint8, device=device)
-    extents = torch.empty(count, 2, dtype=torch.int64, device=device)
+    extents = torch.empty(count, 2, dtype=torch.int64, device=device) if canvas.rule == "fit" else None
     for start in range(0, count, CHUNK):
-        part = torch.arange(start, min(start + CHUNK, count))
-        images[part], extents[part] = (t.to(device) for t in load_source(source, part, canvas))
-    return images, extents if canvas.rule == "fit" else None
+        part = slice(start, min(start + CHUNK, count))
+        loaded, sizes = source.load(np.arange(part.start, part.stop), canvas)
+        images[part] = loaded.to(device)
+        if extents is not None and sizes is not None:
+            extents[part] = sizes.to(device)
+    return images, extents

@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dltrain.data.sources import ArraySource, Source
+from dltrain.data.types import Canvas, Source
 
 if TYPE_CHECKING:
     import torch
-
-    from dltrain.data.images.canvas import Canvas
 
 MOST_WORKERS = 16
 """Decoding processes beyond which more do not pay: each takes about 300 MB and seconds to start."""
@@ -29,9 +27,8 @@ def choose_loader(
     """The loader for a split, and the reason. resident when the images fit into half of the free memory."""
     if requested != "auto":
         return requested, "set in the experiment"
-    channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
-    need = len(source) * channels * canvas.height * canvas.width
-    if isinstance(source, ArraySource) and device.type == "cpu" and need == source.images.nbytes:
+    need = canvas.bytes_of(source)
+    if source.in_memory and device.type == "cpu" and source.native == (canvas.height, canvas.width):
         return "resident", f"{size(need)} of images are in memory already"
     free = free_memory(device)
     where = "on the GPU" if device.type == "cuda" else "in memory"
@@ -41,9 +38,9 @@ def choose_loader(
 
 def choose_workers(source: Source, requested: int | Literal["auto"]) -> tuple[int, str]:
     """How many processes decode for the streaming loader, and the reason."""
-    if isinstance(source, ArraySource):
+    if source.in_memory:
         return 0, "the images are in memory; there is nothing to decode"
-    if source.cache is not None:
+    if source.files is not None and source.files.cache is not None:
         return 0, "the images are decoded once, into the cache"
     if requested != "auto":
         return requested, "set in the experiment"
@@ -56,6 +53,13 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cache_folder(cache: bool | str) -> Path | None:
+    """Where `cache` puts packs of decoded images."""
+    if isinstance(cache, str):
+        return Path(cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dltrain") if cache else None
 
 
 def crowded(threads: int) -> str | None:

@@ -14,10 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltrain.data.images.canvas import Canvas, place_all
-from dltrain.data.loading.packs import load_source
 from dltrain.data.loading.whitening import Whitener, Whitening
-from dltrain.data.sources import ArraySource, Source
+from dltrain.data.types import Canvas, Source
 
 ScalingKind = Literal[
     "none", "min_max", "standardize", "featurewise_min_max", "featurewise_standardize", "pca_whiten", "zca_whiten"
@@ -79,8 +77,7 @@ class Scaling:
         large.
         """
         if kind == "none":
-            channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
-            return cls([0.0] * channels, [255.0] * channels)
+            return cls([0.0] * source.channels, [255.0] * source.channels)
         mean, std = [], []
         values = np.arange(256)
         found = measured(source, canvas)
@@ -182,7 +179,7 @@ class Measured:
                 found.append(f"warning: channel {channel} of the training images is {value} everywhere")
         if self.flat and self.seen > 1:
             first = self.flat[0]
-            name = f"number {first}" if isinstance(source, ArraySource) else source.paths[first]
+            name = source.files.paths[first] if source.files is not None else f"number {first}"
             have = "has" if len(self.flat) == 1 else "have"
             found.append(f"warning: {len(self.flat):,} of {self.seen:,} training images {have} one colour alone, "
                          f"such as {name}")  # fmt: skip
@@ -226,23 +223,17 @@ def pixel_covariance(source: Source, canvas: Canvas) -> Tensor:
 def chosen(source: Source, limit: int | None) -> np.ndarray:
     """The evenly spaced places of the images that are measured; by default all of an array, 2,048 files."""
     if limit is None:
-        limit = len(source) if isinstance(source, ArraySource) else SAMPLE
+        limit = len(source) if source.in_memory else SAMPLE
     return np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).round().astype(np.int64))
 
 
 def _images(source: Source, canvas: Canvas, limit: int | None = None) -> Iterator[Tensor]:
     """The images on the canvas in parts, (n, C, H, W) uint8; without what lies beside an image on a fit canvas."""
     indices = chosen(source, limit)
-    channels = source.images.shape[1] if isinstance(source, ArraySource) else source.channels
-    chunk = max(CHUNK_BYTES // (channels * canvas.height * canvas.width), 1)
+    chunk = max(CHUNK_BYTES // (source.channels * canvas.height * canvas.width), 1)
     for start in range(0, len(indices), chunk):
-        part = indices[start : start + chunk]
-        if isinstance(source, ArraySource):
-            placed, (height, width) = place_all(source, canvas, part)
-            yield placed[:, :, :height, :width]
-            continue
-        images, extents = load_source(source, torch.from_numpy(part), canvas)
-        if canvas.rule != "fit":
+        images, extents = source.load(indices[start : start + chunk], canvas)
+        if extents is None:
             yield images
             continue
         for image, (height, width) in zip(images, extents.tolist(), strict=True):

@@ -26,16 +26,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.images.canvas import Canvas, load_files, place_all, read_files
+from dltrain.data.images.decoding import load_files, read_files
 from dltrain.data.loading.base import Loader
-from dltrain.data.loading.packs import packed
 from dltrain.data.loading.pipeline import Crops, First
 from dltrain.data.loading.resources import keep_freed_memory
-from dltrain.data.sources import ArraySource, FileSource, Source
-from dltrain.data.types import WHOLE, Batch, Share
+from dltrain.data.types import WHOLE, Batch, Canvas, ImageFiles, Images, Share, Source
 
-Images = tuple[Tensor, Tensor | None]
-"""(B, C, H, W) uint8, and (B, 2) int64 extents on a fit canvas."""
 PREFETCH = 2
 """Batches that each worker decodes ahead."""
 
@@ -55,7 +51,8 @@ class StreamingLoader(Loader):
         """first: what training images undergo first; `does_first` says whether the workers do it. Only on a CPU:
         a GPU draws other numbers."""
         super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
-        decodes = isinstance(source, FileSource) and source.cache is None
+        self._files = source.files if source.files is not None and source.files.cache is None else None
+        decodes = self._files is not None
         self.workers = workers if decodes else 0
         if self.decodes_aside:
             start_worker_server()
@@ -97,32 +94,18 @@ class StreamingLoader(Loader):
 
     def _images(self, purpose: str, indices: Iterable[Tensor], start: int = 0) -> Iterator[Images]:
         """The images of each batch of indices, the first of which is that of step `start`, on the device."""
-        source = self.source
-        if isinstance(source, ArraySource):
-            return on_device(self._gathered(source, indices), self.device)
-        if source.cache is not None:
-            return on_device(self._mapped(source, indices), self.device)
+        if self._files is None:
+            return on_device(self._loaded(indices), self.device)
         if purpose not in self._pools:
-            decoder = Decoder(source, self.canvas, self._crops if purpose != "evaluate" else None)
-            self._pools[purpose] = Pool(source, decoder, self.workers, pin=self.device.type == "cuda")
+            decoder = Decoder(self._files, self.canvas, self._crops if purpose != "evaluate" else None)
+            self._pools[purpose] = Pool(self._files, decoder, self.workers, pin=self.device.type == "cuda")
         return on_device(self._pools[purpose].run(zip(count(start), indices, strict=False)), self.device)
 
-    def _gathered(self, source: ArraySource, indices: Iterable[Tensor]) -> Iterator[Images]:
-        """From main memory; the device works on the last batch meanwhile."""
+    def _loaded(self, indices: Iterable[Tensor]) -> Iterator[Images]:
+        """From main memory or a pack; the device works on the last batch meanwhile."""
         for chosen in indices:
-            images, extent = place_all(source, self.canvas, chosen.numpy())
-            if self.device.type == "cuda":
-                images = images.pin_memory()
-            yield images, torch.tensor([extent]).repeat(len(images), 1) if self.canvas.rule == "fit" else None
-
-    def _mapped(self, source: FileSource, indices: Iterable[Tensor]) -> Iterator[Images]:
-        """From the pack of the source."""
-        pack = packed(source, self.canvas)
-        for chosen in indices:
-            images, extents = pack.read(chosen)
-            if self.device.type == "cuda":
-                images = images.pin_memory()
-            yield images, extents if self.canvas.rule == "fit" else None
+            images, extents = self.source.load(chosen.numpy(), self.canvas)
+            yield images.pin_memory() if self.device.type == "cuda" else images, extents
 
     def close(self) -> None:
         for stream in list(self._open):
@@ -166,8 +149,8 @@ def _awaited(images: Images, done: Any, device: torch.device) -> Images:
 class Decoder(Dataset[Any]):
     """What a worker process holds: it gets the step and the paths of a batch and returns its images."""
 
-    def __init__(self, source: FileSource, canvas: Canvas, crops: Crops | None) -> None:
-        self.root, self.channels, self.canvas, self.crops = source.root, source.channels, canvas, crops
+    def __init__(self, files: ImageFiles, canvas: Canvas, crops: Crops | None) -> None:
+        self.root, self.channels, self.canvas, self.crops = files.root, files.channels, canvas, crops
 
     def __getitems__(self, batch: list[Any]) -> Images | list[Diagnostic]:
         """The batch, or what is wrong with its files: an error with fields does not travel between processes."""
@@ -194,10 +177,10 @@ class Batches:
 
 
 class Pool:
-    """Worker processes that decode the files of a source; they live until the pool is dropped."""
+    """Worker processes that decode files; they live until the pool is dropped."""
 
-    def __init__(self, source: FileSource, decoder: Decoder, workers: int, *, pin: bool) -> None:
-        self.sampler = Batches(source.paths)
+    def __init__(self, files: ImageFiles, decoder: Decoder, workers: int, *, pin: bool) -> None:
+        self.sampler = Batches(files.paths)
         self.loader: DataLoader[Any] = DataLoader(
             decoder,
             batch_sampler=self.sampler,  # its "indices" are a step and paths

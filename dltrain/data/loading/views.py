@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dltrain.data.evaluation import Evaluation, Views
-from dltrain.data.images.canvas import Canvas
-from dltrain.data.types import ImageShape
+from dltrain.data.types import Canvas, ImageShape
 
 MARGIN = 16
 """Where evaluation cuts nothing off, crops are of the image padded by reflection by a 16th of its size (2 pixels

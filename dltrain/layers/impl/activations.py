@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltrain.layers.activations import Start
 from dltrain.layers.impl.modules import CountsSteps
 from dltrain.layers.impl.norms import wide
 from dltrain.layers.roles import Role
@@ -25,7 +24,9 @@ class Formula(nn.Module):
 
     role: ClassVar[Role] = "activation"
 
-    def __init__(self, formula: Callable[..., Tensor], learned: dict[str, Start], channels: int | None) -> None:
+    def __init__(
+        self, formula: Callable[..., Tensor], learned: dict[str, float | list[float] | None], channels: int | None
+    ) -> None:
         super().__init__()
         self.formula = formula
         self.shapes: dict[str, tuple[int, ...]] = {}

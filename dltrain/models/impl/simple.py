@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
@@ -13,7 +13,6 @@ from dltrain.layers.impl.modules import OnVectors
 if TYPE_CHECKING:
     from dltrain.layers.activations import Activation
     from dltrain.layers.norms import Norm
-    from dltrain.models.simple import ConvNet
 
 
 def softmax_regression(shape: ImageShape, classes: int) -> nn.Module:
@@ -39,30 +38,30 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(width, classes))
 
 
-def convnet(shape: ImageShape, classes: int, options: ConvNet) -> nn.Module:
+def convnet(
+    shape: ImageShape, classes: int, *, widths: list[int], depth: int, kernel: int, norm: Norm | None,
+    activation: Activation, pooling: Literal["max", "average"], dropout: float,
+) -> nn.Module:  # fmt: skip
     """(B, C, H, W) -> (B, K): per stage convolutions and a pool, then the mean of each map and a linear layer."""
     stages: list[nn.Module] = []
     channels, height, width = shape.channels, shape.height, shape.width
-    for out in options.widths:
-        if options.norm is not None and height * width < options.norm.least_pixels:
-            message = f"`{options.norm.name}` cannot normalise maps of {height}x{width}, which images of {shape} end in"
+    for out in widths:
+        if norm is not None and height * width < norm.least_pixels:
+            message = f"`{norm.name}` cannot normalise maps of {height}x{width}, which images of {shape} end in"
             raise ConfigError([Diagnostic(message, notes=("use fewer `widths`, or another norm",))])
-        for _ in range(options.depth):
-            stages += _convolution(channels, out, options)
+        for _ in range(depth):
+            stages += _convolution(channels, out, kernel, norm, activation)
             channels = out
         if min(height, width) >= 2:
-            stages.append(nn.MaxPool2d(2) if options.pooling == "max" else nn.AvgPool2d(2))
+            stages.append(nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
             height, width = height // 2, width // 2
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(options.dropout), nn.Linear(channels, classes)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, classes)]
     return nn.Sequential(*stages, *head)
 
 
-def _convolution(channels: int, out: int, options: ConvNet) -> list[nn.Module]:
+def _convolution(channels: int, out: int, kernel: int, norm: Norm | None, activation: Activation) -> list[nn.Module]:
     """A convolution that keeps the size of its maps, then norm and activation; He initialisation."""
-    norm = options.norm
-    convolution = nn.Conv2d(
-        channels, out, options.kernel, padding=options.kernel // 2, bias=norm is None or not norm.shifts
-    )
+    convolution = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=norm is None or not norm.shifts)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     norms = [] if norm is None else [norm.build(out)]
-    return [convolution, *norms, options.activation.build(out)]
+    return [convolution, *norms, activation.build(out)]

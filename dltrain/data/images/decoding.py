@@ -12,10 +12,8 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,10 +25,7 @@ from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.images.depth import DARK, dark_colour, is_colour, is_grey, to_bytes
 from dltrain.data.images.opening import Unfit, checked, explain, is_large_text, opened, quietly, without_texts
 from dltrain.data.loading.resources import one_thread
-from dltrain.data.sources import ArraySource
-from dltrain.data.types import MAX_PIXELS, Interpolation
-
-__all__ = ["Canvas", "decode", "load_files", "place", "place_all"]
+from dltrain.data.types import MAX_PIXELS, Canvas, Interpolation
 
 Extent = tuple[int, int]
 SPARE = 3
@@ -45,37 +40,6 @@ LARGEST_WHOLE, MOST_AROUND = 2**22, 4
 not made whole."""
 TURNED = (5, 6, 7, 8)
 """The EXIF orientations in which width and height change places."""
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """The fixed size of a split's images in pixels, and how an image gets there.
-
-    rule: `exact`, the images have that size (one that has not, such as a file given to `predict`, is
-    treated as by `crop`); `crop`, the image is resized until it covers the canvas divided by the share
-    `crop`, then cut at its centre (torchvision's evaluation rule: for a square canvas the shorter side
-    becomes size / crop); `fit`, the whole image, shrunk if it is larger than the canvas, lies in its
-    top-left corner, and the rest is 0.
-    white: the value that becomes 255 of grey files of more than 8 bits; see `depth`. max_pixels: larger files are
-    refused.
-    """
-
-    height: int
-    width: int
-    rule: Literal["exact", "crop", "fit"] = "exact"
-    interpolation: Interpolation = "bilinear"
-    crop: float = 1.0
-    white: int | None = None
-    max_pixels: int = MAX_PIXELS
-
-    def __str__(self) -> str:
-        size = f"{self.height}x{self.width}"
-        if self.rule == "exact":
-            return size
-        if self.rule == "fit":
-            return f"whole, shrunk into {size}, {self.interpolation}"
-        share = f"the central {self.crop:.3g} of the image, " if self.crop < 1 else ""
-        return f"{share}resized and cut to {size}, {self.interpolation}"
 
 
 def decode(
@@ -248,12 +212,11 @@ def _resize_lanczos(images: Tensor, size: Extent) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(p) for p in resized])).reshape(*images.shape[:-2], *size)
 
 
-def place_all(source: ArraySource, canvas: Canvas, indices: np.ndarray | None = None) -> tuple[Tensor, Extent]:
-    """The images of an array (or those at `indices`) on the canvas: (n, C, height, width) uint8, and their extent.
+def place_all(images: np.ndarray, canvas: Canvas) -> tuple[Tensor, Extent]:
+    """Images (N, C, H, W) uint8 on the canvas: (N, C, height, width) uint8, and the extent of each.
 
-    When all are asked for and none must be resized, the result shares the array's memory.
+    When none must be resized, the result shares the array's memory.
     """
-    images = source.images if indices is None else source.images[indices]
     pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     first, extent = place(pixels[0], canvas)
     if first.shape == pixels[0].shape and canvas.crop == 1:
