@@ -35,6 +35,17 @@ def test_no_machine_path_and_no_registry_in_tracked_files() -> None:
     assert done.stdout == ""
 
 
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Imports for type checking count: what names each other belongs together."""
+    graph = grimp.build_graph("dltrain", exclude_type_checking_imports=False, cache_dir=None)
+    imports = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
+    while done := {module for module, used in imports.items() if not used & imports.keys()}:
+        imports = {module: used for module, used in imports.items() if module not in done}
+    while unused := imports.keys() - set().union(*imports.values()):
+        imports = {module: used for module, used in imports.items() if module not in unused}
+    assert sorted(imports) == []
+
+
 def test_no_file_is_too_long_to_read() -> None:
     long = {p.name: n for p in (REPOSITORY / "dltrain").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert long == {}

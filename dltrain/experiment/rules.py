@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dltrain.config import Diagnostic
 from dltrain.data.augmentation.base import check_order
-
-if TYPE_CHECKING:
-    from dltrain.experiment.experiment import Experiment
+from dltrain.experiment.schema import ExperimentSchema
 
 
-def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     """What does not go together, among the sections that are not `wrong` by themselves."""
     if "augmentation" not in wrong:
         for index, message in check_order(experiment.augmentation):
@@ -37,7 +34,7 @@ def problems_between_sections(experiment: Experiment, wrong: Container[str]) -> 
         yield from _missing_validation(experiment, wrong)
 
 
-def _mixing_for_a_loss_without(experiment: Experiment) -> Iterator[Diagnostic]:
+def _mixing_for_a_loss_without(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     loss = experiment.loss
     for index, augmentation in enumerate(experiment.augmentation):
         if augmentation.needs_soft_targets and not loss.soft_targets:
@@ -45,7 +42,7 @@ def _mixing_for_a_loss_without(experiment: Experiment) -> Iterator[Diagnostic]:
             yield Diagnostic(message, experiment.span("augmentation", index), notes=("use loss `cross_entropy`",))
 
 
-def _views_and_loss(experiment: Experiment) -> Iterator[Diagnostic]:
+def _views_and_loss(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     """Several views of an example need a loss that compares them, and the other way round."""
     loss, seen = experiment.loss, 1
     for index, augmentation in enumerate(experiment.augmentation):
@@ -64,7 +61,7 @@ def _views_and_loss(experiment: Experiment) -> Iterator[Diagnostic]:
         yield Diagnostic(message, experiment.span("loss", key=True), notes=(note,))
 
 
-def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
+def _too_long_warmup(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     for unit in ("epochs", "steps"):
         long, total = getattr(experiment.schedule.warmup, unit, None), getattr(experiment.training, unit)
         if long is not None and total is not None and long >= total:
@@ -72,13 +69,13 @@ def _too_long_warmup(experiment: Experiment) -> Iterator[Diagnostic]:
             yield Diagnostic(message, experiment.span("schedule", "warmup", unit))
 
 
-def _sharpness_with_scaled_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+def _sharpness_with_scaled_gradients(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     if experiment.optimizer.sam is not None and experiment.training.precision == "float16":
         message = "`sam` needs gradients that are not scaled, and float16 scales them"
         yield Diagnostic(message, experiment.span("optimizer", "sam", key=True), notes=("use bfloat16",))
 
 
-def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnostic]:
+def _closure_with_changed_gradients(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     name, training = experiment.optimizer.name, experiment.training
     if not experiment.optimizer.needs_closure:
         return
@@ -90,14 +87,14 @@ def _closure_with_changed_gradients(experiment: Experiment) -> Iterator[Diagnost
         yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32",))
 
 
-def _groups_that_never_learn(experiment: Experiment) -> Iterator[Diagnostic]:
+def _groups_that_never_learn(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     for index, group in enumerate(experiment.optimizer.groups):
         if experiment.training.epochs is not None and group.after >= experiment.training.epochs:
             message = f"the group would never learn: the training has {experiment.training.epochs:g} epochs"
             yield Diagnostic(message, experiment.span("optimizer", "groups", index, "after"))
 
 
-def _what_needs_float32_weights(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+def _what_needs_float32_weights(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     """Weights of 16 bits: a move of SAM or a sum of squares would mostly be rounding."""
     precision = experiment.training.precision
     if not precision.startswith("pure_"):
@@ -114,7 +111,7 @@ def _what_needs_float32_weights(experiment: Experiment, wrong: Container[str]) -
         yield Diagnostic(message, experiment.span("penalties", key=True), notes=notes)
 
 
-def _graph_of_more_than_one_pass(experiment: Experiment) -> Iterator[Diagnostic]:
+def _graph_of_more_than_one_pass(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     """The gradients of a pass lie where the next one writes its own."""
     training, optimizer = experiment.training, experiment.optimizer
     several = {"training.accumulate": training.accumulate > 1, "optimizer.sam": optimizer.sam is not None,
@@ -125,7 +122,7 @@ def _graph_of_more_than_one_pass(experiment: Experiment) -> Iterator[Diagnostic]
             yield Diagnostic(message, experiment.span("training", "graph"), notes=("leave `graph` out",))
 
 
-def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+def _what_needs_no_schedule(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     optimizer, schedule = experiment.optimizer, experiment.schedule
     if optimizer.schedules is None:
         return
@@ -140,7 +137,7 @@ def _what_needs_no_schedule(experiment: Experiment, wrong: Container[str]) -> It
         yield Diagnostic(message, experiment.span("training", "average", key=True))
 
 
-def _missing_validation(experiment: Experiment, wrong: Container[str]) -> Iterator[Diagnostic]:
+def _missing_validation(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     note = ("set `data.validation: 0.1`",)
     stopping = experiment.training.early_stopping
     if "training" not in wrong and stopping is not None and stopping.metric.startswith("validation/"):

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic
 
 from dltrain.config import Diagnostic, Span
+from dltrain.config.annotations import members
+from dltrain.config.document import Document
 from dltrain.config.hints import shown
+from dltrain.config.overrides import Override, apply_all, completed, resolve
+from dltrain.config.validation import Place
+from dltrain.experiment.loading import attempt
+from dltrain.experiment.schema import E, ExperimentSchema
 from dltrain.experiment.training import LENGTHS, Sweep
-
-if TYPE_CHECKING:
-    from dltrain.experiment.experiment import Experiment
 
 MOST = 200
 """Settings that are tried at most."""
@@ -23,17 +26,34 @@ Example = tuple[tuple[str | int, ...], Any]
 """A value, and the place in its range that gives it."""
 
 
-def problems_of_sweep(experiment: Experiment, sweep: Sweep, known: list[Diagnostic]) -> Iterator[Diagnostic]:
-    """The mistakes of a sweep's keys and values; `known` is wrong without them."""
+def check_sweep(experiment: E, sweep: Sweep, known: list[Diagnostic]) -> tuple[E, list[Diagnostic]]:
+    """The experiment with ranges of the type of their keys, and the mistakes of its sweep's keys and values; `known` is
+    wrong without them."""
+    sweep = _typed(type(experiment), experiment.document, sweep)
+    experiment = experiment.model_copy(update={"sweep": sweep})
     refused = {key: _refusal(experiment, sweep, key) for key in sweep.space}
-    yield from (problem for problem in refused.values() if problem is not None)
+    found = [problem for problem in refused.values() if problem is not None]
     examples = {key: sweep.space[key].examples() for key, problem in refused.items() if problem is None}
     if examples:
         trials = _Trials(experiment, sweep, examples, {(problem.message, problem.where) for problem in known})
-        yield from trials.problems()
+        found += trials.problems()
+    return experiment, found
 
 
-def _refusal(experiment: Experiment, sweep: Sweep, key: str) -> Diagnostic | None:
+def _typed(cls: type[ExperimentSchema], document: Document, sweep: Sweep) -> Sweep:
+    """The sweep with ranges of the type of their keys: between the integers 0 and 1, a rate has fractions."""
+    first = [Override.of(key, values.examples()[0][1]) for key, values in sweep.space.items()]
+    tree = completed(cls, apply_all(cls, document.without(("sweep",)), first)[0].tree)
+    space = dict(sweep.space)
+    for key, values in space.items():
+        place = Place(cls, tree, path := resolve(cls, tree, key))
+        types = members(place.annotation) if place.path == path else []
+        if values.choices is None and float in types and int not in types:
+            space[key] = values.as_floats()
+    return sweep.model_copy(update={"space": space})
+
+
+def _refusal(experiment: ExperimentSchema, sweep: Sweep, key: str) -> Diagnostic | None:
     """Why a key cannot be searched at all, or None."""
     where = experiment.span("sweep", "space", key, key=True)
     if key.split(".")[0] in ("sweep", "name"):
@@ -82,10 +102,10 @@ def _pair(
 
 
 @dataclass
-class _Trials:
+class _Trials(Generic[E]):
     """Tries settings, and puts what is wrong with them at the searched keys: one mistake a key."""
 
-    experiment: Experiment
+    experiment: E
     sweep: Sweep
     examples: dict[str, list[Example]]
     known: set[tuple[str, Span | None]]
@@ -94,7 +114,7 @@ class _Trials:
     def problems(self) -> Iterator[Diagnostic]:
         """The mistakes in at most `MOST` corners of the space."""
         told: set[Span | None] = set()
-        alone: dict[str, list[tuple[Any, Experiment]]] = {}
+        alone: dict[str, list[tuple[Any, E]]] = {}
         first = {key: found[0][1] for key, found in self.examples.items()}
         for _, row in zip(range(MOST), corners(self.examples), strict=False):
             values = {key: value for key, (_, value) in row.items()}
@@ -115,9 +135,9 @@ class _Trials:
             yield from self.too_short(first)
         yield from self.found.values()
 
-    def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], tuple[str, ...], Experiment | None]:
+    def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], tuple[str, ...], E | None]:
         """What is wrong with a setting, notes on it, and its experiment when nothing is."""
-        problems, trial = self.experiment.attempt(values)
+        problems, trial = attempt(self.experiment, values)
         new = [problem for problem in problems if (problem.message, problem.where) not in self.known]
         return new, trial.notes if trial is not None else (), trial
 
@@ -169,7 +189,7 @@ class _Trials:
                 notes = ("options that not every choice has must not be set",)
                 self.found[key] = Diagnostic(message, where, notes=notes)
 
-    def same(self, key: str, example: Example, trial: Experiment, before: list[tuple[Any, Experiment]]) -> None:
+    def same(self, key: str, example: Example, trial: E, before: list[tuple[Any, E]]) -> None:
         """Two choices that are written differently and mean the same."""
         place, value = example
         if twin := [other for other, experiment in before if experiment == trial]:
@@ -183,7 +203,7 @@ class _Trials:
         if trial is None or trial.training.steps is not None:
             return
         where = self.experiment.span("sweep", "epochs")
-        for problem in trial.attempt({"training.epochs": self.sweep.epochs})[0]:
+        for problem in attempt(trial, {"training.epochs": self.sweep.epochs})[0]:
             yield replace(problem, message=f"in a trial of `sweep.epochs`: {problem.message}", where=where)
 
 

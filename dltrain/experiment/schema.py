@@ -1,0 +1,120 @@
+"""The sections of an experiment and their defaults, and where in the YAML file each of them was written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from pydantic import PrivateAttr, field_validator
+
+from dltrain.config import ConfigError, Diagnostic, NonNegativeInt, PathText, Section, Span, reject
+from dltrain.config.document import Document
+from dltrain.config.dump import to_yaml
+from dltrain.config.overrides import written
+from dltrain.data.augmentation import Augmentation
+from dltrain.data.datasets import Dataset
+from dltrain.data.evaluation import Evaluation
+from dltrain.experiment.training import Sweep, Training
+from dltrain.models import Model
+from dltrain.optim import Optimizer, Penalty, Schedule
+from dltrain.optim.optimizers.sgd import SGD
+from dltrain.optim.schedules.cosine import Cosine
+from dltrain.tasks.losses import CrossEntropy, Loss
+
+
+class ExperimentSchema(Section):
+    """The keys of a YAML file. `Experiment` adds how files are read and checked."""
+
+    name: str = "experiment"
+    """Name of the experiment's folder under the runs folder; by default the file's stem."""
+    seed: NonNegativeInt = 0
+    """Start of everything random: initial weights, order, augmentation, dropout."""
+    data: Dataset
+    """The images and how they are read."""
+    augmentation: list[Augmentation] = []
+    """Random changes of the training images, in order."""
+    model: Model
+    """The network."""
+    initialize_from: PathText | None = None
+    """A run or checkpoint whose matching weights the training starts from (transfer learning). Rows that are classes
+    are matched by the names of these; those of new classes keep their own start."""
+    loss: Loss = CrossEntropy()
+    """What training minimises."""
+    penalties: list[Penalty] = []
+    """What keeps the weights small besides the optimizer's weight decay."""
+    optimizer: Optimizer = SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    """How gradients change the weights."""
+    schedule: Schedule = Cosine()
+    """The learning rate over time; the optimizer's `lr` is its peak."""
+    training: Training = Training(epochs=10)
+    """How long and how to train."""
+    evaluation: Evaluation = Evaluation()
+    """What the trained network is shown of each image."""
+    sweep: Sweep | None = None
+    """What `dltrain sweep` searches."""
+
+    _document: Document | None = PrivateAttr(default=None)
+    _subject: str = PrivateAttr(default="")
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+
+    @field_validator("name")
+    @classmethod
+    def _usable_name(cls, name: str) -> str:
+        if not name.strip() or name[0] in ".- " or name[-1] in ". " or any(c in name for c in '/\\:*?"<>|'):
+            raise reject("name", f'`name` becomes a folder, which cannot be called "{name}"')
+        if len(name.encode()) > 200 or not name.isprintable():
+            raise reject("name", "`name` becomes a folder: at most 200 bytes, without control characters")
+        return name
+
+    # -- where it comes from
+
+    @property
+    def document(self) -> Document:
+        """The document that it was read from; made from its fields when it was made in Python."""
+        return self._document if self._document is not None else Document(written(self))
+
+    @property
+    def subject(self) -> str:
+        """The file that messages name."""
+        return self._subject
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the overrides changed besides their own keys: dropped options, a compressed schedule."""
+        return self._notes
+
+    def comes_from(self, document: Document, subject: str, notes: tuple[str, ...]) -> None:
+        """Keep what it was read from, at the end of reading it."""
+        self._document, self._subject, self._notes = document, subject, notes
+
+    def span(self, *path: str | int, key: bool = False) -> Span | None:
+        """Where the value (or key) of `path` was written, for diagnostics."""
+        return self.document.span(path, key=key)
+
+    def error(self, key: str, message: str, *notes: str) -> ConfigError:
+        """The ConfigError for a mistake at a dotted key that only the data or the machine shows."""
+        return self.located(ConfigError([Diagnostic(message, notes=notes)]), key)
+
+    def located(self, error: ConfigError, key: str) -> ConfigError:
+        """The same mistakes, those without a place now at the dotted `key`, or at the option in it that they name."""
+        found = []
+        for d in error.diagnostics:
+            names = (*key.split("."), *(d.key.split(".") if d.key else []))
+            path = tuple(int(name) if name.isdigit() else name for name in names)
+            found.append(replace(d, where=d.where or self._override_within(path) or self.span(*path)))
+        return ConfigError(found, self._subject)
+
+    def _override_within(self, path: tuple[str | int, ...]) -> Span | None:
+        """The only override of an option of `path`: what is wrong there is most likely its doing."""
+        within = [marks.value for at, marks in self.document.marks.items() if at[: len(path)] == path]
+        changes = {span.source: span for span in within if span.line == 0}
+        return next(iter(changes.values())) if len(changes) == 1 else None
+
+    def dump(self) -> str:
+        """YAML text with every default written out; `fit` on it repeats the run."""
+        values = self.model_dump(mode="json")
+        return to_yaml({key: value for key, value in values.items() if key != "sweep" or value is not None})
+
+
+E = TypeVar("E", bound=ExperimentSchema)
+"""The experiment that a caller has: checking returns its own type."""
