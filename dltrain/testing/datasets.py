@@ -6,9 +6,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from dltrain.data.datasets import Dataset
-from dltrain.data.types import Source, Splits
+from dltrain.data.types import Canvas, Source, Splits
 from dltrain.testing.contract import Contract
 
 
@@ -19,7 +20,7 @@ def parts(splits: Splits) -> dict[str, Source]:
 
 
 class DatasetContract(Contract):
-    """A data set is the same every time, and its splits share no example."""
+    """A data set is the same every time, its splits share no example, and its images come as they are asked for."""
 
     kind = Dataset
 
@@ -54,3 +55,22 @@ class DatasetContract(Contract):
         assert whole.fingerprint == divided.fingerprint
         if whole.test is not None:
             assert divided.test is not None and whole.test.keys() == divided.test.keys()
+
+    def test_images_are_those_of_their_places_in_any_order_on_a_canvas(self, name: str) -> None:
+        section = self.parse(name)
+        splits = section.load()
+        source = splits.train
+        assert section.known_channels in (None, source.channels)
+        canvas = Canvas(*source.native) if source.native else Canvas(16, 12, "crop")
+        rows = np.array([3, 0, 3])
+        images, extents = source.load(rows, canvas)
+        assert images.dtype == torch.uint8 and extents is None
+        assert images.shape == (3, source.channels, canvas.height, canvas.width)
+        assert torch.equal(images[0], images[2]) and torch.equal(source.load(rows[1:2], canvas)[0][0], images[1])
+        assert torch.equal(source.subset(rows).load(np.array([1]), canvas)[0][0], images[1])
+        whole = source.whole(canvas)
+        assert whole is None or torch.equal(whole[0][torch.from_numpy(rows)], images)
+        other = source.relabelled(np.zeros_like(source.labels))
+        assert other.keys() == source.keys() and not other.labels.any()
+        if splits.test is not None:
+            assert source.joined([splits.test]).keys() == [*source.keys(), *splits.test.keys()]
