@@ -26,7 +26,7 @@ def validate(cls: type[S], document: Document) -> tuple[S | None, list[Diagnosti
     try:
         return cls.model_validate(document.tree), [], set()
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = _of_mappings(cls, document, error.errors(include_url=False))
     found: dict[tuple[Any, ...], Diagnostic] = {}
     meant = {path for detail in details if (path := _meant(Place(cls, document.tree, detail["loc"]), detail))}
     for detail in details:
@@ -34,6 +34,24 @@ def validate(cls: type[S], document: Document) -> tuple[S | None, list[Diagnosti
             diagnostic = _diagnose(cls, document, detail)
             found.setdefault((diagnostic.message, diagnostic.where), diagnostic)
     return None, list(found.values()), {str(key) for detail in details for key in detail["loc"][:1]}
+
+
+def _of_mappings(cls: type[Section], document: Document, details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Where a value may be a mapping or something else, and is a mapping: the mistakes in it, at their own places, and
+    not that it is nothing else. pydantic puts the name of the section into the location of the former."""
+    inside: set[KeyPath] = set()
+    found: list[tuple[ErrorDetails, bool]] = []
+    for detail in details:
+        location, settled = detail["loc"], False
+        for index, key in enumerate(location):
+            before = location[:index]
+            named = key in {section.__name__ for section in sections(Place(cls, document.tree, before).annotation)}
+            if index and named and isinstance(document.get(before), Mapping):
+                inside.add(before)
+                detail, settled = {**detail, "loc": (*before, *location[index + 1 :])}, True
+                break
+        found.append((detail, settled))
+    return [detail for detail, settled in found if settled or not any(detail["loc"][: len(at)] == at for at in inside)]
 
 
 class Place:

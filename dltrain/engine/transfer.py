@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dltrain.engine.weights import read_weights
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.layers.impl.modules import CountsSteps, step_counters
-from dltrain.runs.run import Run
 
 SHOWN = 20
 """Names of weights in one line."""
@@ -28,19 +28,18 @@ def initialize(
     made: the experiment's network for so many classes; called on the meta device.
     Returns lines that say what was and was not loaded. Raises ConfigError when nothing fits.
     """
-    path = experiment.initialize_from
-    if path is None:
+    start = experiment.initialize_from
+    if start is None:
         return []
     try:
-        run, file = Run.open(path)
-        file, state = run.checkpoint_at(file or (run.best if run.best.exists() else run.last))
+        found = read_weights(start if isinstance(start, str) else start.path)
+        if not isinstance(start, str) and start.part is not None:
+            found = found.part(start.part)
     except RunError as error:
         raise experiment.error("initialize_from", str(error)) from None
-    source: dict[str, Tensor] = state["model"]
-    if state["average"] is not None:
-        source = {**source, **state["average"]}
+    file, source = found.file, found.tensors
     own = model.state_dict()  # not a plain dict: it carries the versions of the modules
-    heads = Heads(state["about"]["classes"], classes)
+    heads = Heads(found.classes if found.classes is not None else classes, classes)
     if heads.differ:
         heads.match(source, own, class_dimensions(own, len(classes), made))
     apart = heads.of_classes | _anew(model)

@@ -14,7 +14,7 @@ from dltrain.config.overrides import written
 from dltrain.data.augmentation import Augmentation
 from dltrain.data.datasets import Dataset
 from dltrain.data.evaluation import Evaluation
-from dltrain.experiment.training import Sweep, Training
+from dltrain.experiment.training import InitializeFrom, Sweep, Training
 from dltrain.models import Model
 from dltrain.optim import Optimizer, Penalty, Schedule
 from dltrain.optim.optimizers.sgd import SGD
@@ -35,9 +35,10 @@ class ExperimentSchema(Section):
     """Random changes of the training images, in order."""
     model: Model
     """The network."""
-    initialize_from: PathText | None = None
-    """A run or checkpoint whose matching weights the training starts from (transfer learning). Rows that are classes
-    are matched by the names of these; those of new classes keep their own start."""
+    initialize_from: PathText | InitializeFrom | None = None
+    """Whose matching weights the training starts from (transfer learning): a run, a checkpoint, a `.safetensors` file
+    or another library's state dict; or {path: ..., part: encoder} for one part of it. Rows that are classes are matched
+    by the names of these; those of new classes keep their own start."""
     loss: Loss = CrossEntropy()
     """What training minimises."""
     penalties: list[Penalty] = []

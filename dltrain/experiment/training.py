@@ -11,13 +11,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dltrain.config import Fraction, NonNegative, Positive, PositiveInt, Section, reject
+from dltrain.config import Fraction, NonNegative, PathText, Positive, PositiveInt, Section, reject
 from dltrain.optim.averages import Average
 
 Metric = Literal["validation/loss", "validation/accuracy", "train/loss", "train/accuracy"]
 ValidationMetric = Literal["validation/accuracy", "validation/loss"]
 Size = tuple[int, int, int]
 """A step, and the height and the width of the images from that step on."""
+
+
+class InitializeFrom(Section):
+    """Weights that a training starts from, and which of them."""
+
+    path: PathText
+    """A run, a checkpoint, a `.safetensors` file, or another library's state dict (`.pth`, `.bin`)."""
+    part: str | None = None
+    """Take only the weights whose names begin so, such as `encoder`, without this beginning; null for all."""
 
 
 class EarlyStopping(Section):

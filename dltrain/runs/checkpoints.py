@@ -81,6 +81,13 @@ def digest_of(path: Path) -> str:
     return path.read_bytes()[-64:].decode("ascii", "replace")
 
 
+def carries_digest(path: Path) -> bool:
+    """Whether the file ends as ours do, whatever it holds."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _COMMENT, 0))
+        return file.read(len(_PREFIX)) == _PREFIX
+
+
 def is_sound(path: Path) -> bool:
     """Whether the file is there and its digest fits."""
     try:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from dltrain import Experiment, Trainer, build
+from dltrain import ConfigError, Experiment, Trainer, build
 from dltrain.data.types import ImageShape
 from dltrain.engine.transfer import class_dimensions
 from dltrain.models import Model
@@ -99,3 +100,72 @@ def test_heads_are_found_in_any_network(model: Any, size: int, heads: int) -> No
     found = class_dimensions(own, 10, lambda classes: section.make(ImageShape(3, size, size), classes))
     assert len([key for key in found if key.endswith("weight")]) == heads and set(found.values()) == {0}
     assert all(own[key].shape[0] == 10 for key in found)
+
+
+def foreign(folder: Path, form: str) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The weights of a network as another library keeps them in a file."""
+    weights = {
+        name: torch.randn_like(tensor) for name, tensor in trainer(folder, FIRST).parts.model.state_dict().items()
+    }
+    path = folder / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "safetensors":
+        save_file(weights, path)
+    elif form == "nested":
+        torch.save({"epoch": 3, "state_dict": weights}, path)
+    elif form == "wrapped":
+        torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, path)
+    elif form == "part":
+        torch.save({"decoder.w": torch.zeros(2), **{f"encoder.{name}": t for name, t in weights.items()}}, path)
+    else:
+        torch.save(weights, path)
+    return path, weights
+
+
+@pytest.mark.parametrize("form", ["plain", "safetensors", "nested", "wrapped", "part"])
+def test_a_state_dict_of_another_library_is_loaded_by_name(form: str, tmp_path: Path) -> None:
+    path, weights = foreign(tmp_path, form)
+    start = {"path": str(path), "part": "encoder"} if form == "part" else str(path)
+    made = trainer(tmp_path, FIRST, initialize_from=start)
+    own = made.parts.model.state_dict()
+    assert all(torch.equal(own[name], weights[name]) for name in own)
+    assert f"initialized from {path}: {len(own)} of {len(own)} tensors loaded" in made.notes
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (print, ("code ran",))
+
+
+@pytest.mark.parametrize(
+    ("content", "part", "words"),
+    [
+        ({"a.weight": torch.zeros(3)}, None, "no weight of"),
+        ({"a.weight": torch.zeros(3)}, "encoder", "has no part `encoder`; its parts: a"),
+        ([torch.zeros(3)], None, "holds no weights by name"),
+        ({"w": Evil()}, None, "no state dict that can be opened safely"),
+        (b"not a zip", None, "no state dict that can be opened safely"),
+    ],
+    ids=["architecture", "part", "list", "code", "bytes"],
+)
+def test_files_without_fitting_weights_are_refused_at_the_key(
+    content: Any, part: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    start = str(path) if part is None else {"path": str(path), "part": part}
+    with pytest.raises(ConfigError) as caught:
+        trainer(tmp_path, FIRST, initialize_from=start)
+    assert words in str(caught.value) and str(path) in str(caught.value)
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_a_mistake_in_the_mapping_is_said_at_its_place() -> None:
+    text = "data: digits\nmodel: mlp\ninitialize_from: {pat: x, part: 3}\n"
+    with pytest.raises(ConfigError) as caught:
+        Experiment.parse(text, "e.yaml")
+    assert [d.message for d in caught.value.diagnostics] == [
+        "unknown key `pat` in `initialize_from`", "`initialize_from.part` must be text, not 3",
+    ]  # fmt: skip
