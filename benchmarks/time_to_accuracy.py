@@ -127,7 +127,7 @@ def measure_loop(args: argparse.Namespace) -> list[float]:
 
     class Images(Dataset[Any]):
         def __init__(self, source: Any, transform: Any) -> None:
-            self.images, self.labels = torch.tensor(source.images), torch.tensor(source.labels).long()
+            self.images, self.labels = torch.tensor(source.images), torch.tensor(source.targets).long()
             self.transform = transform
 
         def __len__(self) -> int:

@@ -128,7 +128,7 @@ def look(path: Path) -> Findings:
         if key in dataset.model_fields_set:
             scarce, keys[key] = True, getattr(dataset, key)
     where = ", ".join(f"{key}: {_scalar(value)}" for key, value in keys.items())
-    counts = Counter(splits.classes[label] for label in splits.train.labels.tolist())
+    counts = Counter(splits.classes[label] for label in splits.train.targets.tolist())
     if splits.train.files is not None:
         sizes, grey = _headers(splits.train.files)
     else:

@@ -13,6 +13,7 @@ from dltrain.config import ConfigError, Diagnostic, suggest
 from dltrain.data.images.depth import LARGEST, white_of
 from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.sources import ArraySource
+from dltrain.data.targets import Classes
 from dltrain.data.types import RawDataset
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
@@ -27,12 +28,12 @@ def read_arrays(path: str, layout: str, test: float) -> RawDataset:
     classes = _class_names(path, arrays)
     train = _source(path, arrays, "", layout, len(classes))
     if "test_images" not in arrays:
-        return RawDataset(train, None, None, classes, test)
+        return RawDataset(train, None, None, Classes(classes), test)
     tested = _source(path, arrays, "test_", layout, len(classes))
     if tested.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{_text(tested.images.shape[1:])}, not {_text(train.images.shape[1:])} as in `images`"
         raise _error(path, f"`test_images` are {shapes}")
-    return RawDataset(train, None, tested, classes)
+    return RawDataset(train, None, tested, Classes(classes))
 
 
 def _read(path: str) -> dict[str, np.ndarray]:

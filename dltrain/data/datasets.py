@@ -113,7 +113,7 @@ class Dataset(Choice):
         classes: those of the network that will answer. Raises ConfigError when the data is missing or unfit.
         """
         parts = self.read()
-        return {name: (source, parts.classes) for name, source in parts.given().items()}
+        return {name: (source, list(parts.target.names)) for name, source in parts.given().items()}
 
     @property
     def treatment(self) -> Copies:

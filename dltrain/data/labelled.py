@@ -11,6 +11,7 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.datasets import Dataset
 from dltrain.data.splitting import fingerprint
+from dltrain.data.targets import Classes
 from dltrain.data.types import RawDataset, Source
 
 PLACES = ("root", "path")
@@ -35,7 +36,7 @@ def labelled(dataset: Dataset, split: str, classes: Sequence[str]) -> tuple[Sour
         message = f"the network was not trained on these classes of the data: {_listed(unknown)}"
         raise ConfigError([Diagnostic(message, notes=(f"it knows {_listed(classes)}",))])
     sources = {
-        name: source.relabelled(np.array([known[each] for each in names], dtype=np.int64)[source.labels])
+        name: source.with_targets(np.array([known[each] for each in names], dtype=np.int64)[source.targets])
         for name, (source, names) in given.items()
     }
     if split in sources:
@@ -43,7 +44,7 @@ def labelled(dataset: Dataset, split: str, classes: Sequence[str]) -> tuple[Sour
     else:
         first, *others = sources.values()
         chosen, what = first.joined(others), "all that is labelled"
-    return chosen, what, fingerprint(RawDataset(chosen, None, None, list(classes)))
+    return chosen, what, fingerprint(RawDataset(chosen, None, None, Classes(list(classes))))
 
 
 def _place(dataset: Dataset) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.random import derive_seed
 from dltrain.data.sources import ArraySource
+from dltrain.data.targets import Classes
 from dltrain.data.types import RawDataset
 
 TEST_SHARE = 0.2
@@ -37,7 +38,7 @@ def read_digits() -> RawDataset:
     """scikit-learn's digits: (1797, 1, 8, 8), with values 0..16 stretched to 0..255."""
     values = _digits()
     images = np.rint(values[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return RawDataset(ArraySource(images, values[:, 64].astype(np.int64)), None, None, DIGITS, TEST_SHARE)
+    return RawDataset(ArraySource(images, values[:, 64].astype(np.int64)), None, None, Classes(DIGITS), TEST_SHARE)
 
 
 def _digits() -> np.ndarray:
@@ -65,7 +66,7 @@ def read_synthetic(examples: int, classes: int, shape: tuple[int, int, int]) -> 
     for label in range(classes):
         images[label::classes] += patterns[label]
     names = [f"class_{label:0{len(str(classes - 1))}d}" for label in range(classes)]
-    return RawDataset(ArraySource(images, labels), None, None, names, TEST_SHARE)
+    return RawDataset(ArraySource(images, labels), None, None, Classes(names), TEST_SHARE)
 
 
 # -- IDX files (MNIST and its kin)
@@ -88,7 +89,7 @@ def read_idx_dataset(name: str, root: str, download: bool) -> RawDataset:
         raise _missing(name, root, [f"expected in {root}, {Path(root, name)} or {raw}: {files}"], failure)
     train_images, train_labels, test_images, test_labels = (_read_idx(_idx_file(folder, file)) for file in IDX_FILES)
     return RawDataset(_idx_source(train_images, train_labels, folder, len(classes)), None,
-                 _idx_source(test_images, test_labels, folder, len(classes)), classes)  # fmt: skip
+                 _idx_source(test_images, test_labels, folder, len(classes)), Classes(classes))  # fmt: skip
 
 
 def _find_idx(name: str, library_name: str, root: str) -> Path | None:
@@ -158,7 +159,7 @@ def read_torchvision(name: str, root: str, download: bool) -> RawDataset:
         labels = np.asarray(data.labels if by_split else data.targets, dtype=np.int64)
         pairs.append(ArraySource(np.ascontiguousarray(images), labels))
     classes = DIGITS if name == "svhn" else list(data.classes)
-    return RawDataset(pairs[0], None, pairs[1], classes)
+    return RawDataset(pairs[0], None, pairs[1], Classes(classes))
 
 
 def _expected(library: Any, folder: Path) -> list[str]:

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class ArraySource:
-    """Examples that are already an array. images: (N, C, H, W) uint8; labels: (N,) int64. name: of the array."""
+    """Examples that are already an array. images: (N, C, H, W) uint8; targets: (N, ...). name: of the array."""
 
     in_memory = True
     files = None
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, name: str = "images") -> None:
-        self.images, self.labels, self.name = images, labels, name
+    def __init__(self, images: np.ndarray, targets: np.ndarray, name: str = "images") -> None:
+        self.images, self.targets, self.name = images, targets, name
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     @property
     def channels(self) -> int:
@@ -58,28 +58,28 @@ class ArraySource:
         return _placed(self.images, canvas)
 
     def subset(self, indices: np.ndarray) -> ArraySource:
-        return ArraySource(self.images[indices], self.labels[indices], self.name)
+        return ArraySource(self.images[indices], self.targets[indices], self.name)
 
-    def relabelled(self, labels: np.ndarray) -> ArraySource:
-        return ArraySource(self.images, labels, self.name)
+    def with_targets(self, targets: np.ndarray) -> ArraySource:
+        return ArraySource(self.images, targets, self.name)
 
     def joined(self, others: Sequence[Self]) -> ArraySource:
         parts = [self, *others]
         images = np.concatenate([part.images for part in parts])
-        return ArraySource(images, np.concatenate([part.labels for part in parts]), self.name)
+        return ArraySource(images, np.concatenate([part.targets for part in parts]), self.name)
 
 
 class FileSource:
-    """Examples that are image files. labels: (N,) int64."""
+    """Examples that are image files. targets: (N, ...)."""
 
     in_memory = False
     native = None
 
-    def __init__(self, files: ImageFiles, labels: np.ndarray) -> None:
-        self.files, self.labels = files, labels
+    def __init__(self, files: ImageFiles, targets: np.ndarray) -> None:
+        self.files, self.targets = files, targets
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     @property
     def channels(self) -> int:
@@ -112,15 +112,15 @@ class FileSource:
         return pack.images, pack.extents if canvas.rule == "fit" else None
 
     def subset(self, indices: np.ndarray) -> FileSource:
-        return FileSource(self.files.at(indices), self.labels[indices])
+        return FileSource(self.files.at(indices), self.targets[indices])
 
-    def relabelled(self, labels: np.ndarray) -> FileSource:
-        return FileSource(self.files, labels)
+    def with_targets(self, targets: np.ndarray) -> FileSource:
+        return FileSource(self.files, targets)
 
     def joined(self, others: Sequence[Self]) -> FileSource:
         parts = [self, *others]
         paths = [path for part in parts for path in part.files.paths]
-        return FileSource(self.files.having(paths), np.concatenate([part.labels for part in parts]))
+        return FileSource(self.files.having(paths), np.concatenate([part.targets for part in parts]))
 
 
 def _placed(images: np.ndarray, canvas: Canvas) -> Images:

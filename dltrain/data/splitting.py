@@ -1,13 +1,14 @@
 """Which examples are for testing, validation and training; and the fingerprint of a data set.
 
 The rule: of every class, the examples with the lowest content hash; copies of an image go with the lowest of theirs.
+Where targets are no classes: of all examples.
 It does not know the seed, and as a data set grows a fraction moves at most boundary examples.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction as Exact
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies.copies import Examples, across, find, left_out, within
+from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Copies, RawDataset, Source, Splits
 
 VERSION = "2-"
@@ -35,12 +37,12 @@ def divide(
     Raises ConfigError when there are fewer than two classes, a split lacks a class, files are missing, or an image has
     several labels.
     """
-    if len(parts.classes) < 2:
-        message = f"a classifier needs two classes or more, and the data has {parts.classes}"
-        raise ConfigError([Diagnostic(message)])
-    _counts(parts.train.labels, parts.classes, "training split")
+    target = parts.target
+    if (problem := target.problem()) is not None:
+        raise ConfigError([Diagnostic(problem)])
+    _counts(target, parts.train.targets, "training split")
     if parts.validation is not None:
-        _counts(parts.validation.labels, parts.classes, "validation split")
+        _counts(target, parts.validation.targets, "validation split")
     before = like is not None and not like.startswith(VERSION)
     notes: list[str] = []
     if before:
@@ -53,61 +55,59 @@ def divide(
             notes += within(examples) if taken_from else []
     rows = np.flatnonzero(examples.of("train"))
     if copies == "allow":
-        examples = replace(examples, sets=np.arange(len(examples.labels)))
+        examples = replace(examples, sets=np.arange(len(examples.targets)))
     if copies == "drop" and not before:
         dropped, dropping = left_out(examples)
         notes += dropping
         rows = rows[~dropped[rows]]
-        _counts(examples.labels[rows], parts.classes, "training split without copies")
+        _counts(target, examples.targets[rows], "training split without copies")
     chosen = {name: np.flatnonzero(examples.of(name)) for name in parts.given()}
     if parts.test is None and parts.test_share:
-        rows, chosen["test"] = _held_out(examples, rows, parts.test_share, parts.classes, "test")
+        rows, chosen["test"] = _held_out(examples, rows, parts.test_share, target, "test")
     mark = _fingerprint(examples, parts, {**chosen, "train": rows}, before=before)
     if parts.validation is None and validation:
-        rows, chosen["validation"] = _held_out(examples, rows, validation, parts.classes, "validation")
+        rows, chosen["validation"] = _held_out(examples, rows, validation, target, "validation")
 
     taken = {name: parts.train.subset(places) for name, places in chosen.items() if name not in parts.given()}
     splits = parts.given() | taken
     if len(rows) < len(parts.train):
         splits["train"] = parts.train.subset(rows)
     found = splits["train"], splits.get("validation"), splits.get("test")
-    return Splits(*found, parts.classes, mark, tuple(notes))
+    return Splits(*found, target, mark, tuple(notes))
 
 
 def _held_out(
-    examples: Examples, rows: np.ndarray, share: float | int, classes: list[str], name: str
+    examples: Examples, rows: np.ndarray, share: float | int, target: TargetSpec, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows that stay, and those that a split of this name takes."""
-    taken = take(examples.labels[rows], share, classes, name, examples.keys[rows], examples.sets[rows])
+    taken = take(target, examples.targets[rows], share, name, examples.keys[rows], examples.sets[rows])
     return rows[~taken], rows[taken]
 
 
 def take(
-    labels: np.ndarray, share: float | int, classes: list[str], name: str, keys: np.ndarray, sets: np.ndarray
+    target: TargetSpec, targets: np.ndarray, share: float | int, name: str, keys: np.ndarray, sets: np.ndarray
 ) -> np.ndarray:
     """(N,) bool: which examples the rule takes for a split of this name.
 
     share: of every class, or a number in all. keys: (N,), the lowest are taken. sets: (N,), equal for examples that
     stay together. Raises ConfigError naming the class when one is left without examples on either side.
     """
-    counts = _counts(labels, classes, "data set")
-    if isinstance(share, int) and share >= len(labels):
-        message = f"`{name}: {share}` takes all {len(labels):,} examples that there are"
+    strata, counts = target.strata(targets), _counts(target, targets, "data set")
+    classes = target.names if strata is not None else ()
+    if isinstance(share, int) and share >= len(targets):
+        message = f"`{name}: {share}` takes all {len(targets):,} examples that there are"
         raise ConfigError([Diagnostic(message)])
     quotas = class_quotas(share, counts)
     for left, what in ((quotas, name), (counts - quotas, "training")):
-        if empty := [c for c, n in zip(classes, left.tolist(), strict=True) if n <= 0]:
-            first = classes.index(empty[0])
-            more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
-            message = f"the {what} split would have no example of class `{empty[0]}`{more}"
-            note = f"the class has {counts[first]} of the {len(labels):,} examples, and `{name}` is {share}"
-            raise ConfigError([Diagnostic(message, notes=(note,))])
-    taken = np.zeros(len(labels), dtype=bool)
+        if (left <= 0).any():
+            raise _without(classes, counts, np.flatnonzero(left <= 0).tolist(), what, f"`{name}` is {share}")
+    taken = np.zeros(len(targets), dtype=bool)
     for label, quota in enumerate(quotas.tolist()):
-        members = np.flatnonzero(labels == label)
+        members = np.flatnonzero(strata == label) if strata is not None else np.arange(len(targets))
         chosen = members[_lowest(keys[members], sets[members], quota)]
         if not 0 < len(chosen) < len(members):
-            raise _undividable(classes[label], len(members), len(np.unique(sets[members])))
+            which = f"class `{classes[label]}`" if classes else "the data set"
+            raise _undividable(which, len(members), len(np.unique(sets[members])))
         taken[chosen] = True
     return taken
 
@@ -131,9 +131,19 @@ def _lowest(keys: np.ndarray, sets: np.ndarray, quota: int) -> np.ndarray:
     return np.flatnonzero(chosen[which])
 
 
-def _undividable(label: str, examples: int, sets: int) -> ConfigError:
+def _without(classes: Sequence[str], counts: np.ndarray, empty: list[int], what: str, given: str) -> ConfigError:
+    """A split would lack the classes at `empty`. counts: of examples, by the class, or of all where there are none."""
+    message, has = f"the {what} split would have no example", "the data set has"
+    if classes:
+        more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
+        message += f" of class `{classes[empty[0]]}`{more}"
+        has = f"the class has {counts[empty[0]]} of the"
+    return ConfigError([Diagnostic(message, notes=(f"{has} {counts.sum():,} examples, and {given}",))])
+
+
+def _undividable(which: str, examples: int, sets: int) -> ConfigError:
     alike = "are all copies of one another" if sets == 1 else f"are copies of {sets} different ones"
-    message = f"class `{label}` cannot be divided: its {examples:,} images {alike}"
+    message = f"{which} cannot be divided: its {examples:,} images {alike}"
     note = "copies stay on one side; `data.copies: allow` takes them for different images, `drop` keeps one of each"
     return ConfigError([Diagnostic(message, notes=(note,))])
 
@@ -151,11 +161,14 @@ def class_quotas(share: float | int, counts: np.ndarray) -> np.ndarray:
     return np.array(quotas, dtype=np.int64)
 
 
-def _counts(labels: np.ndarray, classes: list[str], name: str) -> np.ndarray:
-    """(K,) examples of each class. Raises ConfigError naming a class without any."""
-    counts = np.bincount(labels, minlength=len(classes))
+def _counts(target: TargetSpec, targets: np.ndarray, name: str) -> np.ndarray:
+    """(K,) examples of each class, or (1,) of all. Raises ConfigError naming a class without any."""
+    strata = target.strata(targets)
+    if strata is None:
+        return np.array([len(targets)])
+    counts = np.bincount(strata, minlength=len(target.names))
     if not counts.all():
-        absent = classes[int(np.argmin(counts))]
+        absent = target.names[int(np.argmin(counts))]
         raise ConfigError([Diagnostic(f"class `{absent}` has no example in the {name}")])
     return counts
 
@@ -175,15 +188,16 @@ def fingerprint(parts: RawDataset) -> str:
 
 def _fingerprint(examples: Examples, parts: RawDataset, rows: dict[str, np.ndarray], *, before: bool = False) -> str:
     """That of the examples in `rows` of each split. before: as earlier versions made it, with the sizes of files."""
-    total = hashlib.blake2b(json.dumps(parts.classes).encode(), digest_size=16)
+    total = hashlib.blake2b(parts.target.mark.encode(), digest_size=16)
     besides = [each for source in parts.given().values() for each in (_sizes(source) if before else _paths(source))]
     for name in ("train", "validation", "test"):
         if name in rows:
             total.update(name.encode())
             places = rows[name].tolist()
-            values = zip(examples.keys[places].tolist(), examples.labels[places].tolist(), [besides[p] for p in places])
-            for key, label, beside in sorted(values):
-                total.update(b"%s %d %s\n" % (key, label, beside))
+            values = examples.targets[places].tolist()
+            each = zip(examples.keys[places].tolist(), values, [besides[place] for place in places])
+            for key, value, beside in sorted(each):
+                total.update(b"%s %s %s\n" % (key, parts.target.digest(value), beside))
     return total.hexdigest() if before else VERSION + total.hexdigest()
 
 
@@ -197,10 +211,10 @@ def _paths(source: Source) -> list[bytes]:
 def _as_before(parts: RawDataset) -> Examples:
     """The examples without their copies, with the digests of pixels or paths as keys."""
     given = parts.given()
-    labels = np.concatenate([source.labels for source in given.values()])
+    targets = np.concatenate([source.targets for source in given.values()])
     splits = np.repeat(np.arange(len(given)), [len(source) for source in given.values()])
     keys = [hashlib.blake2b(key, digest_size=16).hexdigest() for source in given.values() for key in source.keys()]  # noqa: SIM118
-    return Examples([], labels, splits, np.array(keys, dtype="S32"), np.arange(len(labels)), tuple(given))
+    return Examples([], targets, splits, np.array(keys, dtype="S32"), np.arange(len(targets)), tuple(given))
 
 
 def _sizes(source: Source) -> list[bytes]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
+    from dltrain.data.targets import TargetSpec
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 178_956_970
 """Pixels above which Pillow takes an image for a decompression bomb: as RGB, half a gigabyte."""
@@ -154,9 +156,9 @@ class ImageFiles:
 
 
 class Source(Protocol):
-    """Examples: where their images lie, and how they are had. labels: (N,) int64."""
+    """Examples: where their images lie, and how they are had. targets: (N, ...), see `TargetSpec`."""
 
-    labels: np.ndarray
+    targets: np.ndarray
 
     def __len__(self) -> int: ...
 
@@ -198,8 +200,8 @@ class Source(Protocol):
     def subset(self, indices: np.ndarray) -> Source:
         """The examples at `indices`, in that order."""
 
-    def relabelled(self, labels: np.ndarray) -> Source:
-        """The same images with other labels."""
+    def with_targets(self, targets: np.ndarray) -> Source:
+        """The same images with other targets."""
 
     def joined(self, others: Sequence[Self]) -> Source:
         """These examples, and then those of other sources of the same kind and place."""
@@ -215,7 +217,7 @@ class RawDataset:
     train: Source
     validation: Source | None
     test: Source | None
-    classes: list[str]
+    target: TargetSpec
     test_share: float = 0.0
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -234,11 +236,16 @@ class Splits:
     train: Source
     validation: Source | None
     test: Source | None
-    classes: list[str]
+    target: TargetSpec
     fingerprint: str
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     """As in `RawDataset`."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names, for classification."""
+        return list(self.target.names)
 
     @property
     def remarks(self) -> list[str]:

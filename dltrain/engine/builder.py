@@ -142,7 +142,7 @@ def _assembled(
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with at(experiment, "loss"):
-        counts = torch.bincount(torch.as_tensor(splits.train.labels), minlength=classes).tolist()
+        counts = torch.bincount(torch.as_tensor(splits.train.targets), minlength=classes).tolist()
         task = Classification(
             experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight,
             reported=None if experiment.evaluation.is_plain else CrossEntropy(),
@@ -231,7 +231,7 @@ def _assembled(
     }
     trainer.examples = split_sizes(splits)
     judge = "train" if splits.validation is None else "validation"
-    labels = torch.as_tensor((splits.validation or splits.train).labels)
+    labels = torch.as_tensor((splits.validation or splits.train).targets)
     trainer.guess = Guess.of(judge, torch.bincount(labels, minlength=classes).tolist())
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, settings, decisions)
     if resizing is not None:

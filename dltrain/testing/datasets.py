@@ -30,8 +30,8 @@ class DatasetContract(Contract):
         assert len(set(splits.classes)) == len(splits.classes) >= 2
         assert (splits.validation is not None) == section.has_validation
         for part, source in parts(splits).items():
-            assert len(source) == len(source.labels) == len(source.names()) and source.labels.dtype == np.int64
-            assert set(source.labels.tolist()) == set(range(len(splits.classes))), f"{part} lacks a class"
+            assert len(source) == len(source.targets) == len(source.names()) and source.targets.dtype == np.int64
+            assert set(source.targets.tolist()) == set(range(len(splits.classes))), f"{part} lacks a class"
         if section.treatment != "allow":
             for one, other in combinations(parts(splits).values(), 2):
                 assert not set(one.keys()) & set(other.keys()), "an example stands in two splits"
@@ -40,11 +40,11 @@ class DatasetContract(Contract):
         one, two = self.parse(name).load(), self.parse(name).load()
         assert one.fingerprint == two.fingerprint
         for first, second in zip(parts(one).values(), parts(two).values(), strict=True):
-            assert first.keys() == second.keys() and np.array_equal(first.labels, second.labels)
+            assert first.keys() == second.keys() and np.array_equal(first.targets, second.targets)
         rows = np.array([2, 0])
         part = one.train.subset(rows)
         assert part.keys() == [one.train.keys()[row] for row in rows]
-        assert np.array_equal(part.labels, one.train.labels[rows])
+        assert np.array_equal(part.targets, one.train.targets[rows])
 
     def test_validation_is_taken_from_training_alone(self, name: str) -> None:
         whole, divided = self.parse(name, validation=0).load(), self.parse(name, validation=0.2).load()

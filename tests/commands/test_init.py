@@ -123,7 +123,7 @@ def test_few_images_of_a_class_still_fill_every_split(tmp_path: Path, rarest: in
     experiment, text, result = written(root, tmp_path / "birds.yaml")
     splits = experiment.data.load()
     assert splits.validation is not None
-    assert set(splits.validation.labels.tolist()) == {0, 1} and set(splits.train.labels.tolist()) == {0, 1}
+    assert set(splits.validation.targets.tolist()) == {0, 1} and set(splits.train.targets.tolist()) == {0, 1}
     assert "`ibis` has few images" in text and "`ibis` has few images" in result.stderr
 
 

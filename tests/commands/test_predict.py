@@ -77,11 +77,11 @@ def test_prediction_is_evaluation(photos: Path, run: Path) -> None:
     files = [Path(name) for name in test.names()]
     found = rows(run, *files)
     confusion = np.zeros((3, 3), int)
-    for row, label in zip(found, test.labels, strict=True):
+    for row, label in zip(found, test.targets, strict=True):
         confusion[label, CLASSES.index(row["class"])] += 1
     report = measure(predictor, test, predictor.experiment)
     assert confusion.tolist() == report.confusion
-    losses = [-np.log(float(row[CLASSES[label]])) for row, label in zip(found, test.labels, strict=True)]
+    losses = [-np.log(float(row[CLASSES[label]])) for row, label in zip(found, test.targets, strict=True)]
     assert np.mean(losses) == pytest.approx(report.loss, rel=1e-4)
 
 

@@ -149,7 +149,7 @@ def test_prediction_and_evaluation_see_the_same_views(views: str, photos: Path, 
     assert json.loads((runs[0] / f"eval/train-{views}.json").read_text())["loss"] == found["loss"]
     source = restore_predictor(Run(runs[0]).checkpoint("best")[1], "cpu").experiment.data.load().train
     rows = predicted(runs[0], *map(Path, source.names()), "--views", views)
-    losses = [-np.log(row["probabilities"]["abc"[label]]) for row, label in zip(rows, source.labels, strict=True)]
+    losses = [-np.log(row["probabilities"]["abc"[label]]) for row, label in zip(rows, source.targets, strict=True)]
     assert np.mean(losses) == pytest.approx(found["loss"], rel=1e-4)
     assert found["loss"] != measured(runs[0], "--split", "train")["loss"]
 

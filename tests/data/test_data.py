@@ -21,6 +21,7 @@ from dltrain.data.datasets import Dataset
 from dltrain.data.images.decoding import decode, load_files, place, place_all
 from dltrain.data.loading.scaling import Scaling, pixel_covariance
 from dltrain.data.sources import ArraySource, FileSource
+from dltrain.data.targets import Classes
 from dltrain.data.types import Canvas, ImageFiles, Interpolation, RawDataset, Splits
 from dltrain.data.splitting import class_quotas, divide
 
@@ -51,8 +52,8 @@ def digest(key: bytes) -> bytes:
 
 
 def held_out(source: ArraySource, share: float) -> ArraySource:
-    classes = [str(label) for label in range(int(source.labels.max()) + 1)]
-    found = divide(RawDataset(source, None, None, classes, share), 0).test
+    classes = [str(label) for label in range(int(source.targets.max()) + 1)]
+    found = divide(RawDataset(source, None, None, Classes(classes), share), 0).test
     assert isinstance(found, ArraySource)
     return found
 
@@ -74,10 +75,10 @@ def test_validation_is_the_lowest_content_hashes_of_every_class() -> None:
     splits = dataset("synthetic", examples=200, classes=4, shape=[1, 5, 7], validation=0.1).load()
     assert splits.validation is not None and splits.test is not None
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (144, 16, 40)
-    assert np.bincount(splits.validation.labels).tolist() == [4] * 4
+    assert np.bincount(splits.validation.targets).tolist() == [4] * 4
     for label in range(4):
         taken, left = (
-            [digest(key) for key in keys(part.subset(np.flatnonzero(part.labels == label)))]
+            [digest(key) for key in keys(part.subset(np.flatnonzero(part.targets == label)))]
             for part in (splits.validation, splits.train)
         )
         assert max(taken) < min(left)
@@ -100,7 +101,7 @@ def test_as_a_data_set_grows_at_most_boundary_examples_move() -> None:
     after = held_out(ArraySource(images, labels), 0.1)
     for label in range(2):
         newcomers = {image.tobytes() for image in images[~kept & (labels == label)]}
-        was, is_ = (keys(part.subset(np.flatnonzero(part.labels == label))) for part in (before, after))
+        was, is_ = (keys(part.subset(np.flatnonzero(part.targets == label))) for part in (before, after))
         assert len(was - is_) <= len(newcomers & is_)
         ranked = sorted((digest(image.tobytes()), image.tobytes()) for image in images[labels == label])
         assert is_ == {key for _, key in ranked[:40]}
@@ -160,9 +161,9 @@ def test_synthetic_is_a_function_of_its_options_and_learnable() -> None:
     assert one.fingerprint == two.fingerprint
     assert isinstance(one.train, ArraySource) and isinstance(one.test, ArraySource)
     assert one.train.images.shape[1:] == (2, 6, 9)
-    centres = np.stack([one.train.images[one.train.labels == k].mean(0) for k in range(3)])
+    centres = np.stack([one.train.images[one.train.targets == k].mean(0) for k in range(3)])
     distances = ((one.test.images[:, None] - centres) ** 2).sum((2, 3, 4))
-    assert (distances.argmin(1) == one.test.labels).mean() == 1
+    assert (distances.argmin(1) == one.test.targets).mean() == 1
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -181,7 +182,7 @@ def test_idx_files(tmp_path: Path, folder: str, suffix: str) -> None:
         write_idx(tmp_path / folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
     splits = dataset("fashion_mnist", root=str(tmp_path), validation=0).load()
     assert isinstance(splits.train, ArraySource) and splits.test is not None
-    assert np.array_equal(splits.train.images[:, 0], images) and np.array_equal(splits.test.labels, labels)
+    assert np.array_equal(splits.train.images[:, 0], images) and np.array_equal(splits.test.targets, labels)
     assert splits.classes[9] == "Ankle boot"
     damaged = tmp_path / folder / f"train-images-idx3-ubyte{suffix}"
     damaged.write_bytes(damaged.read_bytes()[:-9])
@@ -256,7 +257,7 @@ def test_svhn_and_stl10_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(SVHN, "split_list", {**SVHN.split_list, **entries})
     splits = dataset("svhn", root=str(tmp_path), download=False, validation=0).load()
     assert isinstance(splits.train, ArraySource)
-    assert np.array_equal(splits.train.images, images) and np.array_equal(splits.train.labels, labels)
+    assert np.array_equal(splits.train.images, images) and np.array_equal(splits.train.targets, labels)
 
     folder = tmp_path / STL10.base_folder
     folder.mkdir()
@@ -272,7 +273,7 @@ def test_svhn_and_stl10_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (folder / "class_names.txt").write_text("\n".join("abcdefghij"))
     splits = dataset("stl10", root=str(tmp_path), download=False, validation=0).load()
     assert isinstance(splits.train, ArraySource)
-    assert np.array_equal(splits.train.images, pictures) and splits.train.labels.tolist() == list(range(10))
+    assert np.array_equal(splits.train.images, pictures) and splits.train.targets.tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(("name", "mean"), [("fashion-mnist", 0.2860), ("mnist", 0.1307)])

@@ -99,7 +99,7 @@ def test_resident_batches_are_the_examples_they_say(array: ArraySource) -> None:
     assert loader.images.data_ptr() == torch.from_numpy(array.images).data_ptr(), "arrays are not copied"
     for step, batch in enumerate(islice(loader.batches(), 12)):
         assert np.array_equal(batch.images, array.images[batch.indices])
-        assert np.array_equal(batch.labels, array.labels[batch.indices])
+        assert np.array_equal(batch.labels, array.targets[batch.indices])
         assert batch.extents is None and batch.epochs[0] == step // 5
         assert_same(batch, loader.batch(step))
 

@@ -91,7 +91,7 @@ def test_what_the_experiment_sets_wins_over_pretrained_weights(photos: FileSourc
 
 
 def test_grey_images_take_the_mean_of_the_pretrained_channels(arrays: ArraySource) -> None:
-    grey = ArraySource(arrays.images[:, :1], arrays.labels)
+    grey = ArraySource(arrays.images[:, :1], arrays.targets)
     assert plan(grey, WEIGHTS).scaling.mean == pytest.approx([102.0])
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies import likeness
 from dltrain.data.copies.contents import keys
+from dltrain.data.targets import TargetSpec
 from dltrain.data.types import RawDataset
 
 SHOWN = 5
@@ -25,11 +26,12 @@ SHOWN = 5
 class Examples:
     """All examples of a data set in one row: those of the training part, then validation, then test, where given.
 
-    keys: (N,) digests of what each holds. sets: (N,), equal for copies. splits: (N,) index of the given split.
+    targets: (N, ...). splits: (N,) index of the given split. keys: (N,) digests of what each holds. sets: (N,), equal
+    for copies.
     """
 
     names: list[str]
-    labels: np.ndarray
+    targets: np.ndarray
     splits: np.ndarray
     keys: np.ndarray
     sets: np.ndarray
@@ -50,7 +52,8 @@ def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list
     """
     given = parts.given()
     found = np.concatenate([source.contents(look=near) for source in given.values()])
-    labels = np.concatenate([source.labels for source in given.values()])
+    targets = np.concatenate([source.targets for source in given.values()])
+    labels = parts.target.groups(targets)
     sets = likeness.Sets(len(labels))
     _, first, same = np.unique(found["pixels"], axis=0, return_index=True, return_inverse=True)
     equal = np.where(found["blank"], np.arange(len(labels)), first[same.reshape(-1)])  # nothing is no copy of nothing
@@ -60,7 +63,7 @@ def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list
     trained = torn[equal[torn] < len(parts.train)]  # those of the training part come first
     for rows, wrong in ((trained, strict), (np.setdiff1d(torn, trained), False)):
         if len(rows):
-            message = _contradiction(rows, equal, names, labels, parts.classes)
+            message = _contradiction(rows, equal, names, targets, parts.target)
             if wrong:
                 raise ConfigError([message])
             notes.append(f"warning: {message.message}")
@@ -76,7 +79,7 @@ def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list
         )
     splits = np.repeat(np.arange(len(given)), [len(source) for source in given.values()])
     rows = np.arange(len(labels))
-    return Examples(names, labels, splits, keys(found), sets.roots(rows), tuple(given)), notes
+    return Examples(names, targets, splits, keys(found), sets.roots(rows), tuple(given)), notes
 
 
 def across(examples: Examples, *, optional: bool) -> list[str]:
@@ -133,11 +136,11 @@ def left_out(examples: Examples) -> tuple[np.ndarray, list[str]]:
 
 
 def _contradiction(
-    torn: np.ndarray, equal: np.ndarray, names: list[str], labels: np.ndarray, classes: list[str]
+    torn: np.ndarray, equal: np.ndarray, names: list[str], targets: np.ndarray, target: TargetSpec
 ) -> Diagnostic:
     """What to say of the images `torn`, whose labels are not those of the images `equal[torn]` with the same pixels."""
     pairs = [
-        f"{names[of]} (`{classes[labels[of]]}`) and {names[row]} (`{classes[labels[row]]}`)"
+        f"{names[of]} (`{target.text(targets[of].tolist())}`) and {names[row]} (`{target.text(targets[row].tolist())}`)"
         for row, of in zip(torn[:SHOWN].tolist(), equal[torn[:SHOWN]].tolist())
     ]
     more = [f"and {len(torn) - SHOWN:,} more"] if len(torn) > SHOWN else []

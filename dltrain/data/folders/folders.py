@@ -25,6 +25,7 @@ from dltrain.data.folders.layouts import (
 from dltrain.data.folders.listing import Identity, ancestors, counted, identity, is_image, suffix_of, walk
 from dltrain.data.folders.split_names import Split, splits_among
 from dltrain.data.sources import FileSource
+from dltrain.data.targets import Classes
 from dltrain.data.types import MAX_PIXELS, ImageFiles, RawDataset, Source
 
 SHOWN = 10
@@ -45,7 +46,9 @@ def read_folder(
     if not layout.splits:
         everything, classes = reader.read(base)
         reader.finish()
-        return RawDataset(everything, None, None, classes, test, notes=(*beside(base, layout), *reader.notes()))
+        return RawDataset(
+            everything, None, None, Classes(classes), test, notes=(*beside(base, layout), *reader.notes())
+        )
     found = {split: reader.read(folder) for split, folder in layout.splits.items()}
     reader.finish()
     train, classes = found["train"]
@@ -53,7 +56,7 @@ def read_folder(
         _require_classes(layout.splits["train"], classes, layout.splits[split], found[split][1])
     others = {split: found[split][0] if split in found else None for split in ("validation", "test")}
     notes = (*spelling(layout), *beside(base, layout), *reader.notes())
-    return RawDataset(train, others["validation"], others["test"], classes, notes=notes)
+    return RawDataset(train, others["validation"], others["test"], Classes(classes), notes=notes)
 
 
 def given_splits(
@@ -83,7 +86,7 @@ def given_splits(
         source, inside = reader.read(base / folder)
         paths = [f"{folder}/{path}" for path in source.files.paths]
         files = ImageFiles(str(base), paths, channels, cache, max_pixels)
-        found[split] = FileSource(files, source.labels), inside
+        found[split] = FileSource(files, source.targets), inside
     if not found:
         found["train"] = reader.read(base)
     reader.finish()

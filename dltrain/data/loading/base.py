@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dltrain.data.loading.order import Order, evaluation_indices
+from dltrain.data.targets import as_tensor
 from dltrain.data.types import WHOLE, Batch, Canvas, Share, Source
 
 
@@ -25,7 +25,7 @@ class Loader(ABC):
     ) -> None:
         self.source, self.canvas, self.batch_size, self.seed = source, canvas, batch_size, seed
         self.device, self.share = torch.device(device), share
-        self.labels = torch.from_numpy(np.array(source.labels, dtype=np.int64)).to(self.device)
+        self.targets = as_tensor(source.targets).to(self.device)
         self._epoch: tuple[int, Tensor, Tensor] | None = None
 
     @cached_property
@@ -49,7 +49,10 @@ class Loader(ABC):
 
     def evaluation_indices(self, limit: int | None) -> list[tuple[Tensor, int]]:
         """Indices (B,) of each batch of an evaluation, on the CPU, and how many of them count."""
-        whole = evaluation_indices(self.labels.cpu(), self.batch_size, limit)
+        classes = (
+            self.targets if self.targets.dtype == torch.int64 else torch.zeros(len(self.source), dtype=torch.int64)
+        )
+        whole = evaluation_indices(classes.cpu(), self.batch_size, limit)
         return [(self.share.of(indices), self.share.valid(valid, self.batch_size)) for indices, valid in whole]
 
     @property

@@ -56,15 +56,16 @@ class Order:
             epoch, first = epoch + 1, 0
 
 
-def evaluation_indices(labels: Tensor, batch_size: int, limit: int | None = None) -> list[tuple[Tensor, int]]:
+def evaluation_indices(targets: Tensor, batch_size: int, limit: int | None = None) -> list[tuple[Tensor, int]]:
     """Indices (B,) of each batch of an evaluation, and how many of them count: the last is completed by repeating.
 
-    labels: (N,) int64 on the CPU. All examples in file order; with fewer than these in `limit` batches, the same sample
-    each time, with all classes in proportion.
+    targets: (N, ...) on the CPU; of classes, (N,) int64. All examples in file order; with fewer than these in `limit`
+    batches, the same sample each time, with all classes in proportion.
     """
-    examples = len(labels)
+    examples = len(targets)
     if limit is not None and limit * batch_size < examples:
-        return [(indices, batch_size) for indices in stratified(labels)[: limit * batch_size].view(limit, -1)]
+        classes = targets if targets.dtype == torch.int64 else torch.zeros(examples, dtype=torch.int64)
+        return [(indices, batch_size) for indices in stratified(classes)[: limit * batch_size].view(limit, -1)]
     starts = range(0, examples, batch_size)
     return [(torch.arange(s, s + batch_size) % examples, min(batch_size, examples - s)) for s in starts]
 

@@ -52,7 +52,7 @@ class ResidentLoader(Loader):
         drawn = [moves.drawn(step, self.device, size) for step in range(start, start + count)]
         indices, epochs = (torch.cat(parts) for parts in zip(*examples, strict=True))
         shape_alone = self.images[:1].expand(len(indices), -1, -1, -1)
-        whole = Batch(shape_alone, self.labels.index_select(0, indices), indices, epochs)
+        whole = Batch(shape_alone, self.targets.index_select(0, indices), indices, epochs)
         motions = moves.motions(whole, [torch.cat(parts, -1) for parts in zip(*drawn, strict=True)])
         starts = windows.starts(indices, motions)
         each = zip(starts.chunk(count), whole.labels.chunk(count), examples, strict=True)
@@ -62,7 +62,7 @@ class ResidentLoader(Loader):
     def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
         return Batch(
             images=self.images.index_select(0, indices),
-            labels=self.labels.index_select(0, indices),
+            labels=self.targets.index_select(0, indices),
             indices=indices,
             epochs=epochs,
             extents=self.extents.index_select(0, indices) if self.extents is not None else None,

@@ -78,14 +78,14 @@ class StreamingLoader(Loader):
         images = self._images(purpose, map(self.share.of, self.order.batches(start_step)), start_step)
         for step, (pixels, extents) in zip(count(start_step), images, strict=False):
             indices, epochs = self.examples_of(step)
-            yield Batch(pixels, self.labels.index_select(0, indices), indices, epochs, extents)
+            yield Batch(pixels, self.targets.index_select(0, indices), indices, epochs, extents)
 
     def _evaluate(self, limit: int | None) -> Generator[tuple[Batch, int], None, None]:
         plan = self.evaluation_indices(limit)
         images = self._images("evaluate", (indices for indices, _ in plan))
         for (pixels, extents), (host_indices, valid) in zip(images, plan, strict=True):
             indices = host_indices.to(self.device)
-            labels = self.labels.index_select(0, indices)
+            labels = self.targets.index_select(0, indices)
             yield Batch(pixels, labels, indices, torch.zeros_like(indices), extents), valid
 
     def _opened(self, stream: Generator[Any, None, None]) -> Generator[Any, None, None]:

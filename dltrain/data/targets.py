@@ -1,0 +1,171 @@
+"""What is to be learned: the target of every example, and what splits, fingerprints and losses must know of it.
+
+values of a source (N, ...) -> strata (for splits), digests (for the fingerprint), tensors (for the loss)
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TargetSpec(ABC):
+    """What the targets of a data set are. A source holds them as an array `values` with one row an example."""
+
+    names: Sequence[str]
+    """Of the classes, the numbers or the labels."""
+
+    def problem(self) -> str | None:
+        """Why nothing can be learned from such targets, if it is so."""
+        return None
+
+    def strata(self, values: np.ndarray) -> np.ndarray | None:
+        """(N,) int64, the place in `names` of what every split has in proportion; None: splits are by hash alone."""
+        return None
+
+    @abstractmethod
+    def groups(self, values: np.ndarray) -> np.ndarray:
+        """(N,) int64: equal inputs contradict each other where these differ."""
+
+    @abstractmethod
+    def text(self, value: Any) -> str:
+        """A row of values, as `tolist` gives it, in words."""
+
+    @abstractmethod
+    def digest(self, value: Any) -> bytes:
+        """What the fingerprint keeps of a row of values, as `tolist` gives it: equal for equal rows alone."""
+
+    @property
+    @abstractmethod
+    def mark(self) -> str:
+        """What the fingerprint keeps of the targets as a whole."""
+
+    @abstractmethod
+    def soft(self, targets: Tensor) -> Tensor:
+        """Targets of a batch as float32, so that they can be mixed."""
+
+
+@dataclass(frozen=True)
+class Classes(TargetSpec):
+    """One of several classes. values: (N,) int64, places in `names`."""
+
+    names: Sequence[str]
+
+    def problem(self) -> str | None:
+        few = len(self.names) < 2
+        return f"a classifier needs two classes or more, and the data has {list(self.names)}" if few else None
+
+    def strata(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def groups(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def text(self, value: int) -> str:
+        return self.names[value]
+
+    def digest(self, value: int) -> bytes:
+        return b"%d" % value
+
+    @property
+    def mark(self) -> str:
+        return json.dumps(list(self.names))
+
+    def soft(self, targets: Tensor) -> Tensor:
+        """(B,) class indices or (B, K) shares of classes -> (B, K)."""
+        from torch.nn.functional import one_hot
+
+        return targets if targets.is_floating_point() else one_hot(targets, len(self.names)).float()
+
+
+@dataclass(frozen=True)
+class Real(TargetSpec):
+    """Numbers. values: (N, n) float64. mean, std: of each over the training examples, for who scales them."""
+
+    names: Sequence[str]
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+
+    def fitted(self, values: np.ndarray) -> Real:
+        """With the mean and the population standard deviation of training values; 1 for a number that never varies."""
+        std = values.std(0)
+        return Real(self.names, values.mean(0).tolist(), np.where(std > 0, std, 1.0).tolist())
+
+    def groups(self, values: np.ndarray) -> np.ndarray:
+        """Equal inputs may have been measured twice."""
+        return np.zeros(len(values), np.int64)
+
+    def text(self, value: Sequence[float]) -> str:
+        return ", ".join(f"{name} {number:g}" for name, number in zip(self.names, value, strict=True))
+
+    def digest(self, value: Sequence[float]) -> bytes:
+        return " ".join(map(repr, value)).encode()
+
+    @property
+    def mark(self) -> str:
+        return json.dumps({"real": list(self.names)})
+
+    def soft(self, targets: Tensor) -> Tensor:
+        return targets
+
+
+@dataclass(frozen=True)
+class Labels(TargetSpec):
+    """Any number of labels. values: (N, K) bool, whether an example has each."""
+
+    names: Sequence[str]
+
+    def groups(self, values: np.ndarray) -> np.ndarray:
+        return np.unique(values, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    def text(self, value: Sequence[bool]) -> str:
+        return ", ".join(name for name, has in zip(self.names, value, strict=True) if has) or "no label"
+
+    def digest(self, value: Sequence[bool]) -> bytes:
+        return bytes(48 + has for has in value)
+
+    @property
+    def mark(self) -> str:
+        return json.dumps({"labels": list(self.names)})
+
+    def soft(self, targets: Tensor) -> Tensor:
+        return targets
+
+
+@dataclass(frozen=True)
+class NoTarget(TargetSpec):
+    """Nothing but the inputs. values: (N, 0)."""
+
+    names: Sequence[str] = ()
+
+    def groups(self, values: np.ndarray) -> np.ndarray:
+        return np.zeros(len(values), np.int64)
+
+    def text(self, value: Sequence[Any]) -> str:
+        return "nothing"
+
+    def digest(self, value: Sequence[Any]) -> bytes:
+        return b""
+
+    @property
+    def mark(self) -> str:
+        return json.dumps({})
+
+    def soft(self, targets: Tensor) -> Tensor:
+        return targets
+
+
+def as_tensor(values: np.ndarray) -> Tensor:
+    """Values of targets for a loss: class indices stay int64, everything else becomes float32. Never rounded."""
+    import torch
+
+    tensor = torch.from_numpy(np.array(values))
+    return tensor if tensor.dtype == torch.int64 else tensor.float()
