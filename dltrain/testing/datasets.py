@@ -70,7 +70,7 @@ class DatasetContract(Contract):
         assert torch.equal(source.subset(rows).load(np.array([1]), canvas)[0][0], images[1])
         whole = source.whole(canvas)
         assert whole is None or torch.equal(whole[0][torch.from_numpy(rows)], images)
-        other = source.relabelled(np.zeros_like(source.labels))
-        assert other.keys() == source.keys() and not other.labels.any()
+        other = source.with_targets(np.zeros_like(source.targets))
+        assert other.keys() == source.keys() and not other.targets.any()
         if splits.test is not None:
             assert source.joined([splits.test]).keys() == [*source.keys(), *splits.test.keys()]
