@@ -34,6 +34,7 @@ from dltrain.runs.environment import Hyperparameters, environment, flatten
 from dltrain.runs.interrupts import Signals
 from dltrain.runs.reports import EpochReport, NonFiniteError, best_epoch
 from dltrain.runs.run import FULL, ReadOnlyRun, Run, next_free, unwritable
+from dltrain.tasks.metrics import was_evaluated
 
 __all__ = ["Hyperparameters", "announce", "fit", "resume", "summary", "train"]
 
@@ -239,7 +240,8 @@ def train(
     try:
         announce(run, trainer, experiment, display)
         shown = hyperparameters or flatten(experiment.stated())
-        run.start_events(trainer.history, trainer.step, shown, sample_images(trainer) if group.leads else None)
+        metrics, images = experiment.resolved_task.metrics, sample_images(trainer) if group.leads else None
+        run.start_events(trainer.history, trainer.step, shown, metrics, images)
         result("running")
         saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]
@@ -256,7 +258,7 @@ def train(
             if (line := forecast.news(event)) is not None:
                 display.line(line)
             if isinstance(event, EpochReport):
-                display.epoch(event)
+                display.epoch(event, metrics)
                 stuck = diagnose(trainer, experiment) if group.leads else None
                 if stuck is not None and (trainer.finished or not told):
                     told = True
@@ -267,7 +269,7 @@ def train(
                 result("running")
                 saved = time.monotonic()
             else:
-                display.progress(event)
+                display.progress(event, metrics)
                 if stopping or overdue:
                     saving += (seconds := save())
                     clock.inside += seconds
@@ -335,12 +337,13 @@ def _how_to_go_on(run: Run, trainer: Trainer) -> str:
 
 
 def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
+    watched = trainer.settings.watched
     if trainer.step < trainer.settings.total_steps:
-        display.line(f"stopped early: {trainer.best_metric} no longer improves")
-    best = best_epoch(trainer.history, trainer.best_metric)
-    if best is not None and trainer.best_metric is not None:
+        display.line(f"stopped early: {watched.tag if watched else ''} no longer improves")
+    best = best_epoch(trainer.history, watched)
+    if best is not None and watched is not None:
         row = trainer.history[best]
-        display.line(f"best {trainer.best_metric} {row[trainer.best_metric]:.4f} in epoch {int(row['epoch'])}")
+        display.line(f"best {watched.text(row)} in epoch {int(row['epoch'])}")
     split = "test" if trainer.about["has_test"] else "validation"
     option = "" if split == "test" else " --split validation"
     display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
@@ -353,7 +356,7 @@ def _tell(profiler: Profiler, display: Display) -> None:
 
 def _say_what_was_slow(trainer: Trainer, experiment: Experiment, clock: Clock, display: Display) -> None:
     parts = clock.parts(trainer.history, trainer.first_step)
-    evaluations = sum("validation/loss" in row for row in trainer.history)
+    evaluations = sum(map(was_evaluated, trainer.history))
     decisions = trainer.about["decisions"]
     line = advice(parts, experiment, decisions, evaluations=evaluations, inside=clock.inside)
     if line is not None:
@@ -362,14 +365,14 @@ def _say_what_was_slow(trainer: Trainer, experiment: Experiment, clock: Clock, d
 
 def summary(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict[str, Any]:
     """The content of result.json."""
-    history = trainer.history
-    best = best_epoch(history, trainer.best_metric)
+    history, watched = trainer.history, trainer.settings.watched
+    best = best_epoch(history, watched)
     trained = sum(row["seconds/data"] + row["seconds/compute"] for row in history)
     spent = clock.parts(history, trainer.first_step)
     return {
         "state": state, "why": why, "step": trainer.step, "total_steps": trainer.settings.total_steps,
         "best_epoch": int(history[best]["epoch"]) if best is not None else None,
-        "best_metric": trainer.best_metric,
+        "best_metric": watched.tag if watched is not None else None,
         "best": history[best] if best is not None else None,
         "last": history[-1] if history else None,
         "seconds": round(sum(spent.values()), 3),

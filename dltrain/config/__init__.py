@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dltrain.config.annotations import OneOf
 from dltrain.config.diagnostics import ConfigError, Diagnostic, Span, suggest
 from dltrain.config.paths import PathText, expanded
 from dltrain.config.section import Choice, Section, reject
@@ -18,6 +19,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 """0 to 1, without 1."""
 
 __all__ = [
-    "Choice", "ConfigError", "Diagnostic", "Fraction", "NonNegative", "NonNegativeInt", "PathText",
-    "Positive", "PositiveInt", "Probability", "Section", "Span", "expanded", "reject", "suggest",
+    "Choice", "ConfigError", "Diagnostic", "Fraction", "NonNegative", "NonNegativeInt", "OneOf",
+    "PathText", "Positive", "PositiveInt", "Probability", "Section", "Span", "expanded", "reject", "suggest",
 ]  # fmt: skip

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from dltrain.config.section import Choice, Section
 
@@ -15,10 +18,35 @@ _JSON_TYPES = {float: "number", int: "integer", bool: "boolean", str: "string", 
 _WORDS = {float: "a number", int: "an integer", bool: "true or false", str: "text", type(None): "null"}
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Makes `Annotated[str, OneOf(names)]` the type of one of these names: a Literal whose names other modules add."""
+
+    names: Callable[[], Sequence[str]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def _known(self, name: str) -> str:
+        if name not in self.names():
+            raise PydanticCustomError("unknown_name", "unknown name")
+        return name
+
+
 def annotation_of(field: FieldInfo) -> Any:
-    """The field's type with its constraints."""
+    """The field's type with its constraints, a OneOf as the Literal that it is by now."""
     parts = (field.annotation, *field.metadata)
-    return Annotated[parts] if field.metadata else field.annotation
+    return _with_literals(Annotated[parts] if field.metadata else field.annotation)
+
+
+def _with_literals(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return Union[tuple(map(_with_literals, get_args(annotation)))]  # noqa: UP007
+    if get_origin(annotation) is Annotated:
+        for constraint in get_args(annotation)[1:]:
+            if isinstance(constraint, OneOf):
+                return Literal[tuple(constraint.names())]
+    return annotation
 
 
 def members(annotation: Any) -> list[Any]:

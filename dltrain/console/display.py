@@ -6,7 +6,7 @@ Everything goes to stderr; results go to stdout and are printed by the commands 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from dltrain.console.streams import printable, styled
 
 if TYPE_CHECKING:
     from dltrain.runs.reports import EpochReport, Progress
+    from dltrain.tasks.metrics import Metric
 
 NARROW, WIDE = 80, 106
 """Columns from which on the live line has room for images/s, and for a bar."""
@@ -65,32 +66,31 @@ class Display:
         """Say on the live line what takes a while."""
         self._draw(text)
 
-    def progress(self, event: Progress) -> None:
-        """Redraw the live line; where there is none, a plain line a minute."""
+    def progress(self, event: Progress, metrics: Sequence[Metric]) -> None:
+        """Redraw the live line; where there is none, a plain line a minute. metrics: that it shows."""
         size = event.steps_per_epoch
         done = event.step - (event.epoch - 1) * size
         size = min(size, event.total_steps - (event.epoch - 1) * size)
         name = f"epoch {event.epoch}/{-(-event.total_steps // event.steps_per_epoch)} {done / size:4.0%}"
-        parts = [f"loss {event.loss:.4f}  accuracy {event.accuracy:.2%}", _eta(event)]
+        parts = ["  ".join(_texts(event.metrics, metrics)), _eta(event)]
         if self.console.width >= NARROW or not self._is_live:
-            parts.insert(1, f"{event.images_per_second:,.0f} images/s")
+            parts.insert(1, f"{event.examples_per_second:,.0f} images/s")
         if self._is_live:
             self._draw(name, "  ".join(parts), done / size)
         elif (now := time.monotonic()) - self._last_line > PLAIN_SECONDS:
             self._last_line = now
             self.line("  ".join([name, *parts]))
 
-    def epoch(self, event: EpochReport) -> None:
-        """The line of a finished epoch."""
+    def epoch(self, event: EpochReport, metrics: Sequence[Metric]) -> None:
+        """The line of a finished epoch. metrics: that it shows of each split."""
         m = event.metrics
         epochs = event.epoch if event.step == event.total_steps else -(-event.total_steps * event.epoch // event.step)
         parts = [f"epoch {event.epoch:>{len(str(epochs))}}/{epochs}"]
-        for split in ("train", "validation"):
-            if f"{split}/loss" in m:
-                parts.append(f"{split} loss {m[f'{split}/loss']:.4f} accuracy {m[f'{split}/accuracy']:.2%}")
+        measured = {split: _texts(m, metrics, f"{split}/") for split in ("train", "validation")}
+        parts += [" ".join([split, *texts]) for split, texts in measured.items() if texts]
         parts.append(f"lr {m['lr']:.3g}")
         parts.append(f"{m['throughput/images_per_second']:,.0f} images/s")
-        self.line("  ".join(parts) + ("  *" if event.is_best and "validation/loss" in m else ""))
+        self.line("  ".join(parts) + ("  *" if event.is_best and measured["validation"] else ""))
         self._last_line = time.monotonic()
 
     def stop(self) -> None:
@@ -124,6 +124,11 @@ class Errors(Display):
 
     def _draw(self, name: str, measures: str = "", share: float = 0.0) -> None:
         pass
+
+
+def _texts(values: Mapping[str, float], metrics: Sequence[Metric], prefix: str = "") -> list[str]:
+    """The metrics that are among the values, each with its name."""
+    return [m.brief_text(values[prefix + m.name]) for m in metrics if prefix + m.name in values]
 
 
 def _eta(event: Progress) -> str:

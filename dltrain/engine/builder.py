@@ -198,7 +198,9 @@ def _assembled(
         learning_rate=learning_rate,
         penalties=penalties,
         momentum=momentum,
-        feedback=experiment.schedule.build_feedback(experiment.optimizer.lr, validation is not None),
+        feedback=experiment.schedule.build_feedback(
+            experiment.optimizer.lr, experiment.resolved_task, validation is not None
+        ),
         task=task,
         pipeline=pipeline,
         train=train,
@@ -212,11 +214,14 @@ def _assembled(
         autocast=autocast_of(dtype, target),
         scaler=scaler,
     )
+    stopping = training.early_stopping
+    stops_by = stopping.metric if stopping is not None else None
+    watched = experiment.resolved_task.decisive(stops_by, validation=validation is not None)
     clip = clip_norm(training, line_search=experiment.optimizer.needs_closure)
     settings = LoopSettings(
         seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
         accumulate=training.accumulate, clip_norm=clip.value, evaluate_every=training.evaluate_every,
-        early_stopping=training.early_stopping, limit_batches=training.limit_batches,
+        early_stopping=stopping, watched=watched, limit_batches=training.limit_batches,
         needs_closure=experiment.optimizer.needs_closure, sizes=resizing.sizes if resizing is not None else [],
     )  # fmt: skip
     trainer = Trainer(parts, settings)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dltrain.runs.reports import EpochReport, Progress
+from dltrain.tasks.metrics import was_evaluated
 
 if TYPE_CHECKING:
     from dltrain.engine.trainer import Trainer
@@ -73,7 +74,7 @@ class Forecast:
         """Seconds of evaluation and checkpoints in each epoch: as they were, or, before the first, as they should be by
         the pace of training."""
         trainer, settings = self.trainer, self.trainer.settings
-        if any("validation/loss" in row for row in trainer.history):
+        if any(map(was_evaluated, trainer.history)):
             spent = sum(row["seconds/evaluate"] + row["seconds/checkpoint"] for row in trainer.history)
             return spent / len(trainer.history)
         steps = trainer.examples.get("validation", 0) / settings.batch_size

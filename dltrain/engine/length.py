@@ -21,6 +21,7 @@ from dltrain.engine.forecast import MEASURED, Forecast
 from dltrain.engine.trainer import Trainer
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.reports import NonFiniteError
+from dltrain.tasks.metrics import was_evaluated
 
 TIMED_STEPS = 10**6
 """The length of a training whose first steps are timed: more than are ever done."""
@@ -138,7 +139,7 @@ def _evaluation(trainer: Trainer) -> float:
     validation, settings = trainer.parts.validation, trainer.settings
     if validation is None:
         return 0.0
-    times = [row["seconds/evaluate"] for row in trainer.history if "validation/loss" in row]
+    times = [row["seconds/evaluate"] for row in trainer.history if was_evaluated(row)]
     if len(times) >= ENOUGH:
         return median(times)
     batches = trainer.examples["validation"] / settings.batch_size

@@ -20,6 +20,7 @@ from dltrain.experiment.training import EarlyStopping, Size
 from dltrain.optim.impl.learning import Learning
 from dltrain.runs.reports import Row
 from dltrain.tasks.impl.classification import Classification
+from dltrain.tasks.metrics import Watched
 
 POINTS = 10
 """Points of the curves in an epoch, its end included."""
@@ -37,6 +38,8 @@ class LoopSettings:
     clip_norm: float | None = None
     evaluate_every: int = 1
     early_stopping: EarlyStopping | None = None
+    watched: Watched | None = None
+    """The metric that decides which epoch is best, and that early stopping watches; None: the last epoch is best."""
     limit_batches: int | None = None
     progress_seconds: float = 0.25
     sizes: list[Size] = field(default_factory=list)

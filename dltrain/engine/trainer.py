@@ -29,7 +29,17 @@ from dltrain.engine.measuring import evaluate, measure_statistics
 from dltrain.engine.parts import LoopSettings, Parts
 from dltrain.layers.impl.modules import CountsSteps
 from dltrain.runs.checkpoints import all_finite
-from dltrain.runs.reports import EpochReport, Guess, NonFiniteError, Progress, Row, best_epoch, stops_early
+from dltrain.runs.reports import (
+    THROUGHPUT,
+    EpochReport,
+    Guess,
+    NonFiniteError,
+    Progress,
+    Row,
+    best_epoch,
+    stops_early,
+    tagged,
+)
 from dltrain.runs.restoring import require_state_of
 from dltrain.tasks.impl.metrics import ClassificationReport, TrainingMetrics
 
@@ -217,17 +227,15 @@ class Trainer:
         epoch = math.ceil(self.step / settings.steps_per_epoch)
         metrics = self._metrics_of_all()
         trained, points = metrics.compute(), self._points(metrics)
-        row: Row = {"epoch": epoch, "step": self.step, "train/loss": trained["loss"]}
-        row["train/accuracy"] = trained["accuracy"]
+        row: Row = {"epoch": epoch, "step": self.step, **tagged("train", trained)}
         due = epoch % settings.evaluate_every == 0 or self.step == settings.total_steps
         started = time.perf_counter()
         if parts.average is not None and parts.average.needs_statistics(self.step, settings.steps_per_epoch):
             measure_statistics(parts.average.model, parts, settings, self.step)
         if parts.validation is not None and due:
-            measured = self.evaluate(parts.validation)
-            row["validation/loss"], row["validation/accuracy"] = measured.loss, measured.accuracy
+            row |= tagged("validation", self.evaluate(parts.validation).compute())
         row["lr"] = self.lr(self.step - 1)
-        row["throughput/images_per_second"] = trained["examples"] / max(self._epoch_seconds, 1e-9)
+        row[THROUGHPUT] = metrics.examples / max(self._epoch_seconds, 1e-9)
         row["norm/gradient"] = float(self.gradient_norm)
         row["norm/weights"] = float(nn.utils.get_total_norm(self._parameters))
         row["seconds/data"], row["seconds/compute"] = self._data_seconds, self._epoch_seconds - self._data_seconds
@@ -236,18 +244,16 @@ class Trainer:
         self._react()
         self.metrics.reset()
         self._epoch_seconds = self._data_seconds = 0.0
-        is_best = best_epoch(self.history, self.best_metric) == len(self.history) - 1
+        is_best = best_epoch(self.history, settings.watched) == len(self.history) - 1
         return EpochReport(epoch, self.step, settings.total_steps, row, is_best, points)
 
     def _progress(self) -> Progress:
         self._raise_if_loss_was_not_finite()
         metrics = self._metrics_of_all()
-        now = metrics.compute()
         return Progress(
             epoch=self.step // self.settings.steps_per_epoch + 1, step=self.step, total_steps=self.settings.total_steps,
-            steps_per_epoch=self.settings.steps_per_epoch, loss=now["loss"], accuracy=now["accuracy"],
-            lr=self.lr(self.step - 1),
-            images_per_second=now["examples"] / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
+            steps_per_epoch=self.settings.steps_per_epoch, metrics=metrics.compute(), lr=self.lr(self.step - 1),
+            examples_per_second=metrics.examples / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
             points=self._points(metrics),
         )  # fmt: skip
 
@@ -282,17 +288,12 @@ class Trainer:
         return self.metrics if group.size == 1 else self.metrics.of_all(group.add)
 
     @property
-    def best_metric(self) -> str | None:
-        """The metric that decides which epoch is best; None without a validation split."""
-        if self.settings.early_stopping is not None:
-            return self.settings.early_stopping.metric
-        return "validation/accuracy" if self.parts.validation is not None else None
-
-    @property
     def finished(self) -> bool:
         """Whether the last step is done, or early stopping has ended the training: it depends on the state alone."""
-        stopping = self.settings.early_stopping
-        return self.step >= self.settings.total_steps or (stopping is not None and stops_early(self.history, stopping))
+        settings, stopping = self.settings, self.settings.early_stopping
+        if self.step >= settings.total_steps or stopping is None or settings.watched is None:
+            return self.step >= settings.total_steps
+        return stops_early(self.history, stopping, settings.watched)
 
     # -- state
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from dltrain.config import Diagnostic
 from dltrain.data.augmentation.base import check_order
 from dltrain.experiment.schema import ExperimentSchema
+from dltrain.tasks.metrics import SPLITS
 
 
 def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
@@ -30,6 +31,8 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         yield from _groups_that_never_learn(experiment)
         yield from _what_needs_float32_weights(experiment, wrong)
         yield from _what_needs_no_schedule(experiment, wrong)
+    if "task" not in wrong:
+        yield from _metrics_of_another_task(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
 
@@ -135,6 +138,21 @@ def _what_needs_no_schedule(experiment: ExperimentSchema, wrong: Container[str])
     if experiment.training.average is not None:
         message = f"`{optimizer.name}` keeps an average of its own: leave `training.average` out"
         yield Diagnostic(message, experiment.span("training", "average", key=True))
+
+
+def _metrics_of_another_task(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
+    """Every task's metrics are names that a key takes, and this experiment has one task."""
+    task, stopping, sweep = experiment.resolved_task, experiment.training.early_stopping, experiment.sweep
+    named = {
+        ("training", "early_stopping", "metric"): (stopping and stopping.metric, task.tags(*SPLITS)),
+        ("schedule", "metric"): (getattr(experiment.schedule, "metric", None), task.tags(*SPLITS)),
+        ("sweep", "metric"): (sweep and sweep.metric, task.tags("validation")),
+    }
+    for path, (tag, measured) in named.items():
+        if path[0] not in wrong and tag is not None and tag not in measured:
+            message = f"task `{task.name}` has no metric `{tag}`"
+            notes = (f"it measures {', '.join(f'`{name}`' for name in measured)}",)
+            yield Diagnostic(message, experiment.span(*path), notes=notes)
 
 
 def _missing_validation(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:

@@ -19,7 +19,7 @@ from dltrain.models import Model
 from dltrain.optim import Optimizer, Penalty, Schedule
 from dltrain.optim.optimizers.sgd import SGD
 from dltrain.optim.schedules.cosine import Cosine
-from dltrain.tasks.losses import CrossEntropy, Loss
+from dltrain.tasks import Classification, CrossEntropy, Loss, Task
 
 
 class ExperimentSchema(Section):
@@ -39,6 +39,8 @@ class ExperimentSchema(Section):
     """Whose matching weights the training starts from (transfer learning): a run, a checkpoint, a `.safetensors` file
     or another library's state dict; or {path: ..., part: encoder} for one part of it. Rows that are classes are matched
     by the names of these; those of new classes keep their own start."""
+    task: Task | None = None
+    """What the network learns to answer; null: what the data has targets for."""
     loss: Loss = CrossEntropy()
     """What training minimises."""
     penalties: list[Penalty] = []
@@ -66,6 +68,11 @@ class ExperimentSchema(Section):
         if len(name.encode()) > 200 or not name.isprintable():
             raise reject("name", "`name` becomes a folder: at most 200 bytes, without control characters")
         return name
+
+    @property
+    def resolved_task(self) -> Task:
+        """The task, that which follows from the data where none is given."""
+        return self.task if self.task is not None else Classification()
 
     # -- where it comes from
 

@@ -27,9 +27,11 @@ Example = tuple[tuple[str | int, ...], Any]
 
 
 def check_sweep(experiment: E, sweep: Sweep, known: list[Diagnostic]) -> tuple[E, list[Diagnostic]]:
-    """The experiment with ranges of the type of their keys, and the mistakes of its sweep's keys and values; `known` is
-    wrong without them."""
+    """The experiment with ranges of the type of their keys and a metric that ranks, and the mistakes of its sweep's
+    keys and values; `known` is wrong without them."""
     sweep = _typed(type(experiment), experiment.document, sweep)
+    if sweep.metric is None:
+        sweep = sweep.model_copy(update={"metric": f"validation/{experiment.resolved_task.ranks}"})
     experiment = experiment.model_copy(update={"sweep": sweep})
     refused = {key: _refusal(experiment, sweep, key) for key in sweep.space}
     found = [problem for problem in refused.values() if problem is not None]
@@ -60,6 +62,8 @@ def _refusal(experiment: ExperimentSchema, sweep: Sweep, key: str) -> Diagnostic
         return Diagnostic(f"`{key}` is no hyperparameter", where)
     if key in ("data", *(f"data.{option}" for option in ("name", "root", "path", "test", "validation"))):
         return Diagnostic(f"`{key}` cannot be searched: trials are compared on the same validation split", where)
+    if key.split(".")[0] == "task":
+        return Diagnostic(f"`{key}` cannot be searched: trials are compared by a metric of one task", where)
     if sweep.epochs is not None:
         for index, choice in enumerate(sweep.space[key].choices or [] if key == "training" else []):
             if lengths := [f"training.{unit}" for unit in LENGTHS if unit in dict(_mapping(choice))]:

@@ -13,9 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from dltrain.config import Fraction, NonNegative, PathText, Positive, PositiveInt, Section, reject
 from dltrain.optim.averages import Average
+from dltrain.tasks.base import Tag, ValidationTag
 
-Metric = Literal["validation/loss", "validation/accuracy", "train/loss", "train/accuracy"]
-ValidationMetric = Literal["validation/accuracy", "validation/loss"]
 Size = tuple[int, int, int]
 """A step, and the height and the width of the images from that step on."""
 
@@ -34,7 +33,7 @@ class EarlyStopping(Section):
 
     patience: PositiveInt = 20
     """Evaluations without improvement before training stops."""
-    metric: Metric = "validation/loss"
+    metric: Tag = "validation/loss"
     """The metric that must improve: a loss falls, an accuracy rises."""
     minimum_change: NonNegative = 0.0
     """A smaller improvement than this does not count."""
@@ -283,8 +282,8 @@ class Sweep(Section):
     """Epochs of each trial, the schedule compressed to fit; null: as many as training."""
     sampler: Literal["random"] = "random"
     """How settings are drawn: independently at random (Bergstra & Bengio 2012)."""
-    metric: ValidationMetric = "validation/accuracy"
-    """What ranks the trials, at its best epoch."""
+    metric: ValidationTag | None = None
+    """What ranks the trials, at its best epoch; null: what ranks models of the task, such as `validation/accuracy`."""
     space: Annotated[dict[str, Range], Field(min_length=1)]
     """Dotted keys, and for each the values to search: `optimizer.lr: {low: 1e-3, high: 1, log: true}`."""
 

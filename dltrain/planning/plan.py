@@ -209,6 +209,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
     curve = partial(_samples, total_steps=training.total_steps)
+    feedback = experiment.schedule.build_feedback(experiment.optimizer.lr, experiment.resolved_task, True)
     return {
         "experiment": experiment.name,
         "data": experiment.data.name,
@@ -238,7 +239,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         ],
         "schedule": experiment.schedule.name,
         "warmup_steps": warmup.length(training.steps_per_epoch) if warmup is not None else 0,
-        "follows_results": experiment.schedule.build_feedback(experiment.optimizer.lr, True) is not None,
+        "follows_results": feedback is not None,
         "learning_rate": curve(training.learning_rate),
         "momentum": curve(training.momentum) if training.momentum is not None else None,
         "decisions": {name: asdict(decision) for name, decision in training.decisions.items()},

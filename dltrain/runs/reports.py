@@ -7,25 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dltrain.tasks.metrics import Watched
+
 if TYPE_CHECKING:
     from dltrain.experiment.training import EarlyStopping
 
+THROUGHPUT = "throughput/images_per_second"
+"""The tag of the training examples that pass in a second."""
 Row = dict[str, float]
 """The metrics of an epoch by TensorBoard tag, with its `epoch` (from 1) and the `step` after it."""
 
 
+def tagged(split: str, values: Row) -> Row:
+    """Metrics of a split by TensorBoard tag, from those by name."""
+    return {f"{split}/{name}": value for name, value in values.items()}
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Where training is, a few times a second. Loss and accuracy are means over the epoch so far."""
+    """Where training is, a few times a second. metrics: of the epoch so far, by name."""
 
     epoch: int
     step: int
     total_steps: int
     steps_per_epoch: int
-    loss: float
-    accuracy: float
+    metrics: dict[str, float]
     lr: float
-    images_per_second: float
+    examples_per_second: float
     seconds: float
     """Training time of this epoch so far."""
     points: list[Row] = field(default_factory=list)
@@ -78,28 +86,26 @@ class NonFiniteError(Exception):
         super().__init__(f"the {what} became infinite or not a number in step {step} (learning rate {lr:.3g})")
 
 
-def best_epoch(history: list[Row], metric: str | None) -> int | None:
+def best_epoch(history: list[Row], watched: Watched | None) -> int | None:
     """Index of the row with the best metric; the last row without a metric.
 
-    Among equal accuracies the one with the lower loss is best, then the earliest.
+    Among equal ones the metric's tie-break decides, then the earliest is best.
     """
-    if metric is None:
+    if watched is None:
         return len(history) - 1 if history else None
-    loss = metric.replace("accuracy", "loss")
-    sign = 1.0 if metric.endswith("loss") else -1.0
-    measured = [i for i, row in enumerate(history) if not math.isnan(row.get(metric, math.nan))]
-    return min(measured, key=lambda i: (sign * history[i][metric], history[i][loss], i), default=None)
+    measured = [i for i, row in enumerate(history) if not math.isnan(watched.cost(row))]
+    return min(measured, key=lambda i: (watched.order(history[i]), i), default=None)
 
 
-def stops_early(history: list[Row], stopping: EarlyStopping) -> bool:
+def stops_early(history: list[Row], stopping: EarlyStopping, watched: Watched) -> bool:
     """Whether `patience` evaluations in a row have not improved the metric."""
     best, waited = math.inf, 0
-    sign = 1.0 if stopping.metric.endswith("loss") else -1.0
     for row in history:
-        if (value := row.get(stopping.metric)) is None:
+        if watched.tag not in row:
             continue
-        if sign * value < best - stopping.minimum_change:  # never true of not-a-number
-            best, waited = sign * value, 0
+        cost = watched.cost(row)
+        if cost < best - stopping.minimum_change:  # never true of not-a-number
+            best, waited = cost, 0
         else:
             waited += 1
     return waited >= stopping.patience

@@ -25,24 +25,16 @@ from dltrain.errors import RunError
 from dltrain.runs import checkpoints
 from dltrain.runs.checkpoints import CheckpointError, write_atomically
 from dltrain.runs.events import EventFile
+from dltrain.runs.reports import THROUGHPUT
 from dltrain.runs.stored import StoredError, is_result, require_checkpoint, require_environment
+from dltrain.tasks.metrics import SPLITS, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 History = Sequence[Mapping[str, float]]
-METRICS = ["validation/accuracy", "validation/loss", "train/accuracy", "train/loss"]
-"""What TensorBoard's table of hyperparameters may show beside them."""
-CHARTS = {
-    "loss and accuracy": {
-        "loss": ["train/loss", "validation/loss"], "accuracy": ["train/accuracy", "validation/accuracy"],
-    },
-    "training": {
-        "learning rate": ["lr"], "images per second": ["throughput/images_per_second"],
-        "norms": ["norm/gradient", "norm/weights"],
-    },
-}  # fmt: skip
-"""TensorBoard's page of custom charts, by heading and title."""
+CHARTS = {"learning rate": ["lr"], "images per second": [THROUGHPUT], "norms": ["norm/gradient", "norm/weights"]}
+"""The charts of a training in TensorBoard, by title, besides those of its metrics."""
 JOURNAL = "journal.log"
 """The file that makes a directory that of a sweep."""
 STATES = ("running", "finished", "interrupted", "failed")
@@ -224,16 +216,20 @@ class Run:
             self._events.flush()
 
     def start_events(
-        self, history: History, step: int, hyperparameters: Mapping[str, Any], images: Tensor | None
-    ) -> None:
+        self, history: History, step: int, hyperparameters: Mapping[str, Any], metrics: Sequence[Metric],
+        images: Tensor | None,
+    ) -> None:  # fmt: skip
         """Begin the event file: charts, hyperparameters, a grid of training images, and the epochs so far, as far as
         the files of earlier processes lack them.
 
-        step: from which the training goes on. images: (B, C, H, W) in 0..1.
+        step: from which the training goes on. metrics: that have a chart. images: (B, C, H, W) in 0..1.
         """
         self._events = EventFile(self.path, step)
-        self._events.charts(CHARTS)
-        self._events.hyperparameters(hyperparameters, METRICS)
+        names = [metric.name for metric in metrics]
+        charts = {name: [f"train/{name}", f"validation/{name}"] for name in names}
+        self._events.charts({" and ".join(names): charts, "training": CHARTS})
+        tags = [f"{split}/{name}" for split in SPLITS for name in names]
+        self._events.hyperparameters(hyperparameters, tags)
         if images is not None:
             self._events.image("train/images", _grid(images))
         for row in history:
@@ -288,8 +284,9 @@ class ReadOnlyRun(Run):
         pass
 
     def start_events(
-        self, history: History, step: int, hyperparameters: Mapping[str, Any], images: Tensor | None
-    ) -> None:
+        self, history: History, step: int, hyperparameters: Mapping[str, Any], metrics: Sequence[Metric],
+        images: Tensor | None,
+    ) -> None:  # fmt: skip
         pass
 
 

@@ -213,11 +213,13 @@ class CheckpointData(_Data):
         steps = [0, *(_counted(row, "step") for row in self.history), self.step]
         if any(later < earlier for earlier, later in pairwise(steps)):
             raise ValueError("history: its steps must ascend, up to that of the checkpoint")
+        trained = {name for row in self.history for name in _names(row, "train")}
         for number, row in enumerate(self.history):
             _counted(row, "epoch")
             absent = [name for name in ROW if name not in row]
-            if ("validation/loss" in row) != ("validation/accuracy" in row):
-                absent.append("validation/loss and validation/accuracy together")
+            if (found := _names(row, "validation")) and (missing := sorted(_names(row, "train") - found)):
+                absent += [f"validation/{name}" for name in missing]
+            absent += [f"train/{name}" for name in sorted(trained - _names(row, "train"))]
             if absent:
                 raise ValueError(f"history.{number}: it must tell {', '.join(absent)}")
         if not self.metrics.losses.shape == self.metrics.correct.shape or self.metrics.losses.ndim != 1:
@@ -226,7 +228,7 @@ class CheckpointData(_Data):
 
 
 ROW = (
-    "train/loss", "train/accuracy", "lr", "seconds/data", "seconds/compute", "seconds/evaluate", "seconds/checkpoint",
+    "train/loss", "lr", "seconds/data", "seconds/compute", "seconds/evaluate", "seconds/checkpoint",
 )  # fmt: skip
 """What every epoch of a history tells."""
 
@@ -273,6 +275,11 @@ def _require_tensor(tensor: Tensor, shape: tuple[int, ...], name: str, *, positi
         raise ValueError(f"{name} must be float {shape}")
     if not bool(tensor.isfinite().all()) or (positive and bool((tensor <= 0).any())):
         raise ValueError(f"{name} must be finite{' and above 0' if positive else ''}")
+
+
+def _names(row: dict[str, float], split: str) -> set[str]:
+    """The metrics of a split in a row."""
+    return {tag.removeprefix(f"{split}/") for tag in row if tag.startswith(f"{split}/")}
 
 
 def _counted(row: dict[str, float], key: str) -> int:

@@ -31,6 +31,7 @@ from dltrain.errors import RunError
 from dltrain.experiment.training import Range, Sweep
 from dltrain.runs.run import JOURNAL
 from dltrain.search.journal import mend, outcome_of
+from dltrain.tasks.metrics import Watched
 
 NEW = "start a new sweep: dltrain sweep EXPERIMENT"
 REDRAWS = 100
@@ -52,11 +53,13 @@ class Outcome:
 class Study:
     """The journal of the sweep in `folder`. What a killed process left half done is made good on opening."""
 
-    def __init__(self, folder: Path, sweep: Sweep, seed: int) -> None:
-        self.sweep, self.seed = sweep, seed
-        self.mended = mend(folder / JOURNAL, 1 if sweep.metric.endswith("loss") else 2)
+    def __init__(self, folder: Path, sweep: Sweep, ranks: Watched, seed: int) -> None:
+        """ranks: the metric that the sweep is for."""
+        self.sweep, self.ranks, self.seed = sweep, ranks, seed
+        direction = StudyDirection.MINIMIZE if ranks.falls else StudyDirection.MAXIMIZE
+        self.mended = mend(folder / JOURNAL, direction.value)
         """What was damaged in the journal, if anything was."""
-        self._study = _open(folder, sweep)
+        self._study = _open(folder, direction)
         self._settings = settings(sweep, seed)
         self._drawn: list[dict[str, Any]] = []
 
@@ -89,7 +92,7 @@ class Study:
         record = {"metrics": outcome.metrics, "reason": outcome.reason, "seconds": outcome.seconds}
         trial.set_user_attr("outcome", json.dumps(record))
         if outcome.metrics is not None:
-            self._study.tell(trial, outcome.metrics[self.sweep.metric])
+            self._study.tell(trial, outcome.metrics[self.ranks.tag])
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 
@@ -127,7 +130,7 @@ class Study:
         """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
         found, again = {}, self._made_again()
         for trial in self._study.get_trials(deepcopy=False):
-            told = outcome_of(trial.user_attrs, self.sweep.space, self.sweep.metric)
+            told = outcome_of(trial.user_attrs, self.sweep.space, self.ranks.tag)
             if trial.state.is_finished() and told is not None and trial.number not in again:
                 found[told["index"]] = Outcome(**told)
         return [found[index] for index in sorted(found)]
@@ -212,11 +215,10 @@ def values_of(sweep: Sweep, drawn: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _open(folder: Path, sweep: Sweep) -> optuna.Study:
+def _open(folder: Path, direction: StudyDirection) -> optuna.Study:
     optuna.logging.set_verbosity(logging.ERROR)
     journal = (folder / JOURNAL).resolve()
     journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)  # stale: we hold the directory
-    direction = StudyDirection.MINIMIZE if sweep.metric.endswith("loss") else StudyDirection.MAXIMIZE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -78,7 +78,9 @@ def run_sweep(
     except OSError as error:
         raise unwritable(error, path) from None
     try:
-        study = Study(path, experiment.sweep, experiment.seed)
+        assert experiment.sweep.metric is not None  # a checked experiment names it
+        ranks = experiment.resolved_task.watched(experiment.sweep.metric)
+        study = Study(path, experiment.sweep, ranks, experiment.seed)
         if study.mended is not None:
             display.warning(study.mended)
         _refuse_changes(experiment, study.remember(facts), facts, path)
@@ -113,6 +115,8 @@ def _refuse_changes(experiment: Experiment, before: dict[str, Any], now: dict[st
     for key in {**before, **now}:
         was, is_ = before.get(key, absent), now.get(key, absent)
         if was == is_ or key in PLACES:  # the fingerprint says whether data that has moved is the same
+            continue
+        if was is absent and is_ is None:  # the sweep is older than the key
             continue
         if key == "data":
             message = f"the data has changed since the sweep began ({was} -> {is_})"
@@ -194,7 +198,7 @@ class Search:
         if metrics is None:
             parts.append(f"failed: {outcome.reason}")
         else:
-            parts.append(f"{self.sweep.metric} {metrics[self.sweep.metric]:.4f}")
+            parts.append(self.study.ranks.text(metrics))
         seconds = sum(o.seconds for o in ranked) / len(ranked)
         parts.append(f"{outcome.seconds:.1f} s" + (f", about {_duration(seconds * left)} left" if left else ""))
         self.display.line("  ".join(parts) + ("  *" if metrics is not None and ranked[0].index == index else ""))
@@ -229,9 +233,10 @@ class Search:
         if code:
             return code, None, run.failure
         history = run.checkpoint("last")[1]["history"]
-        best = best_epoch(history, self.sweep.metric)
-        if best is None or not math.isfinite(history[best].get(self.sweep.metric, math.nan)):
-            return 1, None, Failure("not a number", f"{self.sweep.metric} is not a number")
+        ranks = self.study.ranks
+        best = best_epoch(history, ranks)
+        if best is None or not math.isfinite(ranks.cost(history[best])):
+            return 1, None, Failure("not a number", f"{ranks.tag} is not a number")
         return 0, {key: value for key, value in history[best].items() if math.isfinite(value)}, None
 
     def _stops(self, failure: Failure, index: int) -> bool:
@@ -278,34 +283,30 @@ class Search:
         return self.path / "trials" / f"{index + 1:03d}"
 
     def rank(self) -> list[Outcome]:
-        """The trials so far, the best first (among equal accuracies the lower loss), failed ones last. Writes
+        """The trials so far, the best first (among equal ones the metric's tie-break decides), failed ones last. Writes
         ranking.csv and best.yaml."""
-        metric = self.sweep.metric
-        loss = metric.replace("accuracy", "loss")
+        ranks, task = self.study.ranks, self.experiment.resolved_task
 
-        def order(outcome: Outcome) -> tuple[bool, float, float, int]:
+        def order(outcome: Outcome) -> tuple[bool, tuple[float, float], int]:
             metrics = outcome.metrics
-            if metrics is None:
-                return True, 0.0, 0.0, outcome.index
-            score = metrics[metric] if metric == loss else -metrics[metric]
-            return False, score, metrics.get(loss, math.inf), outcome.index
+            return metrics is None, ranks.order(metrics) if metrics is not None else (0.0, 0.0), outcome.index
 
         ranked = sorted(self.study.outcomes(), key=order)
-        columns = list(dict.fromkeys((metric, "validation/accuracy", "validation/loss", "epoch")))
+        measured = [f"validation/{metric.name}" for metric in task.ranking()]
+        columns = list(dict.fromkeys((ranks.tag, *measured, "epoch")))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["rank", "trial", *columns, *self.sweep.space, "seconds", "run", "reason"])
         for rank, outcome in enumerate(ranked, 1):
-            measured = [(outcome.metrics or {}).get(column) for column in columns]
+            scores = [(outcome.metrics or {}).get(column) for column in columns]
             values = [_text(outcome.values[key]) for key in self.sweep.space]
             run = self.folder(outcome.index).relative_to(self.path)
             writer.writerow(
-                [rank, outcome.index + 1, *measured, *values, outcome.seconds, run.as_posix(), outcome.reason]
+                [rank, outcome.index + 1, *scores, *values, outcome.seconds, run.as_posix(), outcome.reason]
             )
         write_atomically(self.path / "ranking.csv", text.getvalue().encode("utf-8", "backslashreplace"))
         if ranked and (best := ranked[0]).metrics is not None:
-            score = f"{metric} {best.metrics[metric]:.4f}"
-            about = f"# The best of {len(ranked)} trials, number {best.index + 1}: {score}\n"
+            about = f"# The best of {len(ranked)} trials, number {best.index + 1}: {ranks.text(best.metrics)}\n"
             whole = self.experiment.without_sweep().override_all(best.values).dump()
             write_atomically(self.path / "best.yaml", (about + whole).encode())
         return ranked
@@ -319,11 +320,12 @@ class Search:
         if not good:
             self.display.error("no trial has succeeded")
             return 1, None
-        rows = [["rank", "trial", self.sweep.metric, *self.sweep.space]]
+        ranks = self.study.ranks
+        rows = [["rank", "trial", ranks.tag, *self.sweep.space]]
         for rank, outcome in enumerate(good[:SHOWN], 1):
-            score = (outcome.metrics or {})[self.sweep.metric]
+            score = (outcome.metrics or {})[ranks.tag]
             values = [_short(outcome.values[key]) for key in self.sweep.space]
-            rows.append([str(rank), str(outcome.index + 1), f"{score:.4f}", *values])
+            rows.append([str(rank), str(outcome.index + 1), f"{score:{ranks.metric.format}}", *values])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             self.display.line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

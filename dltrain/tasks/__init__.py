@@ -1,1 +1,7 @@
-"""What learning is for: losses and metrics."""
+"""What learning is for: tasks, their metrics, and losses. Importing this completes the catalogues."""
+
+from dltrain.tasks.base import Task
+from dltrain.tasks.classification import Classification
+from dltrain.tasks.losses import CrossEntropy, Loss
+
+__all__ = ["Classification", "CrossEntropy", "Loss", "Task"]

@@ -50,7 +50,7 @@ def trainer_of(arrays: Path, **changes: Any) -> Trainer:
 
 
 def after(step: int, seconds: float) -> Progress:
-    return Progress(1, step, 1000, 100, 1.0, 0.5, 0.1, 100.0, seconds)
+    return Progress(1, step, 1000, 100, {"loss": 1.0}, 0.1, 100.0, seconds)
 
 
 def test_evaluations_count_before_the_first_and_as_they_were_afterwards(arrays: Path) -> None:

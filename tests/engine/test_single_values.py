@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from dltrain import ConfigError, Experiment, build
+from dltrain import ConfigError, EpochReport, Experiment, build
 from dltrain.cli import app
 from dltrain.engine.statistics import require_statistics
 from dltrain.experiment.training import Training
@@ -60,7 +60,7 @@ def test_it_is_refused_with_its_place(way: Any, model: str, training: str, line:
 def test_what_has_more_values_trains(model: str, training: str, more: str) -> None:
     trainer = build(experiment(model, training, more), "cpu")
     for event in trainer.run():
-        assert np.isfinite(event.metrics["train/loss"] if hasattr(event, "metrics") else event.loss)
+        assert np.isfinite(event.metrics["train/loss"] if isinstance(event, EpochReport) else event.metrics["loss"])
 
 
 @pytest.mark.parametrize("way", [build, plan])

@@ -17,6 +17,7 @@ from dltrain import ConfigError, EpochReport, Experiment, Progress, Trainer, bui
 from dltrain.experiment.training import EarlyStopping
 from dltrain.runs import checkpoints
 from dltrain.runs.reports import best_epoch, stops_early
+from dltrain.tasks import Classification
 
 PLAIN: dict[str, Any] = {
     "augmentation": [], "training__accumulate": 1, "training__clip_norm": None, "training__average": None,
@@ -162,22 +163,23 @@ def rows(*losses: float | None) -> list[dict[str, float]]:
 
 def test_the_best_epoch_is_a_function_of_the_history() -> None:
     history = rows(None, 3, math.nan, 1, 2, 1)
-    assert best_epoch(history, "validation/loss") == 3
-    assert best_epoch(history, "validation/accuracy") == 3  # equal accuracies: the lower loss, then the earlier
+    loss, accuracy = (Classification.watched(f"validation/{name}") for name in ("loss", "accuracy"))
+    assert best_epoch(history, loss) == 3
+    assert best_epoch(history, accuracy) == 3  # equal accuracies: the lower loss, then the earlier
     assert best_epoch(history, None) == 5
-    assert best_epoch([], "validation/loss") is best_epoch([], None) is None
-    assert best_epoch(rows(math.nan), "validation/loss") is None
+    assert best_epoch([], loss) is best_epoch([], None) is None
+    assert best_epoch(rows(math.nan), loss) is None
 
 
 def test_patience_counts_evaluations_without_improvement() -> None:
-    stopping = EarlyStopping(patience=2, metric="validation/loss", minimum_change=0.5)
-    assert not stops_early(rows(3, 2.6), stopping)
-    assert stops_early(rows(3, 2.6, 2.7), stopping)
-    assert not stops_early(rows(3, 2.6, None, None, 2.4, 2.4), stopping)
-    assert stops_early(rows(3, 2.6, math.nan), stopping)
-    rising = EarlyStopping(patience=1, metric="validation/accuracy")
-    assert not stops_early([{"validation/accuracy": a} for a in (0.1, 0.2)], rising)
-    assert stops_early([{"validation/accuracy": a} for a in (0.2, 0.2)], rising)
+    stopping, loss = EarlyStopping(patience=2, minimum_change=0.5), Classification.watched("validation/loss")
+    assert not stops_early(rows(3, 2.6), stopping, loss)
+    assert stops_early(rows(3, 2.6, 2.7), stopping, loss)
+    assert not stops_early(rows(3, 2.6, None, None, 2.4, 2.4), stopping, loss)
+    assert stops_early(rows(3, 2.6, math.nan), stopping, loss)
+    rising, accuracy = EarlyStopping(patience=1), Classification.watched("validation/accuracy")
+    assert not stops_early([{"validation/accuracy": a} for a in (0.1, 0.2)], rising, accuracy)
+    assert stops_early([{"validation/accuracy": a} for a in (0.2, 0.2)], rising, accuracy)
 
 
 # -- reports
@@ -204,7 +206,7 @@ def test_progress_says_where_training_is(arrays: Path) -> None:
     progress = events[6]
     assert isinstance(progress, Progress)
     assert (progress.epoch, progress.step, progress.total_steps, progress.steps_per_epoch) == (2, 7, 25, 5)
-    assert progress.images_per_second > 0 and 0 <= progress.accuracy <= 1 and progress.lr == 0.05
+    assert progress.examples_per_second > 0 and 0 <= progress.metrics["accuracy"] <= 1 and progress.lr == 0.05
     report = events[4]
     assert isinstance(report, EpochReport) and report.metrics == trainer.history[0]
 

@@ -22,6 +22,7 @@ from dltrain.optim.schedules.cosine import Cosine
 from dltrain.optim.schedules.exponential import Exponential
 from dltrain.optim.schedules.reduce_on_plateau import ReduceOnPlateau
 from dltrain.optim.schedules.step import Step
+from dltrain.tasks import Classification
 from dltrain.testing import ScheduleContract
 
 TOTAL, PER_EPOCH = 120, 10
@@ -299,7 +300,7 @@ def test_reduce_on_plateau_is_torchs(metric: str, seed: int) -> None:
     values = np.round(np.abs(np.cumsum(draw.normal(0, 0.05, 60)) + 1), 2)
     patience, cooldown = int(draw.integers(0, 4)), int(draw.integers(0, 3))
     options = {"factor": 0.5, "patience": patience, "cooldown": cooldown, "threshold": 0.02, "min_lr": 0.01}
-    feedback = plateau(metric=metric, **options).build_feedback(0.4, validation=True)
+    feedback = plateau(metric=metric, **options).build_feedback(0.4, Classification(), validation=True)
     assert feedback is not None
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
     mode = "min" if metric.endswith("loss") else "max"
@@ -315,7 +316,7 @@ def test_reduce_on_plateau_is_torchs(metric: str, seed: int) -> None:
 
 
 def test_with_patience_2_the_third_bad_epoch_drops_the_rate() -> None:
-    feedback = plateau(patience=2).build_feedback(1.0, validation=False)
+    feedback = plateau(patience=2).build_feedback(1.0, Classification(), validation=False)
     assert feedback is not None
     losses = [1.0, 0.5, 0.5, 0.6, 0.5, 0.5]
     factors = [feedback([{"train/loss": loss} for loss in losses[: n + 1]]) for n in range(len(losses))]
@@ -323,7 +324,7 @@ def test_with_patience_2_the_third_bad_epoch_drops_the_rate() -> None:
 
 
 def test_a_floor_above_the_rate_does_not_lift_it() -> None:
-    feedback = plateau(patience=0, min_lr=0.1).build_feedback(0.001, validation=False)
+    feedback = plateau(patience=0, min_lr=0.1).build_feedback(0.001, Classification(), validation=False)
     assert feedback is not None
     assert [feedback([{"train/loss": 1.0}] * n) for n in range(1, 6)] == [1.0] * 5
 

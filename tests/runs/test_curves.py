@@ -66,7 +66,7 @@ def test_a_point_is_the_mean_of_the_epoch_so_far(run: Path) -> None:
     trainer.settings = replace(trainer.settings, progress_seconds=0.0)  # an event after each step
     means, sent = {}, []
     for event in trainer.run():
-        means[event.step] = event.metrics["train/loss"] if isinstance(event, EpochReport) else event.loss
+        means[event.step] = event.metrics["train/loss"] if isinstance(event, EpochReport) else event.metrics["loss"]
         sent += [int(point["step"]) for point in event.points]
     trainer.close()
     assert dict(points(run, "train/loss")) == pytest.approx({step: means[step] for step in STEPS})

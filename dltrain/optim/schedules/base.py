@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import Field, model_validator
 
 from dltrain.config import Choice, ConfigError, Diagnostic, NonNegative, NonNegativeInt, Probability, Section, reject
+from dltrain.tasks.base import Task
 
 S = TypeVar("S", bound=Section)
 
@@ -112,9 +113,9 @@ class Schedule(Choice):
         """The momentum as a function of the step, for schedules that move it; else None."""
         return None
 
-    def build_feedback(self, lr: float, validation: bool) -> Feedback | None:
+    def build_feedback(self, lr: float, task: Task, validation: bool) -> Feedback | None:
         """What the learning rate is multiplied with besides, from the epochs so far, for schedules that watch them;
-        else None. `validation` says whether there is a validation split."""
+        else None. `task` says what they measure, `validation` whether there is a validation split."""
         return None
 
     def remarks(self, total_steps: int, steps_per_epoch: int) -> list[str]:

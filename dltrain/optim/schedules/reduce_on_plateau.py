@@ -9,6 +9,7 @@ from pydantic import Field
 
 from dltrain.config import NonNegative, NonNegativeInt
 from dltrain.optim.schedules.base import Feedback, LearningRate, Schedule
+from dltrain.tasks.base import Tag, Task
 
 Factor = Annotated[float, Field(gt=0, lt=1)]
 
@@ -23,7 +24,7 @@ class ReduceOnPlateau(Schedule):
     source = "https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html"
     fact = {0: 1.0, 119: 1.0}
     name: Literal["reduce_on_plateau"] = "reduce_on_plateau"
-    metric: Literal["validation/loss", "validation/accuracy", "train/loss", "train/accuracy"] | None = None
+    metric: Tag | None = None
     """What must improve: a loss falls, an accuracy rises. Null: `validation/loss`, without a validation split
     `train/loss`."""
     factor: Factor = 0.1
@@ -40,9 +41,9 @@ class ReduceOnPlateau(Schedule):
     def after_warmup(self, lr: float, start: int, total_steps: int, steps_per_epoch: int) -> LearningRate:
         return lambda step: lr
 
-    def build_feedback(self, lr: float, validation: bool) -> Feedback | None:
-        metric = self.metric or ("validation/loss" if validation else "train/loss")
-        falls = metric.endswith("loss")
+    def build_feedback(self, lr: float, task: Task, validation: bool) -> Feedback | None:
+        watched = task.watched(self.metric or ("validation/loss" if validation else "train/loss"))
+        metric, falls = watched.tag, watched.falls
 
         def factor(history: list[dict[str, float]]) -> float:
             best, waited, cooling, now = math.inf if falls else -math.inf, 0, 0, lr

@@ -37,14 +37,15 @@ class TrainingMetrics:
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._losses = torch.zeros(0, dtype=wide_type(self._device), device=self._device)
         self._correct = torch.zeros(0, dtype=torch.int64, device=self._device)
-        self._examples = 0
+        self.examples = 0
+        """How many were added since then."""
 
     def update(self, losses: Tensor, logits_bk: Tensor, targets: Tensor) -> None:
         """Add a batch. A soft target (B, K) counts as right when its largest class is predicted."""
         if self._pending and (self._pending[0][1].shape != logits_bk.shape or len(self._pending) == TOGETHER):
             self._sum()
         self._pending.append((losses.detach(), logits_bk.detach(), targets))
-        self._examples += losses.shape[0]
+        self.examples += losses.shape[0]
 
     @torch.no_grad()
     def _sum(self) -> None:
@@ -58,13 +59,10 @@ class TrainingMetrics:
         self._correct = torch.cat([self._correct, (decide(logits) == labels).sum(1)])
 
     def compute(self) -> dict[str, float]:
-        """`loss`, `accuracy` and `examples`, all 0 before the first update. Waits for the device."""
+        """`loss` and `accuracy`, both 0 before the first update. Waits for the device."""
         self._sum()
-        n = max(self._examples, 1)
-        return {
-            "loss": float(self._losses.sum()) / n, "accuracy": float(self._correct.sum()) / n,
-            "examples": float(self._examples),
-        }  # fmt: skip
+        n = max(self.examples, 1)
+        return {"loss": float(self._losses.sum()) / n, "accuracy": float(self._correct.sum()) / n}
 
     @property
     def updates(self) -> int:
@@ -74,7 +72,7 @@ class TrainingMetrics:
     def losses_after(self, updates: Sequence[int]) -> list[float]:
         """The mean loss of the first so many updates, for each number; all are equally large. Waits for the device."""
         self._sum()
-        losses, examples = self._losses.cpu(), self._examples / max(len(self._losses), 1)
+        losses, examples = self._losses.cpu(), self.examples / max(len(self._losses), 1)
         return [float(losses[:count].sum()) / (count * examples) for count in updates]
 
     def first_non_finite(self) -> int | None:
@@ -88,24 +86,24 @@ class TrainingMetrics:
         self._sum()
         whole = TrainingMetrics(self._device)
         whole._losses, whole._correct = self._losses.clone(), self._correct.clone()
-        examples = torch.tensor(self._examples, device=self._device)
+        examples = torch.tensor(self.examples, device=self._device)
         add([whole._losses, whole._correct, examples])
-        whole._examples = int(examples)
+        whole.examples = int(examples)
         return whole
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, as tensors."""
         self._sum()
-        return {"losses": self._losses, "correct": self._correct, "examples": self._examples}
+        return {"losses": self._losses, "correct": self._correct, "examples": self.examples}
 
     def load_state_dict(self, state: dict[str, Any], *, empty: bool = False) -> None:
         """Continue from what `state_dict` returned. empty: with as many updates, but all of no examples."""
         self.reset()
         self._losses, self._correct = state["losses"].to(self._losses), state["correct"].to(self._correct)
-        self._examples = state["examples"]
+        self.examples = state["examples"]
         if empty:
             self._losses, self._correct = torch.zeros_like(self._losses), torch.zeros_like(self._correct)
-            self._examples = 0
+            self.examples = 0
 
 
 class ClassificationReport:
@@ -186,6 +184,10 @@ class ClassificationReport:
     def ece(self) -> float:
         """Expected calibration error: sum over bins of share * abs(accuracy - mean confidence), 0 to 1."""
         return float((self.hits - self.confidences).abs().sum()) / self.examples
+
+    def compute(self) -> dict[str, float]:
+        """The metrics that an epoch reports, by name."""
+        return {"loss": self.loss, "accuracy": self.accuracy}
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """Plain numbers, ready for JSON. `macro` are means over the classes that occur or were predicted; a
