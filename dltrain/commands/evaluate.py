@@ -124,12 +124,12 @@ def measure_together(
         for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
             answers = []
             for predictor, task, report, (batch, valid) in zip(predictors, tasks, reports, batches, strict=True):
-                answers.append(logits := predictor.logits(batch.images, valid))
-                report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
+                answers.append(logits := predictor.logits(batch.inputs, valid))
+                report.update(logits, batch.targets, task.evaluation_loss(logits, batch.targets), valid)
             if len(predictors) > 1:
                 batch, valid = batches[0]
                 logits = log_mean_probability(answers)
-                whole.update(logits, batch.labels, together.evaluation_loss(logits, batch.labels), valid)
+                whole.update(logits, batch.targets, together.evaluation_loss(logits, batch.targets), valid)
     except LostWorkerError as error:
         raise RunError(str(error)) from None
     finally:

@@ -78,21 +78,23 @@ class Canvas:
 class Batch:
     """A training batch on the device, as it passes from the loader through the augmentations.
 
-    images: (B, C, H, W), values 0..255 as uint8 or float32; after scaling, float32.
-    labels: (B,) int64 class indices. targets: (B, K) float32 rows summing to 1 once a mixing
-    augmentation has run, else None.
+    inputs: of images (B, C, H, W), values 0..255 as uint8 or float32; after scaling, float32.
+    targets: (B,) int64 class indices, or (B, n) float32: what else is to be learned, or the shares of classes once a
+    mixing augmentation has run.
     indices: (B,) int64, each example's place in its split. epochs: (B,) int64, the epoch that each
     example belongs to (the last batch of an epoch borrows its missing examples from the next).
     extents: (B, 2) int64 height and width of the valid top-left part of each image, or None when
     images fill their canvas.
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
     indices: Tensor
     epochs: Tensor
     extents: Tensor | None = None
-    targets: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
 
     def with_(self, **changes: Any) -> Batch:
         """A copy with some fields replaced."""

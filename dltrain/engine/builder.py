@@ -357,7 +357,7 @@ def _pipeline(
     needs = any(augmentation.needs_covariance for augmentation in experiment.augmentation)
     covariance = pixel_covariance(splits.train, preprocessing.train).to(device) if needs else None
     context = AugmentationContext(
-        shape=preprocessing.shape, classes=len(splits.classes), seed=experiment.seed,
+        shape=preprocessing.shape, target=splits.target, seed=experiment.seed,
         mean=torch.tensor(preprocessing.scaling.mean, device=device),
         std=torch.tensor(preprocessing.scaling.std, device=device), covariance=covariance,
     )  # fmt: skip

@@ -97,7 +97,7 @@ def first_dead(trainer: Trainer, count: int = 64) -> tuple[str, float] | None:
     ]
     try:
         with parts.autocast():
-            network(parts.pipeline.evaluate(batch.images)[: min(valid, count)])
+            network(parts.pipeline.evaluate(batch.inputs)[: min(valid, count)])
     finally:
         for handle in handles:
             handle.remove()

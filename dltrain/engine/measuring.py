@@ -36,8 +36,8 @@ def evaluate(
     was_training = network.training
     network.eval()
     for batch, valid in loader.evaluation_batches(limit_batches):
-        logits = answer(logits_of, batch.images, parts.shape, parts.evaluation, valid)
-        report.update(logits, batch.labels, task.evaluation_loss(logits, batch.labels), valid)
+        logits = answer(logits_of, batch.inputs, parts.shape, parts.evaluation, valid)
+        report.update(logits, batch.targets, task.evaluation_loss(logits, batch.targets), valid)
     network.train(was_training)
     return report
 

@@ -17,6 +17,7 @@ from dltrain.data.loading.pipeline import Pipeline, build_pipeline
 from dltrain.data.loading.resources import keep_freed_memory
 from dltrain.data.loading.views import answer, views_canvas
 from dltrain.data.preprocessing import Preprocessing
+from dltrain.data.targets import Classes
 from dltrain.data.types import Canvas
 from dltrain.engine.builder import build_network
 from dltrain.engine.decisions import PURE, autocast_of, dtype_of, pick_device
@@ -98,7 +99,7 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
             halve(model, dtype)
         torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
     context = AugmentationContext(
-        shape=preprocessing.shape, classes=len(about["classes"]), seed=experiment.seed,
+        shape=preprocessing.shape, target=Classes(about["classes"]), seed=experiment.seed,
         mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
     )  # fmt: skip
     pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))

@@ -12,6 +12,7 @@ from torch import Tensor
 from dltrain.data.augmentation import Augmentation
 from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.random import Draws
+from dltrain.data.targets import Classes
 from dltrain.data.types import Batch, ImageShape
 from dltrain.testing.contract import Contract
 
@@ -23,9 +24,8 @@ def context(shape: ImageShape, seed: int = 0, **changes: Any) -> AugmentationCon
     """What an augmentation is built from, for 10 classes."""
     channels = shape.channels
     spread = torch.eye(channels) * 0.06 + 0.01
-    return AugmentationContext(
-        shape, 10, seed, torch.zeros(channels), torch.ones(channels), **{"covariance": spread, **changes}
-    )
+    target, changes = Classes(list("0123456789")), {"covariance": spread, **changes}
+    return AugmentationContext(shape, target, seed, torch.zeros(channels), torch.ones(channels), **changes)
 
 
 def pictures(count: int, shape: ImageShape, seed: int = 0) -> Tensor:
@@ -50,7 +50,7 @@ def run(entry: Augmentation, images: Tensor, step: int = 0, seed: int = 0, **cha
 
 def moved(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on another device."""
-    return Batch(*(getattr(batch, field).to(device) for field in ("images", "labels", "indices", "epochs")))
+    return Batch(*(getattr(batch, field).to(device) for field in ("inputs", "targets", "indices", "epochs")))
 
 
 class MetaDraws(Draws):
@@ -97,27 +97,25 @@ class AugmentationContract(Contract):
         before = images.clone()
         first, again, later, other = (run(entry, images, step, seed) for step, seed in ((3, 0), (3, 0), (4, 0), (3, 1)))
         assert torch.equal(images, before), "it writes into its input"
-        assert first.images.shape == images.shape
-        assert first.images.dtype in (images.dtype, torch.float32)
-        assert torch.equal(first.images, again.images)
+        assert first.inputs.shape == images.shape
+        assert first.inputs.dtype in (images.dtype, torch.float32)
+        assert torch.equal(first.inputs, again.inputs)
         if not (name in self.only_colors and shape.channels == 1):
-            assert not torch.equal(first.images, later.images)
-            assert name in self.by_epoch or not torch.equal(first.images, other.images)
+            assert not torch.equal(first.inputs, later.inputs)
+            assert name in self.by_epoch or not torch.equal(first.inputs, other.inputs)
         if entry.stage == "pixels" and name not in self.any_values:
-            assert first.images.min() >= 0 and first.images.max() <= 255.01
+            assert first.inputs.min() >= 0 and first.inputs.max() <= 255.01
         if entry.needs_soft_targets:
-            assert first.targets is not None
             assert first.targets.shape == (8, 10) and first.targets.dtype == torch.float32
             torch.testing.assert_close(first.targets.sum(1), torch.ones(8))
         else:
-            assert first.targets is None
-        assert torch.equal(first.labels, torch.arange(8))
+            assert torch.equal(first.targets, torch.arange(8))
 
     def test_differs_between_examples(self, name: str) -> None:
         images = self.images(name, SHAPES["rgb"], 1).expand(32, -1, -1, -1)
         if self.parse(name).stage == "batch":
             images = images + torch.arange(32).view(-1, 1, 1, 1)
-        result = run(self.parse(name), images).images
+        result = run(self.parse(name), images).inputs
         assert len({image.numpy().tobytes() for image in result}) >= 2
 
     def test_an_example_does_not_depend_on_the_others_in_its_batch(self, name: str) -> None:
@@ -128,7 +126,7 @@ class AugmentationContract(Contract):
         others = images.flip(0).clone()
         others[2] = images[2]
         for step in range(4):
-            one, other = run(entry, images, step).images[2], run(entry, others, step).images[2]
+            one, other = run(entry, images, step).inputs[2], run(entry, others, step).inputs[2]
             torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
     @every_shape
@@ -137,7 +135,7 @@ class AugmentationContract(Contract):
         if entry.stage != "pixels":
             pytest.skip("scaled images are float")
         images = pictures(8, shape)
-        from_bytes, from_floats = run(entry, images).images, run(entry, images.float()).images
+        from_bytes, from_floats = run(entry, images).inputs, run(entry, images.float()).inputs
         tolerance = 1.01 if name in self.rounds_twice else 1e-3
         torch.testing.assert_close(from_bytes.float(), from_floats.float(), rtol=0, atol=tolerance)
 
@@ -148,7 +146,7 @@ class AugmentationContract(Contract):
             pytest.skip("scaled images are float")
         batch = moved(batch_of(torch.zeros(8, 3, 16, 16, dtype=dtype)), "meta")
         result = entry.build(context(SHAPES["rgb"]))(batch, MetaDraws())
-        assert result.images.device.type == "meta" and result.images.shape == (8, 3, 16, 16)
+        assert result.inputs.device.type == "meta" and result.inputs.shape == (8, 3, 16, 16)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_never_waits_for_a_gpu(self, name: str) -> None:
@@ -162,4 +160,4 @@ class AugmentationContract(Contract):
             result = transform(batch, draws)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert result.images.shape == batch.images.shape
+        assert result.inputs.shape == batch.inputs.shape

@@ -53,10 +53,10 @@ def test_pipeline_gives_scaled_inputs_and_labels():
     batch = batch_of(pictures(8, SHAPES["rgb"]))
     inputs, targets = pipeline(["random_crop", "horizontal_flip", "cutout"]).train(batch, 0)
     assert inputs.dtype == torch.float32 and inputs.shape == (8, 3, 16, 16)
-    assert targets is batch.labels
+    assert targets is batch.targets
     plain, _ = pipeline([]).train(batch, 0)
-    assert torch.equal(plain, Halves().apply(batch.images))
-    assert torch.equal(pipeline(["mixup", "cutmix"]).evaluate(batch.images), plain)
+    assert torch.equal(plain, Halves().apply(batch.inputs))
+    assert torch.equal(pipeline(["mixup", "cutmix"]).evaluate(batch.inputs), plain)
 
 
 def test_pipeline_gives_soft_targets_when_it_mixes():
@@ -78,15 +78,15 @@ def test_joined_moves_give_the_same_bits_as_moves_in_turn():
     assert len(joined.pixels) == 1
     inputs, _ = joined.train(batch, 3)
     for part in joined.pixels[0].parts:
-        batch = part[0](batch, Draws(part[1], 3, batch.images.device))
-    assert torch.equal(inputs, Halves().apply(batch.images))
+        batch = part[0](batch, Draws(part[1], 3, batch.inputs.device))
+    assert torch.equal(inputs, Halves().apply(batch.inputs))
 
 
 def test_channels_last_images_give_the_same_result():
     batch = batch_of(pictures(8, SHAPES["wide"]))
     entries = ["random_crop", "horizontal_flip", "rotation", "color_jitter", "rand_augment", "cutout", "cutmix"]
     dense, _ = pipeline(entries, SHAPES["wide"]).train(batch, 0)
-    other = batch.with_(images=batch.images.contiguous(memory_format=torch.channels_last))
+    other = batch.with_(inputs=batch.inputs.contiguous(memory_format=torch.channels_last))
     last, _ = pipeline(entries, SHAPES["wide"]).train(other, 0)
     assert torch.equal(dense, last)
 
@@ -98,14 +98,14 @@ def test_another_augmentation_does_not_change_the_draws_of_the_rest():
     for entries in (["horizontal_flip", invisible], [invisible, "horizontal_flip"]):
         assert torch.equal(pipeline(entries).train(batch, 0)[0], alone)
     assert not torch.equal(
-        pipeline(["horizontal_flip", "horizontal_flip"]).train(batch, 0)[0], Halves().apply(batch.images)
+        pipeline(["horizontal_flip", "horizontal_flip"]).train(batch, 0)[0], Halves().apply(batch.inputs)
     )
 
 
 def test_mixup_and_cutmix_share_the_steps():
     batch = batch_of(torch.arange(10, dtype=torch.uint8).view(-1, 1, 1, 1).expand(10, 3, 16, 16).contiguous() * 20)
     both = pipeline(["mixup", "cutmix"])
-    pure = torch.isin(torch.cat([both.train(batch, step)[0] for step in range(100)]), Halves().apply(batch.images))
+    pure = torch.isin(torch.cat([both.train(batch, step)[0] for step in range(100)]), Halves().apply(batch.inputs))
     cut = pure.view(100, -1).all(1).float().mean()
     assert 0.35 < cut < 0.65
 

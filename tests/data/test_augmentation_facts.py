@@ -23,12 +23,12 @@ from dltrain.testing.augmentations import CPU, SHAPES, batch_of, context, pictur
 def test_flips(name: str, axis: int):
     images = pictures(8, SHAPES["wide"])
     always = Augmentation.parse({"name": name, "probability": 1.0})
-    once = run(always, images).images
+    once = run(always, images).inputs
     assert once.dtype == torch.uint8
     assert torch.equal(once, images.flip(axis))
-    assert torch.equal(run(always, once).images, images)
-    assert torch.equal(run(Augmentation.parse({"name": name, "probability": 0.0}), images).images, images)
-    many = run(entry_of(name), pictures(1, SHAPES["wide"]).expand(2000, -1, -1, -1)).images
+    assert torch.equal(run(always, once).inputs, images)
+    assert torch.equal(run(Augmentation.parse({"name": name, "probability": 0.0}), images).inputs, images)
+    many = run(entry_of(name), pictures(1, SHAPES["wide"]).expand(2000, -1, -1, -1)).inputs
     flipped = (many != many[0]).flatten(1).any(1).float().mean()
     assert abs(min(flipped, 1 - flipped) - 0.5) < 0.05
 
@@ -36,21 +36,21 @@ def test_flips(name: str, axis: int):
 def test_alternating_flip_turns_every_example_every_other_epoch():
     images = pictures(1, SHAPES["rgb"]).expand(4000, -1, -1, -1)
     entry = AlternatingFlip()
-    epochs = [(run(entry, images, epoch).images != images).flatten(1).any(1) for epoch in range(4)]
+    epochs = [(run(entry, images, epoch).inputs != images).flatten(1).any(1) for epoch in range(4)]
     assert (
         torch.equal(epochs[0], ~epochs[1]) and torch.equal(epochs[0], epochs[2]) and torch.equal(epochs[1], epochs[3])
     )
     assert abs(epochs[0].float().mean() - 0.5) < 0.03
     agree = (epochs[0][1:] == epochs[0][:-1]).float().mean()
     assert abs(agree - 0.5) < 0.03, "neighbours in the data set must not share their first side"
-    reseeded = entry.build(context(SHAPES["rgb"], seed=7))(batch_of(images), Draws(0, 0, CPU)).images
+    reseeded = entry.build(context(SHAPES["rgb"], seed=7))(batch_of(images), Draws(0, 0, CPU)).inputs
     assert abs(((reseeded != images).flatten(1).any(1) == epochs[0]).float().mean() - 0.5) < 0.03
 
 
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
 def test_random_crop_takes_every_window_of_the_padded_image(fill: str):
     image = pictures(1, ImageShape(2, 6, 8)) + 1  # no black inside
-    result = run(RandomCrop(padding=2, fill=fill), image.expand(3000, -1, -1, -1)).images
+    result = run(RandomCrop(padding=2, fill=fill), image.expand(3000, -1, -1, -1)).inputs
     mode = "constant" if fill == "zero" else "reflect"
     padded = torch.nn.functional.pad(image.float(), (2, 2, 2, 2), mode=mode).to(torch.uint8)[0]
     windows = {padded[:, y : y + 6, x : x + 8].numpy().tobytes(): 0 for y in range(5) for x in range(5)}
@@ -62,18 +62,18 @@ def test_random_crop_takes_every_window_of_the_padded_image(fill: str):
 def test_random_crop_refuses_to_reflect_more_than_the_image():
     with pytest.raises(ConfigError, match="cannot reflect 4 pixels of images of 1x4x9"):
         RandomCrop(fill="reflect").build(context(ImageShape(1, 4, 9)))
-    assert torch.equal(run(RandomCrop(padding=0), pictures(4, SHAPES["rgb"])).images, pictures(4, SHAPES["rgb"]))
+    assert torch.equal(run(RandomCrop(padding=0), pictures(4, SHAPES["rgb"])).inputs, pictures(4, SHAPES["rgb"]))
 
 
 def test_translate_shifts_by_whole_pixels_within_its_share():
     image = torch.zeros(1, 1, 21, 41, dtype=torch.uint8)
     image[0, 0, 10, 20] = 255
-    result = run(Translate(share=0.2), image.expand(1000, -1, -1, -1)).images
+    result = run(Translate(share=0.2), image.expand(1000, -1, -1, -1)).inputs
     assert torch.equal(result.flatten(1).sum(1, dtype=torch.int64), torch.full((1000,), 255))
     place = result.flatten(1).argmax(1)
     down, right = place // 41 - 10, place % 41 - 20
     assert (down.min(), down.max(), right.min(), right.max()) == (-4, 4, -8, 8)
-    assert torch.equal(run(Translate(share=0.0), image).images, image)
+    assert torch.equal(run(Translate(share=0.0), image).inputs, image)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
@@ -103,7 +103,7 @@ def test_rotation_and_scale_agree_with_torchvision(mode: str):
 @pytest.mark.parametrize("entry", [{"name": "rotation", "degrees": 0}, {"name": "scale", "low": 1, "high": 1}])
 def test_zero_strength_moves_nothing(entry: dict):
     images = pictures(4, SHAPES["wide"])
-    torch.testing.assert_close(run(Augmentation.parse(entry), images).images, images.float(), rtol=0, atol=1e-2)
+    torch.testing.assert_close(run(Augmentation.parse(entry), images).inputs, images.float(), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 12), (40, 30)])
@@ -149,16 +149,16 @@ def test_random_resized_crop_reads_only_the_valid_part_and_gives_the_models_size
         image[:, :height, :width] = 7
     transform = RandomResizedCrop(scale=[0.3, 1.0]).build(context(ImageShape(3, 14, 18)))
     result = transform(Batch(canvas, *[torch.zeros(16, dtype=torch.int64)] * 3, extents=extents), Draws(0, 0, CPU))
-    assert result.extents is None and result.images.shape == (16, 3, 14, 18)
-    torch.testing.assert_close(result.images, torch.full((16, 3, 14, 18), 7, dtype=torch.uint8))
+    assert result.extents is None and result.inputs.shape == (16, 3, 14, 18)
+    torch.testing.assert_close(result.inputs, torch.full((16, 3, 14, 18), 7, dtype=torch.uint8))
 
 
 def test_random_resized_crop_of_everything_is_the_identity_and_falls_back_to_the_centre():
     whole = RandomResizedCrop(scale=[1.0, 1.0], ratio=[1.0, 1.0])
     images = pictures(4, SHAPES["rgb"])
-    assert torch.equal(run(whole, images).images, images)
+    assert torch.equal(run(whole, images).inputs, images)
     wide = pictures(4, ImageShape(1, 8, 24))  # no square has the area of a wide image
-    crop = whole.build(context(ImageShape(1, 8, 8)))(batch_of(wide), Draws(0, 0, CPU)).images
+    crop = whole.build(context(ImageShape(1, 8, 8)))(batch_of(wide), Draws(0, 0, CPU)).inputs
     assert torch.equal(crop, wide[:, :, :, 8:16])
 
 
@@ -202,14 +202,14 @@ def test_zero_strength_changes_nothing(entry: dict):
     images = pictures(4, SHAPES["wide"])
     parsed = Augmentation.parse(entry)
     images = images if parsed.stage == "pixels" else images.float()
-    torch.testing.assert_close(run(parsed, images).images.float(), images.float(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(run(parsed, images).inputs.float(), images.float(), rtol=0, atol=1e-3)
 
 
 def test_color_jitter_draws_its_order_and_its_factors():
     images = torch.full((4000, 3, 1, 1), 100, dtype=torch.uint8)
-    bright = run(ColorJitter(contrast=0, saturation=0, hue=0), images).images[:, 0, 0, 0] / 100
+    bright = run(ColorJitter(contrast=0, saturation=0, hue=0), images).inputs[:, 0, 0, 0] / 100
     assert abs(bright.min() - 0.6) < 0.01 and abs(bright.max() - 1.4) < 0.01 and abs(bright.mean() - 1) < 0.02
-    strong = run(Brightness(strength=3.0), images).images[:, 0, 0, 0] / 100
+    strong = run(Brightness(strength=3.0), images).inputs[:, 0, 0, 0] / 100
     assert strong.min() >= 0 and abs(strong.median() - 2.0) < 0.1, "the factor is uniform in 0..4"
 
 
@@ -220,7 +220,7 @@ def test_colour_needs_one_or_three_channels(name: str):
 
 
 def test_grayscale_makes_channels_equal():
-    result = run(Grayscale(probability=1.0), pictures(4, SHAPES["rgb"])).images
+    result = run(Grayscale(probability=1.0), pictures(4, SHAPES["rgb"])).inputs
     assert torch.equal(result[:, 0], result[:, 1]) and torch.equal(result[:, 0], result[:, 2])
 
 
@@ -229,7 +229,7 @@ def test_color_noise_shifts_whole_images_along_the_colour_axes():
     root = torch.rand(3, 3, generator=generator)
     covariance = root @ root.T * 0.1
     images = torch.zeros(20000, 3, 2, 2, dtype=torch.uint8)
-    shifted = run(ColorNoise(strength=0.5), images, covariance=covariance).images / 255
+    shifted = run(ColorNoise(strength=0.5), images, covariance=covariance).inputs / 255
     assert torch.equal(shifted, shifted[:, :, :1, :1].expand_as(shifted)), "the same for all pixels"
     values, vectors = torch.linalg.eigh(covariance.double())
     expected = 0.25 * vectors @ torch.diag(values**2) @ vectors.T
@@ -239,7 +239,7 @@ def test_color_noise_shifts_whole_images_along_the_colour_axes():
 
 def test_gaussian_noise_has_its_deviation():
     images = torch.full((50, 1, 32, 32), 128, dtype=torch.uint8)
-    noise = run(GaussianNoise(std=0.05), images).images - 128
+    noise = run(GaussianNoise(std=0.05), images).inputs - 128
     assert abs(noise.std() - 0.05 * 255) < 0.1 and abs(noise.mean()) < 0.2
 
 
@@ -247,7 +247,7 @@ def test_gaussian_blur_agrees_with_torchvision_away_from_the_border():
     from torchvision.transforms.v2 import functional as reference
 
     images = pictures(2, ImageShape(3, 32, 32))
-    ours = run(GaussianBlur(probability=1.0, low=1.5, high=1.5), images).images
+    ours = run(GaussianBlur(probability=1.0, low=1.5, high=1.5), images).inputs
     theirs = reference.gaussian_blur(images.float(), [15, 15], [1.5, 1.5])
     torch.testing.assert_close(ours[:, :, 8:-8, 8:-8], theirs[:, :, 8:-8, 8:-8], rtol=0, atol=0.01)
 
@@ -256,7 +256,7 @@ def test_gaussian_blur_agrees_with_torchvision_away_from_the_border():
 
 
 def test_cutout_erases_a_square_that_may_cross_the_border():
-    result = run(Cutout(size=16), torch.ones(2000, 3, 32, 32)).images
+    result = run(Cutout(size=16), torch.ones(2000, 3, 32, 32)).inputs
     erased = (result == 0).flatten(1).sum(1) // 3
     assert erased.max() == 256 and erased.min() <= 81
     assert set(result.unique().tolist()) == {0.0, 1.0}
@@ -268,7 +268,7 @@ def test_cutout_erases_a_square_that_may_cross_the_border():
 
 def test_random_erasing_sets_a_rectangle_of_the_given_area_to_its_value():
     entry = RandomErasing(probability=0.5, area=[0.05, 0.2], ratio=[0.5, 2.0], value=3.0)
-    result = run(entry, torch.ones(2000, 2, 40, 40)).images
+    result = run(entry, torch.ones(2000, 2, 40, 40)).inputs
     assert set(result.unique().tolist()) == {1.0, 3.0}
     masks = result[:, 0] == 3.0
     assert torch.equal(masks, result[:, 1] == 3.0)
@@ -285,7 +285,7 @@ def test_mixup_weights_images_and_targets_alike():
     images = torch.zeros(10, 1, 2, 2) + torch.arange(10.0).view(-1, 1, 1, 1) ** 2
     result = run(Mixup(alpha=1.0), images)
     squares = torch.arange(10.0) ** 2
-    torch.testing.assert_close(result.images[:, 0, 0, 0], result.targets @ squares)
+    torch.testing.assert_close(result.inputs[:, 0, 0, 0], result.targets @ squares)
     torch.testing.assert_close(result.targets.sum(1), torch.ones(10))
     assert ((result.targets > 0).sum(1) <= 2).all()
     assert (result.targets.diagonal() > 0).all()
@@ -303,9 +303,9 @@ def test_cutmix_weights_are_the_shares_of_pixels():
     images = torch.arange(10.0).view(-1, 1, 1, 1).expand(10, 3, 16, 24).contiguous()
     for step in range(5):
         result = run(CutMix(), images, step)
-        shares = torch.stack([(result.images[:, 0] == k).float().mean((1, 2)) for k in range(10)], 1)
+        shares = torch.stack([(result.inputs[:, 0] == k).float().mean((1, 2)) for k in range(10)], 1)
         torch.testing.assert_close(result.targets, shares)
-        pasted = result.images[:, 0] != images[:, 0]
+        pasted = result.inputs[:, 0] != images[:, 0]
         assert torch.equal(pasted.sum((1, 2)), pasted.any(2).sum(1) * pasted.any(1).sum(1)), "a full rectangle"
 
 

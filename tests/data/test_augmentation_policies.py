@@ -104,7 +104,7 @@ def test_policies_give_each_example_an_operation_of_its_own(name: str):
     count, shape = 1500, ImageShape(3, 16, 16)
     image = pictures(1, shape)
     entry = RandAugment(operations=1, magnitude=17) if name == "rand_augment" else TrivialAugment(bins=2)
-    result = run(entry, image.expand(count, -1, -1, -1)).images
+    result = run(entry, image.expand(count, -1, -1, -1)).inputs
     reach = 150 / 331 * 16
     table = kernels_policies.Ranges(0.3, (reach, reach), 30.0, 0.9, 4).magnitudes(31)[:, 17:18]
     table = table if name == "rand_augment" else WIDE.magnitudes(2)
@@ -153,7 +153,7 @@ def test_auto_augment_does_each_pair_with_its_probabilities():
     image = pictures(1, shape)
     transform = AutoAugment(policy="cifar10").build(context(shape))
     policy = transform.keywords["policy"]
-    result = run(AutoAugment(policy="cifar10"), image.expand(count, -1, -1, -1)).images
+    result = run(AutoAugment(policy="cifar10"), image.expand(count, -1, -1, -1)).inputs
     expected: dict[bytes, float] = {}
     for pair, magnitudes, chances in zip(policy.operations, policy.magnitudes, policy.probabilities):
         for bits in range(4):  # which of the two are done
@@ -211,21 +211,21 @@ def test_aug_mix_mixes_chains_of_torchvisions_operations():
 
 def test_aug_mix_stays_near_and_its_shares_sum_to_one():
     images = torch.full((64, 3, 16, 16), 120, dtype=torch.uint8)
-    mixed = run(AugMix(all_operations=False, severity=1), images).images  # weakest: posterize, solarize do nothing
+    mixed = run(AugMix(all_operations=False, severity=1), images).inputs  # weakest: posterize, solarize do nothing
     torch.testing.assert_close(mixed, images.float(), rtol=0, atol=1e-3)
     image = pictures(1, ImageShape(3, 16, 16))
-    far = run(AugMix(severity=10, depth=3), image.expand(64, -1, -1, -1)).images - image
-    near = run(AugMix(severity=1), image.expand(64, -1, -1, -1)).images - image
+    far = run(AugMix(severity=10, depth=3), image.expand(64, -1, -1, -1)).inputs - image
+    near = run(AugMix(severity=1), image.expand(64, -1, -1, -1)).inputs - image
     assert near.abs().mean() < far.abs().mean()
 
 
 def test_views_lie_side_by_side_and_begin_with_the_example():
     images = pictures(6, ImageShape(3, 16, 16))
     batch = run(AugMix(views=3), images)
-    assert batch.images.shape == (18, 3, 16, 16)
-    assert torch.equal(batch.images[::3], images.float())
-    assert batch.labels.tolist() == [label for label in range(6) for _ in range(3)]
+    assert batch.inputs.shape == (18, 3, 16, 16)
+    assert torch.equal(batch.inputs[::3], images.float())
+    assert batch.targets.tolist() == [label for label in range(6) for _ in range(3)]
     assert batch.indices.tolist() == [100 + place for place in range(6) for _ in range(3)]
-    assert not torch.equal(batch.images[1::3], batch.images[2::3])
+    assert not torch.equal(batch.inputs[1::3], batch.inputs[2::3])
     one = AugMix().build(context(ImageShape(3, 16, 16))).keywords["chains"].mixed(images, Draws(0, 0, CPU))
-    assert torch.equal(batch.images[1::3], one)
+    assert torch.equal(batch.inputs[1::3], one)

@@ -27,7 +27,7 @@ from dltrain.data.sources import ArraySource, FileSource
 from dltrain.data.types import Batch, Canvas, ImageFiles, Source
 
 CPU = torch.device("cpu")
-FIELDS = ("images", "labels", "indices", "epochs", "extents")
+FIELDS = ("inputs", "targets", "indices", "epochs", "extents")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_batch_larger_than_the_split_is_refused(array: ArraySource) -> None:
     with pytest.raises(ConfigError, match="a batch of 23 is larger than the training split of 22 examples"):
         next(loader.batches())
     batch, valid = next(loader.evaluation_batches())
-    assert valid == 22 and len(batch.images) == 23
+    assert valid == 22 and len(batch.inputs) == 23
 
 
 # -- batches
@@ -98,8 +98,8 @@ def test_resident_batches_are_the_examples_they_say(array: ArraySource) -> None:
     loader = ResidentLoader(array, Canvas(8, 9), batch_size=5, seed=3, device=CPU)
     assert loader.images.data_ptr() == torch.from_numpy(array.images).data_ptr(), "arrays are not copied"
     for step, batch in enumerate(islice(loader.batches(), 12)):
-        assert np.array_equal(batch.images, array.images[batch.indices])
-        assert np.array_equal(batch.labels, array.targets[batch.indices])
+        assert np.array_equal(batch.inputs, array.images[batch.indices])
+        assert np.array_equal(batch.targets, array.targets[batch.indices])
         assert batch.extents is None and batch.epochs[0] == step // 5
         assert_same(batch, loader.batch(step))
 
@@ -138,7 +138,7 @@ def assert_same_evaluation(resident: Loader, streaming: Loader) -> None:
         assert valid == same_valid
         assert_same(one, other)
     counted = torch.cat([batch.indices[:valid] for (batch, valid), _ in pairs])
-    assert counted.tolist() == list(range(22)) and {len(batch.images) for (batch, _), _ in pairs} == {5}
+    assert counted.tolist() == list(range(22)) and {len(batch.inputs) for (batch, _), _ in pairs} == {5}
 
 
 @pytest.mark.parametrize("counts", [[900, 90, 10], [5] * 40, [1, 0, 700]], ids=str)

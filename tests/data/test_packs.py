@@ -57,7 +57,7 @@ def again(files: ImageFiles) -> ImageFiles:
 
 def everything(loader: Loader) -> Iterator[torch.Tensor]:
     for batch in [*islice(loader.batches(2), 5), *(batch for batch, _ in loader.evaluation_batches())]:
-        yield from (batch.images, batch.labels, batch.indices)
+        yield from (batch.inputs, batch.targets, batch.indices)
         if batch.extents is not None:
             yield batch.extents
     loader.close()

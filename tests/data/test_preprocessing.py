@@ -123,8 +123,8 @@ def test_prediction_from_a_checkpoint_sees_what_validation_saw(loader: str, tmp_
     for batch, _ in trainer.parts.validation.evaluation_batches():
         trainer.parts.average.model.eval()
         with torch.no_grad():
-            seen = trainer.parts.average.model(trainer.parts.pipeline.evaluate(batch.images)).softmax(1)
-        assert torch.equal(predictor.probabilities(batch.images), seen)
+            seen = trainer.parts.average.model(trainer.parts.pipeline.evaluate(batch.inputs)).softmax(1)
+        assert torch.equal(predictor.probabilities(batch.inputs), seen)
     trainer.close()
 
 

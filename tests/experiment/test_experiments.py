@@ -14,6 +14,7 @@ from photos import make_photos
 from dltrain import EpochReport, Experiment, build
 from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.random import Draws
+from dltrain.data.targets import Classes
 from dltrain.data.types import Batch, ImageShape
 from dltrain.optim.optimizers.sgd import SGD
 
@@ -100,10 +101,10 @@ def test_the_recipe_for_94_percent_steps_and_decays_as_published() -> None:
 
 def test_the_erased_square_has_12_pixels_a_side() -> None:
     erasing = Experiment.load(REPOSITORY / "experiments/cifar10_96.yaml").augmentation[2]
-    context = AugmentationContext(ImageShape(1, 32, 32), 10, 0, torch.zeros(1), torch.ones(1))
+    context = AugmentationContext(ImageShape(1, 32, 32), Classes(list("0123456789")), 0, torch.zeros(1), torch.ones(1))
     ones, rows = torch.ones(50, 1, 32, 32), torch.arange(50)
     batch = erasing.build(context)(Batch(ones, rows, rows, rows), Draws(0, 0, torch.device("cpu")))
-    holes = batch.images[:, 0] == 0
+    holes = batch.inputs[:, 0] == 0
     assert set(holes.sum((1, 2)).tolist()) == {144}
     assert set(holes.any(1).sum(1).tolist()) == {12}
 

@@ -14,6 +14,8 @@ from dltrain.data.types import Batch, ImageShape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dltrain.data.targets import TargetSpec
+
 STAGES = ("pixels", "scaled", "batch")
 
 Transform = Callable[[Batch, Draws], Batch]
@@ -24,13 +26,13 @@ Transform = Callable[[Batch, Draws], Batch]
 class AugmentationContext:
     """What an augmentation may depend on besides its options.
 
-    shape: the images as the model will see them. seed: the experiment's. mean, std: (C,) float32 of the
-    scaling, in 0..255. covariance: (C, C) float32 of the training pixels in 0..1, or None unless asked
-    for by `needs_covariance`.
+    shape: the images as the model will see them. target: what is to be learned of them. seed: the experiment's. mean,
+    std: (C,) float32 of the scaling, in 0..255. covariance: (C, C) float32 of the training pixels in 0..1, or None
+    unless asked for by `needs_covariance`.
     """
 
     shape: ImageShape
-    classes: int
+    target: TargetSpec
     seed: int
     mean: Tensor
     std: Tensor

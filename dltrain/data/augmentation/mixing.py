@@ -77,7 +77,7 @@ class Mixup(Augmentation):
     def build(self, context: AugmentationContext) -> Transform:
         from dltrain.data.augmentation.impl import mixing as kernels
 
-        return partial(kernels.mixup, alpha=self.alpha, probability=self.probability, classes=context.classes)
+        return partial(kernels.mixup, alpha=self.alpha, probability=self.probability, target=context.target)
 
 
 class CutMix(Augmentation):
@@ -98,4 +98,4 @@ class CutMix(Augmentation):
     def build(self, context: AugmentationContext) -> Transform:
         from dltrain.data.augmentation.impl import mixing as kernels
 
-        return partial(kernels.cutmix, alpha=self.alpha, probability=self.probability, classes=context.classes)
+        return partial(kernels.cutmix, alpha=self.alpha, probability=self.probability, target=context.target)

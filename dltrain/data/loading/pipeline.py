@@ -61,7 +61,7 @@ class Moves:
         return [move.motion(batch, own) for (move, _), own in zip(self.parts, drawn, strict=True)]
 
     def __call__(self, batch: Batch, step: int) -> Batch:
-        return rearrange(batch, self.motions(batch, self.drawn(step, batch.images.device, len(batch.labels))))
+        return rearrange(batch, self.motions(batch, self.drawn(step, batch.inputs.device, len(batch))))
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,15 @@ class Pipeline:
         for change in self.pixels:
             batch = change(batch, step)
         with one_thread() if self.beside_workers else nullcontext():
-            scaled = self.scaling.apply(batch.images)
+            scaled = self.scaling.apply(batch.inputs)
         if not self.scaled and not self.mixing:
-            return scaled, batch.labels
-        batch = batch.with_(images=scaled)
+            return scaled, batch.targets
+        batch = batch.with_(inputs=scaled)
         for change in self.scaled:
             batch = change(batch, step)
         if self.mixing:
             batch = self.mixing[derive_seed(self.seed, step, "mixing") % len(self.mixing)](batch, step)
-        return batch.images, batch.labels if batch.targets is None else batch.targets
+        return batch.inputs, batch.targets
 
     def evaluate(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 to float32 inputs, without any randomness."""
@@ -141,7 +141,7 @@ class Pipeline:
 
 
 def _draws(seed: int, step: int, batch: Batch, share: Share) -> Draws:
-    return Draws(seed, step, batch.images.device, len(batch.labels), share)
+    return Draws(seed, step, batch.inputs.device, len(batch), share)
 
 
 def build_pipeline(

@@ -55,14 +55,14 @@ class ResidentLoader(Loader):
         whole = Batch(shape_alone, self.targets.index_select(0, indices), indices, epochs)
         motions = moves.motions(whole, [torch.cat(parts, -1) for parts in zip(*drawn, strict=True)])
         starts = windows.starts(indices, motions)
-        each = zip(starts.chunk(count), whole.labels.chunk(count), examples, strict=True)
-        for rows, labels, (own_indices, own_epochs) in each:
-            yield Batch(windows.cut(rows), labels, own_indices, own_epochs)
+        each = zip(starts.chunk(count), whole.targets.chunk(count), examples, strict=True)
+        for rows, targets, (own_indices, own_epochs) in each:
+            yield Batch(windows.cut(rows), targets, own_indices, own_epochs)
 
     def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
         return Batch(
-            images=self.images.index_select(0, indices),
-            labels=self.targets.index_select(0, indices),
+            inputs=self.images.index_select(0, indices),
+            targets=self.targets.index_select(0, indices),
             indices=indices,
             epochs=epochs,
             extents=self.extents.index_select(0, indices) if self.extents is not None else None,

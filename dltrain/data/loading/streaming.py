@@ -85,8 +85,8 @@ class StreamingLoader(Loader):
         images = self._images("evaluate", (indices for indices, _ in plan))
         for (pixels, extents), (host_indices, valid) in zip(images, plan, strict=True):
             indices = host_indices.to(self.device)
-            labels = self.targets.index_select(0, indices)
-            yield Batch(pixels, labels, indices, torch.zeros_like(indices), extents), valid
+            targets = self.targets.index_select(0, indices)
+            yield Batch(pixels, targets, indices, torch.zeros_like(indices), extents), valid
 
     def _opened(self, stream: Generator[Any, None, None]) -> Generator[Any, None, None]:
         self._open.add(stream)

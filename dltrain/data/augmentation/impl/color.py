@@ -73,54 +73,54 @@ def hue(images: Tensor, turns: Tensor) -> Tensor:
 
 def adjusted(batch: Batch, draws: Draws, adjust: Adjust, low: float, high: float) -> Batch:
     """`adjust` with a factor per example uniform in [low, high)."""
-    return batch.with_(images=adjust(batch.images, draws.uniform(len(batch.labels), low=low, high=high)))
+    return batch.with_(inputs=adjust(batch.inputs, draws.uniform(len(batch), low=low, high=high)))
 
 
 def color_jitter(batch: Batch, draws: Draws, steps: list[tuple[Adjust, float, float]]) -> Batch:
     """Every adjustment in turn, in an order drawn for each batch, with factors drawn for each example."""
-    count = len(batch.labels)
+    count = len(batch)
     factors = [draws.uniform(count, low=low, high=high) for _, low, high in steps]
     order = torch.randperm(len(steps), generator=draws.host.generator).tolist()
     # On a CPU, a few images at a time: at 224 pixels that is twice as fast, as what is between stays in the cache.
-    size = max(1, 2**19 // batch.images[0].numel()) if batch.images.device.type == "cpu" else count
+    size = max(1, 2**19 // batch.inputs[0].numel()) if batch.inputs.device.type == "cpu" else count
     parts = []
     for start in range(0, count, size):
-        images = batch.images[start : start + size]
+        images = batch.inputs[start : start + size]
         for i in order:
             images = steps[i][0](images, factors[i][start : start + size])
         parts.append(images)
-    return batch.with_(images=torch.cat(parts))
+    return batch.with_(inputs=torch.cat(parts))
 
 
 def color_noise(batch: Batch, draws: Draws, strength: float, axes: Tensor) -> Batch:
     """Adds `axes @ alpha` to all pixels of an image, alpha ~ N(0, strength^2); axes: (C, C), columns U * L."""
-    alpha = draws.normal(len(batch.labels), len(axes)) * strength
+    alpha = draws.normal(len(batch), len(axes)) * strength
     shift = (alpha @ send(axes, alpha.device).mT) * 255
-    return batch.with_(images=batch.images.float() + shift[:, :, None, None])
+    return batch.with_(inputs=batch.inputs.float() + shift[:, :, None, None])
 
 
 def grayscale(batch: Batch, draws: Draws, probability: float) -> Batch:
     """All channels equal to the grey level, with the given probability."""
-    chosen = draws.chance(probability, len(batch.labels))
-    if batch.images.shape[1] == 1:
+    chosen = draws.chance(probability, len(batch))
+    if batch.inputs.shape[1] == 1:
         return batch
-    return batch.with_(images=blend(luma(batch.images), batch.images, (~chosen).float()))
+    return batch.with_(inputs=blend(luma(batch.inputs), batch.inputs, (~chosen).float()))
 
 
 def gaussian_noise(batch: Batch, draws: Draws, std: float) -> Batch:
     """Independent normal noise on every value, clipped to 0..255; std in units of the full range."""
-    noise = draws.normal(*batch.images.shape) * (255 * std)
-    return batch.with_(images=noise.add_(batch.images).clamp_(0, 255))
+    noise = draws.normal(*batch.inputs.shape) * (255 * std)
+    return batch.with_(inputs=noise.add_(batch.inputs).clamp_(0, 255))
 
 
 def gaussian_blur(batch: Batch, draws: Draws, probability: float, low: float, high: float) -> Batch:
     """Smoothed by a Gaussian whose sigma, in pixels, is log-uniform in [low, high), with the given probability."""
-    count, (height, width) = len(batch.labels), batch.images.shape[2:]
+    count, (height, width) = len(batch), batch.inputs.shape[2:]
     chosen = draws.chance(probability, count)
     sigma = draws.uniform(count, low=math.log(low), high=math.log(high)).exp()
     sigma = torch.where(chosen, sigma, 1e-3)  # so narrow that it is the identity
-    blurred = _smoothing(sigma, height) @ (batch.images.float() @ _smoothing(sigma, width).mT)
-    return batch.with_(images=blurred)
+    blurred = _smoothing(sigma, height) @ (batch.inputs.float() @ _smoothing(sigma, width).mT)
+    return batch.with_(inputs=blurred)
 
 
 def _smoothing(sigma: Tensor, size: int) -> Tensor:

@@ -52,21 +52,21 @@ class Rearrange:
     reach: int | None = 0
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        return rearrange(batch, [self.motion(batch, self.draw(draws, len(batch.labels)))])
+        return rearrange(batch, [self.motion(batch, self.draw(draws, len(batch)))])
 
 
 def rearrange(batch: Batch, motions: Sequence[Motion]) -> Batch:
     """The batch after all `motions` in turn, by one gather; uint8 stays uint8."""
-    count, channels, height, width = batch.images.shape
-    device = batch.images.device
+    count, channels, height, width = batch.inputs.shape
+    device = batch.inputs.device
     if device.type == "cpu" and not any(isinstance(line, Shift) for motion in motions for line in motion):
-        return batch.with_(images=_mirrored(batch.images, motions))
+        return batch.with_(inputs=_mirrored(batch.inputs, motions))
     rows = sources([row for row, _ in motions], height, device)
     columns = sources([column for _, column in motions], width, device)
-    padded = F.pad(batch.images, (0, 1, 0, 1)).flatten(2)  # the row and the column that mean outside
+    padded = F.pad(batch.inputs, (0, 1, 0, 1)).flatten(2)  # the row and the column that mean outside
     index = (rows[:, :, None] * (width + 1) + columns[:, None, :]).view(-1, 1, height * width)
     moved = padded.gather(2, index.expand(count, channels, -1))
-    return batch.with_(images=moved.view(count, channels, height, width))
+    return batch.with_(inputs=moved.view(count, channels, height, width))
 
 
 def _mirrored(images: Tensor, motions: Sequence[Motion]) -> Tensor:
@@ -123,7 +123,7 @@ def translate(share: float, reach: int) -> Rearrange:
 
     def motion(batch: Batch, drawn: Tensor) -> Motion:
         down, right = drawn
-        height, width = batch.images.shape[2:]
+        height, width = batch.inputs.shape[2:]
         return Shift(-(down * share * height).round().long()), Shift(-(right * share * width).round().long())
 
     return Rearrange(lambda draws, count: draws.uniform(2, count, low=-1.0), motion, reach)
@@ -181,14 +181,14 @@ def turned(degrees: Tensor, scale: Tensor | None = None) -> Tensor:
 
 def rotation(batch: Batch, draws: Draws, degrees: float, mode: Literal["nearest", "bilinear"]) -> Batch:
     """Turned about the centre by an angle uniform in +-degrees."""
-    angles = draws.uniform(len(batch.labels), low=-degrees, high=degrees)
-    return batch.with_(images=affine(batch.images, turned(angles), mode))
+    angles = draws.uniform(len(batch), low=-degrees, high=degrees)
+    return batch.with_(inputs=affine(batch.inputs, turned(angles), mode))
 
 
 def scale(batch: Batch, draws: Draws, low: float, high: float) -> Batch:
     """Enlarged about the centre by a factor uniform in [low, high)."""
-    factors = draws.uniform(len(batch.labels), low=low, high=high)
-    return batch.with_(images=affine(batch.images, turned(torch.zeros_like(factors), factors), "bilinear"))
+    factors = draws.uniform(len(batch), low=low, high=high)
+    return batch.with_(inputs=affine(batch.inputs, turned(torch.zeros_like(factors), factors), "bilinear"))
 
 
 def draw_boxes(
@@ -223,10 +223,10 @@ class ResizedCrop:
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
         extents = batch.extents
         if extents is None:
-            count, _, height, width = batch.images.shape
-            ones = torch.ones(count, device=batch.images.device)
+            count, _, height, width = batch.inputs.shape
+            ones = torch.ones(count, device=batch.inputs.device)
             extents = torch.stack([ones * height, ones * width], 1)
-        return batch.with_(images=resized_crop(batch.images, *self._boxes(extents, draws), self.size), extents=None)
+        return batch.with_(inputs=resized_crop(batch.inputs, *self._boxes(extents, draws), self.size), extents=None)
 
     def of(self, images: Sequence[Tensor], draws: Draws) -> Tensor:
         """The same of images (C, h, w) on the CPU, each of a size of its own: (B, C, height, width)."""

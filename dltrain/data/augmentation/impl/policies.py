@@ -136,7 +136,7 @@ def apply_policy(batch: Batch, draws: Draws, rounds: int, table: Tensor, level: 
 
     table: (14, bins) magnitudes on the host. level: the bin of every operation, or None to draw it.
     """
-    count = len(batch.labels)
+    count = len(batch)
     operations = draws.host.integers(len(NAMES), rounds, count)
     negative = draws.host.chance(0.5, rounds, count)
     if level is None:
@@ -144,7 +144,7 @@ def apply_policy(batch: Batch, draws: Draws, rounds: int, table: Tensor, level: 
     else:
         magnitudes = table[operations, level]
     magnitudes = torch.where(negative & SIGNED[operations], -magnitudes, magnitudes)
-    return batch.with_(images=perform(as_bytes(batch.images), operations, magnitudes))
+    return batch.with_(inputs=perform(as_bytes(batch.inputs), operations, magnitudes))
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,12 @@ class Learned:
 
 def auto_augment(batch: Batch, draws: Draws, policy: Learned) -> Batch:
     """One sub-policy for each example: its two operations in turn, each done with its own probability."""
-    count = len(batch.labels)
+    count = len(batch)
     chosen = draws.host.integers(len(policy.operations), count)
     done = draws.host.uniform(2, count) < policy.probabilities[chosen].T
     operations = torch.where(done, policy.operations[chosen].T, NAMES.index("identity"))
     magnitudes = draw_signs(operations, policy.magnitudes[chosen].T, draws)
-    return batch.with_(images=perform(as_bytes(batch.images), operations, magnitudes))
+    return batch.with_(inputs=perform(as_bytes(batch.inputs), operations, magnitudes))
 
 
 @dataclass(frozen=True)
@@ -214,13 +214,13 @@ class Chains:
 def aug_mix(batch: Batch, draws: Draws, chains: Chains, views: int) -> Batch:
     """Each example mixed with chains of operations; of several views, side by side, the first is the example."""
     if views == 1:
-        return batch.with_(images=chains.mixed(batch.images, draws))
-    made = [chains.mixed(batch.images, draws) for _ in range(views - 1)]
-    images = torch.stack([batch.images.float(), *made], 1).flatten(0, 1)
-    names = ("labels", "indices", "epochs", "extents", "targets")
+        return batch.with_(inputs=chains.mixed(batch.inputs, draws))
+    made = [chains.mixed(batch.inputs, draws) for _ in range(views - 1)]
+    images = torch.stack([batch.inputs.float(), *made], 1).flatten(0, 1)
+    names = ("targets", "indices", "epochs", "extents")
     rows = {name: getattr(batch, name) for name in names}
     repeated = {name: row.repeat_interleave(views, 0) for name, row in rows.items() if row is not None}
-    return batch.with_(images=images, **repeated)
+    return batch.with_(inputs=images, **repeated)
 
 
 def as_bytes(images: Tensor) -> Tensor:
