@@ -5,23 +5,29 @@ The children are ordinary single-threaded processes of their own, to be watched,
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 WARM = (
-    "PIL.Image", "dltrain.cli", "dltrain.commands.fit", "dltrain.data.arrays", "dltrain.data.augmentation.impl.color",
-    "dltrain.data.augmentation.impl.mixing", "dltrain.data.augmentation.impl.policies",
-    "dltrain.data.loading.streaming", "dltrain.models.impl.simple", "dltrain.optim.impl.averages",
-    "tensorboard.plugins.hparams.summary_v2", "torch._dynamo", "torch.utils.flop_counter",
-    "torch.utils.tensorboard.summary",
+    "dltrain.cli", "dltrain.commands.fit", "dltrain.data.arrays", "dltrain.data.augmentation.impl.color",
+    "dltrain.data.augmentation.impl.mixing", "dltrain.data.augmentation.impl.policies", "dltrain.data.copies.copies",
+    "dltrain.data.loading.streaming", "dltrain.data.splitting", "dltrain.layers.impl.dropout",
+    "dltrain.models.impl.changes", "dltrain.models.impl.simple", "dltrain.optim.impl.averages", "encodings.cp437",
+    "encodings.utf_8_sig", "numpy.ma", "pydantic.type_adapter", "tensorboard.plugins.hparams.summary_v2",
+    "torch._dynamo", "torch.utils.flop_counter", "torch.utils.serialization", "torch.utils.tensorboard.summary",
+    "typer._adapters", "typer._click.decorators",
 )  # fmt: skip
 
 
@@ -54,6 +60,23 @@ class Child:
         return self.output.read_text(errors="replace")
 
 
+@dataclass
+class Done:
+    """What a command that has ended has written."""
+
+    code: int
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+
+    @property
+    def stdout(self) -> str:
+        return self.stdout_bytes.decode()
+
+    @property
+    def stderr(self) -> str:
+        return self.stderr_bytes.decode()
+
+
 class Zygote:
     """The warm interpreter. `start` runs a command in a fork of it."""
 
@@ -69,11 +92,26 @@ class Zygote:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *arguments: object, output: Path, cwd: Path | None = None, setup: str = "", tty: str = "") -> Child:
-        """Run `dltrain ARGUMENTS`. setup: Python code to run in the process first. tty: its terminal, if any."""
-        output.touch()
+    def start(
+        self,
+        *arguments: object,
+        output: Path,
+        errors: Path | None = None,
+        cwd: Path | None = None,
+        setup: str = "",
+        tty: str = "",
+    ) -> Child:
+        """Run `dltrain ARGUMENTS`.
+
+        errors: receives stderr, which otherwise goes to `output` too. setup: Python code to run in the process first;
+        it may end it. tty: its terminal, if any.
+        """
+        for path in (output, errors):
+            if path is not None:
+                path.write_bytes(b"")
         words = [str(argument) for argument in arguments]
-        pid = self.ask(argv=words, output=str(output), cwd=str(cwd) if cwd else None, setup=setup, tty=tty)
+        streams = [tty or str(output), tty or str(errors or output)]
+        pid = self.ask(argv=words, streams=streams, cwd=str(cwd) if cwd else None, setup=setup)
         assert isinstance(pid, int)
         return Child(self, pid, output)
 
@@ -81,12 +119,19 @@ class Zygote:
         """Run `dltrain ARGUMENTS` to its end; its exit code."""
         return self.start(*arguments, output=output, cwd=cwd, setup=setup).wait()
 
+    def capture(self, *arguments: object, cwd: Path | None = None, setup: str = "") -> Done:
+        """Run `dltrain ARGUMENTS` to its end, and keep its output."""
+        with tempfile.TemporaryDirectory() as folder:
+            output, errors = Path(folder, "stdout"), Path(folder, "stderr")
+            code = self.start(*arguments, output=output, errors=errors, cwd=cwd, setup=setup).wait()
+            return Done(code, output.read_bytes(), errors.read_bytes())
+
     def close(self) -> None:
         """End the interpreter."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def until(ready: object, seconds: float, message: object) -> None:
@@ -110,8 +155,13 @@ def processes_of_group(group: int) -> list[int]:
 def _serve() -> int | None:
     """Answer requests; in a child, return its exit code."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup pytest` ignores
+    import PIL.Image
+
     for name in WARM:
         importlib.import_module(name)
+    PIL.Image.preinit()
+    gc.collect()
+    gc.freeze()  # or each child would look through, and so copy, all objects of the libraries
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -136,19 +186,19 @@ def _await(pid: int, seconds: float) -> int | None:
     return None
 
 
-def _command(argv: list[str], output: str, cwd: str | None, setup: str, tty: str) -> int:
+def _command(argv: list[str], streams: list[str], cwd: str | None, setup: str) -> int:
     from dltrain.__main__ import main
 
     os.setsid()
-    target = os.open(tty or output, os.O_RDWR | (0 if tty else os.O_APPEND))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, source in ((0, nothing), (1, target), (2, target)):
+    for number, name in enumerate((os.devnull, *streams)):
+        source = os.open(name, os.O_RDWR | os.O_APPEND)
         os.dup2(source, number)
+        os.close(source)
     if cwd is not None:
         os.chdir(cwd)
-    exec(setup, {})
     sys.argv = ["dltrain", *argv]
     try:
+        exec(setup, {"__name__": "__main__"})
         main()
     except SystemExit as end:
         return int(end.code or 0)
@@ -156,4 +206,11 @@ def _command(argv: list[str], output: str, cwd: str | None, setup: str, tty: str
 
 
 if __name__ == "__main__":
-    sys.exit(_serve())
+    code = _serve() or 0
+    # All that an interpreter does at its end, but for clearing its modules, which would take four times as long as a
+    # small command does.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

@@ -3,63 +3,75 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from forking import Zygote
 from PIL import Image
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 
-def run(script: str, *options: str) -> str:
-    command = [sys.executable, f"benchmarks/{script}.py", *options]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+Run = Callable[..., str]
 
 
-def test_throughput_runs() -> None:
+@pytest.fixture
+def run(zygote: Zygote) -> Run:
+    """What a script prints when it is run with options."""
+
+    def of(script: str, *options: str) -> str:
+        path = f"benchmarks/{script}.py"
+        program = f"import runpy, sys\nsys.path.insert(0, 'benchmarks')\nsys.argv = {[path, *options]}\n"
+        program += "runpy.run_path(sys.argv[0], run_name='__main__')\nsys.exit()"
+        done = zygote.capture(cwd=REPOSITORY, setup=program)
+        assert done.code == 0, done.stderr
+        return done.stdout
+
+    return of
+
+
+def test_throughput_runs(run: Run) -> None:
     assert "dltrain / compute = " in run("throughput", "--tiny", "--contestants", "compute", "dltrain")
 
 
-def test_throughput_alternates() -> None:
+def test_throughput_alternates(run: Run) -> None:
     text = run("throughput", "--tiny", "--alternate", "3")
     assert "dltrain / compute = " in text and "dltrain / loop = " in text
 
 
-def test_folder_runs() -> None:
+def test_folder_runs(run: Run) -> None:
     text = run("folder", "--tiny", "--size", "32", "--contestants", "cached", "loop", "decode")
     assert "cached / loop = " in text and "32 pixels" in text
 
 
-def test_folder_alternates() -> None:
+def test_folder_alternates(run: Run) -> None:
     assert "streaming / loop = " in run("folder", "--tiny", "--size", "32", "--alternate", "2")
 
 
-def test_jpeg_fractions_runs(tmp_path: Path) -> None:
+def test_jpeg_fractions_runs(run: Run, tmp_path: Path) -> None:
     Image.radial_gradient("L").resize((200, 260)).save(tmp_path / "a.jpg")
     lines = run("jpeg_fractions", str(tmp_path), "--sizes", "32", "40").splitlines()
     assert lines[0].startswith("32 pixels, 1 photos: mean 0.") and lines[1] == "40 pixels: no photo is large enough"
     assert run("jpeg_fractions", str(tmp_path), "--sizes", "40", "--enlarge").startswith("40 pixels, 1 photos: mean 0.")
 
 
-def test_startup_runs() -> None:
+def test_startup_runs(run: Run) -> None:
     text = run("startup", "--tiny", "--cold", "--contestants", "help", "fit")
     assert text.startswith("cold; ") and [line.split()[0] for line in text.splitlines()[1:]] == ["help", "fit"]
 
 
-def test_memory_runs() -> None:
+def test_memory_runs(run: Run) -> None:
     text = run("memory", "--tiny", "--cases", "data 1x streaming", "data 16x streaming")
     assert "streaming: time of a step, 16x / 1x = " in text
     text = run("memory", "--tiny", "--alternate", "2")
     assert re.search(r"16x / 1x = \d+\.\d+ \(half of them", text)
 
 
-def test_time_to_accuracy_runs() -> None:
+def test_time_to_accuracy_runs(run: Run) -> None:
     assert "loop / dltrain = " in run("time_to_accuracy", "--tiny")
 
 
@@ -108,11 +120,11 @@ def test_copies_are_measured(
     assert "JPEG of quality 50: 3 of 3 found, 1.000" in out and "0 pairs of 3 are taken for copies" in out
 
 
-def test_defaults_tells_what_a_first_training_reaches() -> None:
+def test_defaults_tells_what_a_first_training_reaches(run: Run) -> None:
     text = run("defaults", "--tiny")
     assert "| digits | softmax_regression | 0." in text
 
 
-def test_busy_trains_beside_a_neighbour() -> None:
+def test_busy_trains_beside_a_neighbour(run: Run) -> None:
     text = run("busy", "--tiny")
     assert re.search(r"digits +busy +probing +[\d,]+ ", text)

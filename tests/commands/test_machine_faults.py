@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from forking import Zygote
-from test_sweep import ranking, sweep, write_experiment
+from sweeping import ranking, sweep, write_experiment
 from training import assert_same_run, result
 from training import write_experiment as write_everything
 

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forking import Zygote
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -265,7 +264,7 @@ def test_classes_called_as_the_columns_are(photos: Path, run: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX systems alone")
-def test_names_come_back_byte_by_byte(photos: Path, run: Path, tmp_path: Path) -> None:
+def test_names_come_back_byte_by_byte(photos: Path, run: Path, zygote: Zygote, tmp_path: Path) -> None:
     """Composed and decomposed accents stay apart, and names that are not UTF-8 are found again."""
     image = (photos / "data" / "red" / "02.jpg").read_bytes()
     names = [b"caf\xe9.jpg", "café.jpg".encode(), "cafe\u0301.jpg".encode(), b"line\nbreak.jpg"]
@@ -273,9 +272,9 @@ def test_names_come_back_byte_by_byte(photos: Path, run: Path, tmp_path: Path) -
     for name in names:
         Path(os.fsdecode(os.fsencode(tmp_path / "d") + b"/" + name)).write_bytes(image)
     for form in ("csv", "jsonl"):
-        command = [sys.executable, "-m", "dltrain", "predict", str(run), "d", "--format", form]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
-        text = done.stdout.decode("utf-8", "surrogateescape")
+        done = zygote.capture("predict", run, "d", "--format", form, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        text = done.stdout_bytes.decode("utf-8", "surrogateescape")
         lines = (
             [json.loads(line) for line in text.splitlines()] if form == "jsonl" else csv.DictReader(io.StringIO(text))
         )

@@ -7,13 +7,12 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forking import Zygote
 from photos import COPIES, photo, write_photos
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -313,12 +312,18 @@ def test_files_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert load(photos).fingerprint == first.fingerprint
 
 
-def test_processes_share_the_cache(photos: Path) -> None:
+def test_processes_share_the_cache(photos: Path, zygote: Zygote, tmp_path: Path) -> None:
     section = {"name": "image_folder", "root": str(photos)}
-    program = f"from dltrain.data.datasets import Dataset; print(Dataset.parse({section!r}).load().fingerprint)"
-    started = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    found = {process.communicate(timeout=120)[0].strip() for process in started}
-    assert found == {load(photos).fingerprint}
+    program = f"""
+import os, sys
+os.environ["XDG_CACHE_HOME"] = {str(photos.parent / "cache")!r}
+from dltrain.data.datasets import Dataset
+print(Dataset.parse({section!r}).load().fingerprint)
+sys.exit()
+"""
+    started = [zygote.start(output=tmp_path / f"{number}.txt", setup=program) for number in range(3)]
+    assert [child.wait() for child in started] == [0, 0, 0]
+    assert {child.text.strip() for child in started} == {load(photos).fingerprint}
     left = {path.suffix for path in (photos.parent / "cache/dltrain").iterdir()}
     assert left <= {".contents", ".lock"}
 

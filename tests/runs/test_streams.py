@@ -6,9 +6,11 @@ import fcntl
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forking import Zygote
@@ -29,19 +31,38 @@ def command(
     )
 
 
+CLOSED = "import os, sys; os.close({0}); sys.{1} = None"
+FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), {0})"
+
+
 @pytest.mark.parametrize(
-    ("close", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 1)]
+    ("setup", "code"),
+    [(CLOSED.format(1, "stdout"), 0), (CLOSED.format(2, "stderr"), 0), (FULL.format(2), 0), (FULL.format(1), 1)],
+    ids=["stdout closed", "stderr closed", "stderr full", "stdout full"],
 )
-def test_a_stream_that_cannot_be_written_ends_no_training(close: str, code: int, tmp_path: Path) -> None:
+def test_a_stream_that_cannot_be_written_ends_no_training(
+    setup: str, code: int, zygote: Zygote, tmp_path: Path
+) -> None:
     """With a closed stdout, the next file to be opened must not become the standard output."""
     (tmp_path / "e.yaml").write_text(TWO_EPOCHS)
-    done = command("fit", "e.yaml", folder=tmp_path, close=close)
-    run = tmp_path / "runs" / "e" / "001"
-    assert (done.returncode, result(run)["state"]) == (code, "finished")
-    assert checkpoints.load(run / "checkpoints" / "last.pt")["step"] == 12
-    assert b"Traceback" not in done.stderr
+    done = zygote.capture("fit", "e.yaml", cwd=tmp_path, setup=setup)
+    assert done.code == code
+    assert_trained(tmp_path)
+    assert "Traceback" not in done.stderr
     if code:
-        assert done.stderr.endswith(b"error: the results cannot be written: no space left on device\n")
+        assert done.stderr.endswith("error: the results cannot be written: no space left on device\n")
+
+
+def assert_trained(folder: Path) -> None:
+    run = folder / "runs" / "e" / "001"
+    assert result(run)["state"] == "finished"
+    assert checkpoints.load(run / "checkpoints" / "last.pt")["step"] == 12
+
+
+def test_an_interpreter_that_starts_without_streams_trains(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(TWO_EPOCHS)
+    assert command("fit", "e.yaml", folder=tmp_path, close="<&- >&- 2>&-").returncode == 0
+    assert_trained(tmp_path)
 
 
 @pytest.mark.parametrize("streams", ["messages", "results", "both"])
@@ -87,18 +108,25 @@ def test_a_reader_of_results_that_has_enough_is_no_error(arguments: tuple[str, .
     assert process.returncode == 0
 
 
+ENCODED = """
+import sys
+sys.stdout = open(1, "w", encoding="{0}", closefd=False)
+sys.stderr = open(2, "w", encoding="{0}", closefd=False)
+"""
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
-def test_characters_that_the_terminal_lacks_are_replaced(encoding: str, tmp_path: Path) -> None:
+def test_characters_that_the_terminal_lacks_are_replaced(encoding: str, zygote: Zygote, tmp_path: Path) -> None:
     (tmp_path / "日本 é.yaml").write_text(TWO_EPOCHS)
-    arguments = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
-    done = command("check", "日本 é.yaml", folder=tmp_path, **arguments)
+    done = command("check", "日本 é.yaml", folder=tmp_path, PYTHONIOENCODING=encoding, PYTHONUTF8="1")
     e = {"ascii": b"\\xe9"}.get(encoding, b"\xe9")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u65e5\\u672c " + e + b".yaml: ok\n", b"")
-    done = command("check", "日本 é.yaml", "model=ж", folder=tmp_path, **arguments)
-    assert done.returncode == 2 and b"unknown model `\\u0436`" in done.stderr
-    done = command("plan", "日本 é.yaml", folder=tmp_path, **arguments)
-    assert done.returncode == 0 and done.stderr == b""
-    curve = done.stdout.decode(encoding)
+    how: dict[str, Any] = {"cwd": tmp_path, "setup": ENCODED.format(encoding)}
+    wrong = zygote.capture("check", "日本 é.yaml", "model=ж", **how)
+    assert wrong.code == 2 and b"unknown model `\\u0436`" in wrong.stderr_bytes
+    plan = zygote.capture("plan", "日本 é.yaml", **how)
+    assert plan.code == 0 and plan.stderr == ""
+    curve = plan.stdout_bytes.decode(encoding)
     assert "0.1 |##" in curve and "  0 +---" in curve
 
 
@@ -119,23 +147,22 @@ def test_the_version(tmp_path: Path) -> None:
 ESCAPE = "\x1b[31mred\x07\x9b2J"
 
 
-def on_a_terminal(*arguments: object, folder: Path) -> str:
+def on_a_terminal(zygote: Zygote, *arguments: object, folder: Path) -> str:
     """What `dltrain ARGUMENTS` writes to a terminal that is its stdout and stderr."""
     terminal, name = pty.openpty()
-    whole = [sys.executable, "-m", "dltrain", *map(str, arguments)]
-    with subprocess.Popen(whole, cwd=folder, stdout=name, stderr=name, env={**os.environ, "TERM": "dumb"}):
-        os.close(name)
-        written = b""
-        try:
-            while block := os.read(terminal, 4096):
-                written += block
-        except OSError:  # the end of a terminal
-            pass
+    setup = "import os; os.environ['TERM'] = 'dumb'"
+    child = zygote.start(*arguments, output=folder / "output", cwd=folder, setup=setup, tty=os.ttyname(name))
+    written, ended = b"", False
+    while not ended:
+        ended = zygote.ask(wait=child.pid, seconds=0.02) is not None
+        while select.select([terminal], [], [], 0)[0]:
+            written += os.read(terminal, 4096)
+    os.close(name)
     os.close(terminal)
     return written.decode()
 
 
-def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
+def test_names_do_not_steer_the_terminal(zygote: Zygote, tmp_path: Path) -> None:
     """In results and messages of ours, of the library that reads the command line, and of plug-ins."""
     (tmp_path / f"{ESCAPE}.yaml").write_text("name: red\n" + TWO_EPOCHS)
     (tmp_path / "wrong.yaml").write_text(json.dumps({"data": "digits", "model": ESCAPE}))
@@ -152,18 +179,11 @@ def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
         ["check", "e.yaml", "--plugin", "parts.py"],
         ["check", "e.yaml", f"model={ESCAPE}"],
     ):
-        shown = on_a_terminal(*arguments, folder=tmp_path)
+        shown = on_a_terminal(zygote, *arguments, folder=tmp_path)
         assert "red" in shown, arguments
         assert "\x1b" not in shown and "\x07" not in shown and "\x9b" not in shown, arguments
-    assert "\\x1b[31mred\\x07\\x9b2J.yaml: ok" in on_a_terminal("check", f"{ESCAPE}.yaml", folder=tmp_path)
+    assert "\\x1b[31mred\\x07\\x9b2J.yaml: ok" in on_a_terminal(zygote, "check", f"{ESCAPE}.yaml", folder=tmp_path)
     assert command("check", f"{ESCAPE}.yaml", folder=tmp_path).stdout.decode() == f"{ESCAPE}.yaml: ok\n"  # to programs
-
-
-LATIN = """
-import sys
-sys.stdout = open(1, "w", encoding="latin-1", closefd=False)
-sys.stderr = open(2, "w", encoding="latin-1", closefd=False)
-"""
 
 
 def test_every_command_on_a_terminal_without_unicode(zygote: Zygote, tmp_path: Path) -> None:
@@ -184,7 +204,7 @@ def test_every_command_on_a_terminal_without_unicode(zygote: Zygote, tmp_path: P
     ]
     for number, arguments in enumerate(commands):
         output = tmp_path / f"{number}"
-        code = zygote.start(*arguments, output=output, cwd=tmp_path, setup=LATIN).wait()
+        code = zygote.start(*arguments, output=output, cwd=tmp_path, setup=ENCODED.format("latin-1")).wait()
         text = output.read_bytes().decode("latin-1")
         assert (code, "Traceback" in text) == (0, False), text
         shown = "\\u72ac" if arguments[0] in ("eval", "predict") else "\\u043f"

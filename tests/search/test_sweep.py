@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -15,7 +12,9 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from typer.testing import CliRunner, Result
+from forking import Zygote, until
+from sweeping import ranking, save_images, sweep, write_experiment
+from typer.testing import CliRunner
 
 import dltrain.search.sweep as sweep_module
 from dltrain.cli import app
@@ -24,58 +23,10 @@ from dltrain.experiment.training import Range, Sweep
 from dltrain.runs.run import JOURNAL, Run
 from dltrain.search.study import Study, settings, values_of
 
-TEXT = """
-data: {{name: arrays, path: {data}, validation: 0.2}}
-model: {{name: mlp, hidden: [16], dropout: 0.2}}
-optimizer: {{name: sgd, lr: 0.1, momentum: 0.9}}
-schedule: {{name: cosine, warmup: {{epochs: 2}}}}
-training: {{epochs: 8, batch_size: 16}}
-sweep:
-  trials: 4
-  epochs: 2
-  space:
-    optimizer.lr: {{low: 1.0e-3, high: 1.0, log: true}}
-    model.dropout: {{low: 0.0, high: 0.5}}
-"""
-
 
 @pytest.fixture
 def yaml(tmp_path: Path) -> Path:
     return write_experiment(tmp_path)
-
-
-def write_experiment(folder: Path) -> Path:
-    save_images(folder / "images.npz")
-    path = folder / "tiny.yaml"
-    path.write_text(TEXT.format(data=folder / "images.npz"))
-    return path
-
-
-def save_images(path: Path, test_seed: int = 1) -> None:
-    """Three classes of noisy 6x6 images."""
-
-    def part(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        random, labels = np.random.default_rng(seed), np.arange(count) % 3
-        images = random.integers(0, 256, (count, 6, 6))
-        images[np.arange(count), labels] //= 3
-        return images.astype(np.uint8), labels
-
-    images, labels = part(90, 0)
-    test_images, test_labels = part(30, test_seed)
-    np.savez(path, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
-
-
-def sweep(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, ["sweep", *map(str, arguments)])
-
-
-def ranking(folder: Path) -> list[dict[str, str]]:
-    """The rows of ranking.csv without how long each trial took."""
-    with (folder / "ranking.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        del row["seconds"]
-    return rows
 
 
 def tried(folder: Path) -> list[dict[str, str]]:
@@ -495,18 +446,16 @@ def test_a_second_signal(yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 130 and "to go on: dltrain sweep" in result.stderr
 
 
-def test_sigkill_at_any_moment(yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]]) -> None:
+def test_sigkill_at_any_moment(yaml: Path, zygote: Zygote, tmp_path: Path, uninterrupted: list[dict[str, str]]) -> None:
     folder = tmp_path / "tiny/sweep-001"
-    command = [sys.executable, "-m", "dltrain", "sweep", str(yaml), "--runs", str(tmp_path)]
+    command = ["sweep", yaml, "--runs", tmp_path]
     for trial, delay in (("001", 0.02), ("003", 0.1)):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not (folder / "trials" / trial).exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        child = zygote.start(*command, output=tmp_path / "output")
+        until((folder / "trials" / trial).exists, 120, lambda child=child: child.text)
         time.sleep(delay)
-        process.kill()
-        process.wait()
-        command[4:] = [str(folder)]
+        child.kill()
+        assert child.wait() in (-signal.SIGKILL, 0)
+        command[1:] = [folder]
     assert sweep(folder).exit_code == 0
     assert ranking(folder) == uninterrupted
 
