@@ -265,7 +265,7 @@ def check(
             say(str(error) + "\n")
         else:
             for note in experiment.notes:
-                say(f"{file}: {note}")
+                say(f"{file}: {note.text}")
             print_result(f"{file}: ok")
     return 2 if failed else 0
 
@@ -288,7 +288,7 @@ def plan(
 
     loaded = Experiment.load(experiment, overrides or ())
     for note in loaded.notes:
-        say(note)
+        say(note.text)
     target = existing_device(device)
     from dltrain.planning.plan import plan as plan_training
     from dltrain.planning.text import render

@@ -65,7 +65,7 @@ def test_a_right_file_says_what_it_will_do_and_every_downgrade(arrays: Path, mon
         assert trainer.summary[name].endswith(")") and " (" in trainer.summary[name]  # the reason
     assert "96 train" in trainer.summary["data"] and "5 epochs of 5 steps" in trainer.summary["training"]
     assert trainer.about["decisions"]["compile"]["value"] is False
-    (warning,) = [note for note in trainer.notes if note.startswith("warning: ")]
+    (warning,) = [note.text for note in trainer.notes if note.level == "warning"]
     assert "not compiled" in warning and "no C++ compiler" in warning
 
 
@@ -286,7 +286,7 @@ def test_the_split_does_not_know_the_seed_and_moves_little_as_the_data_grows(tmp
 def test_overriding_a_name_keeps_what_the_new_choice_has_and_says_what_is_dropped(arrays: Path) -> None:
     experiment = arrays_experiment(arrays).override("optimizer.name", "adamw")
     assert (experiment.optimizer.lr, experiment.optimizer.weight_decay) == (0.05, 0.001)
-    assert any("momentum" in note and "dropped" in note for note in experiment.notes)
+    assert any("momentum" in note and "dropped" in note for note in map(str, experiment.notes))
 
 
 # -- 4. A checkpoint is self-contained and safe to open.

@@ -20,7 +20,6 @@ from dltrain.data.evaluation import Views
 from dltrain.data.images.depth import depth_of
 from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
-from dltrain.data.loading.streaming import LostWorkerError
 from dltrain.data.loading.views import log_mean_probability
 from dltrain.data.types import Source, Splits
 from dltrain.engine.predictor import Predictor, restore_predictor
@@ -130,8 +129,6 @@ def measure_together(
                 batch, valid = batches[0]
                 logits = log_mean_probability(answers)
                 whole.update(logits, batch.targets, together.evaluation_loss(logits, batch.targets), valid)
-    except LostWorkerError as error:
-        raise RunError(str(error)) from None
     finally:
         for opened in loaders:
             opened.close()
@@ -208,7 +205,7 @@ def _measured(
             if not known:
                 display.warning("this is not the data of the training: some of it may have been trained on")
             for note in splits.told_of_skipped():
-                display.line(note)
+                display.tell(note)
             _require_classes(splits.classes, classes)
             chosen, what = _split(splits, split, data.name), f"its {split} split"
             about = {"name": data.name, "place": where, "measured": what}

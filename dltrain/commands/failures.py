@@ -33,7 +33,7 @@ def judge(error: Exception, place: Path) -> Failure:
         return Failure("memory", text, of_machine=True)
     if isinstance(error, OSError):
         return judge(unwritable(error, place), place)
-    if is_loss(error) or isinstance(error, LostWorkerError):
+    if is_loss(error):
         return Failure("lost process", str(error), of_machine=True)
     if is_lost_device(error):
         return Failure("device", text, of_machine=True)

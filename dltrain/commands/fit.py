@@ -18,7 +18,6 @@ from dltrain.commands.resuming import changed, continued, device_of, differences
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.data.loading.resources import crowded
-from dltrain.data.loading.streaming import LostWorkerError
 from dltrain.engine.builder import build
 from dltrain.engine.diagnosis import diagnose
 from dltrain.engine.distributed import ALONE, Group, is_loss
@@ -27,7 +26,7 @@ from dltrain.engine.length import count_steps
 from dltrain.engine.profiling import Profiler
 from dltrain.engine.timing import Clock, advice, shares
 from dltrain.engine.trainer import Trainer
-from dltrain.errors import RunError
+from dltrain.errors import Note, RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.planning.plan import plan_of
 from dltrain.runs.environment import Hyperparameters, environment, flatten
@@ -127,7 +126,8 @@ def resume(
                 return 0, run
             if trainer.settings.total_steps > steps and trainer.step:
                 last = trainer.history[-1]["lr"] if trainer.history else None
-                trainer.notes.append(extension(steps, trainer.settings.total_steps, trainer.lr(trainer.step), last))
+                longer = extension(steps, trainer.settings.total_steps, trainer.lr(trainer.step), last)
+                trainer.notes.append(Note("info", "longer", longer))
             _rewrite(run, trainer, experiment, begun, changed(before, experiment))
             display.log = run.log
             display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
@@ -172,8 +172,6 @@ def _built(
 ) -> Iterator[Trainer]:  # fmt: skip
     try:
         trainer = build(experiment, group.device(device), state, decisions, group)
-    except LostWorkerError as error:  # while the first weights were measured on images
-        raise RunError(str(error), "lost process") from None
     except OSError as error:
         if is_out_of_memory(error):
             raise RunError("the machine has no memory left", "memory") from None
@@ -197,10 +195,10 @@ def _plan(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     try:
         plan = plan_of(experiment, trainer)
     except Exception as error:  # a plug-in's network may run on its own device only: that is no reason not to train
-        trainer.notes.append(f"no plan.json: {type(error).__name__}: {error}")
+        trainer.notes.append(Note("info", "no_plan", f"no plan.json: {type(error).__name__}: {error}"))
         return {}
-    told = {note.removeprefix("warning: ") for note in trainer.notes}
-    trainer.notes += [f"warning: {text}" for text in plan["warnings"] if text not in told]
+    told = {note.text for note in trainer.notes}
+    trainer.notes += [Note("warning", "plan", text) for text in plan["warnings"] if text not in told]
     return plan
 
 
@@ -310,10 +308,10 @@ def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Displa
     """Say before training what it will do."""
     display.line(f"{experiment.name} -> {run.path}", "bold")
     for note in experiment.notes:
-        display.warning(note)
+        display.tell(note)
     display.settings(trainer.summary)
     for note in trainer.notes:
-        display.line(note)
+        display.tell(note)
     decided = trainer.about["decisions"]
     alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own
     undecided = alone and experiment.training.threads == "auto"

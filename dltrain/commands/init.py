@@ -134,7 +134,7 @@ def look(path: Path) -> Findings:
     else:
         assert splits.train.native is not None
         sizes, grey = [splits.train.native[::-1]], splits.train.channels == 1
-    copies = [printable(note.removeprefix("warning: ")) for note in splits.notes]
+    copies = [printable(note.text) for note in splits.notes]
     return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, splits.skipped), *copies])
 
 

@@ -11,7 +11,8 @@ from typing import NoReturn, ParamSpec
 
 import typer
 
-from dltrain.console.streams import OutputError, say
+from dltrain.console.streams import say
+from dltrain.errors import DltrainError
 
 P = ParamSpec("P")
 
@@ -21,24 +22,16 @@ def request(command: Callable[P, int | None]) -> Callable[P, None]:
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        from dltrain.config.diagnostics import ConfigError, shortened
-        from dltrain.errors import DltrainError
-
         try:
             code = command(*args, **kwargs)
             sys.stdout.flush()
-        except ConfigError as error:
-            fail(str(error))
         except KeyboardInterrupt:
             say("interrupted")
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our results, such as `head`, has had enough
             raise typer.Exit(0) from None
-        except OutputError as error:
-            say(f"error: {error}")
-            raise typer.Exit(1) from None
         except DltrainError as error:
-            fail(shortened(f"error: {error}"), error.exit_code)
+            fail(error.report(), error.exit_code)
         raise typer.Exit(code or 0)
 
     return wrapped

@@ -7,17 +7,14 @@ prints it and exits with status 2.
 from __future__ import annotations
 
 import difflib
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dltrain.console.streams import printable
-from dltrain.errors import RequestError
+from dltrain.errors import LONGEST, RequestError, shortened
 
 MAX_SHOWN = 50
-LONGEST = 200
-"""Characters of what a message quotes."""
 LOOKALIKES = "“”„‘’‚«»＂＇：，"
 """Characters that look like those of YAML, and are text to it."""
 
@@ -74,20 +71,6 @@ class Diagnostic:
         return "\n".join(map(printable, out + [f"{gutter} = {note}" for note in notes]))
 
 
-def shortened(text: str) -> str:
-    """`text` with what it quotes cut to a length that a person can read: users may write a megabyte."""
-    if len(text) <= LONGEST:
-        return text
-    text = re.sub(r'(["`])(.*?)\1', lambda found: found[1] + _cut(found[2], LONGEST) + found[1], text, flags=re.DOTALL)
-    return _cut(text, 8 * LONGEST)
-
-
-def _cut(text: str, most: int) -> str:
-    """`text` without its middle where it is longer than `most`."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
-
-
 def _unseen(where: Span, *, whole: bool) -> list[str]:
     """Notes on characters at a place, or in its whole line, that cannot be seen or look like others: no-break spaces,
     curved quotes."""
@@ -138,6 +121,9 @@ class ConfigError(RequestError):
             texts.append(replace(diagnostic, notes=[n for n in diagnostic.notes if n not in shown]).render())
             shown |= set(diagnostic.notes)
         return "\n\n".join([*texts, *self.summary()])
+
+    def report(self) -> str:
+        return str(self)
 
     def summary(self) -> list[str]:
         """The closing line: how many mistakes, and that nothing was started. None for one mistake in no file."""

@@ -22,6 +22,7 @@ from dltrain.config.hints import shown
 from dltrain.config.reader import read_text, scalar
 from dltrain.config.section import Choice, Section
 from dltrain.config.validation import Place
+from dltrain.errors import Note
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ def written(value: Any) -> Any:
     return [written(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def apply_all(root: type[Section], document: Document, overrides: Iterable[Override]) -> tuple[Document, list[str]]:
+def apply_all(root: type[Section], document: Document, overrides: Iterable[Override]) -> tuple[Document, list[Note]]:
     """`document` changed by a set of overrides, whatever their order, and notes on the options that this made void."""
     overrides, clashes = _without_contradictions(overrides)
     document = replace(document, problems=[*document.problems, *clashes])
     given = {dotted for override in overrides for dotted, _ in _settings(override)}
-    notes: list[str] = []
+    notes: list[Note] = []
     for override in sorted(overrides, key=_order):
         try:
             path = resolve(root, document.tree, override.key)
@@ -196,7 +197,7 @@ def resolve(root: type[Section], tree: Any, key: str) -> KeyPath:
 
 def _renamed(
     root: type[Section], document: Document, path: KeyPath, override: Override
-) -> tuple[Document, KeyPath, Override, list[str]]:
+) -> tuple[Document, KeyPath, Override, list[Note]]:
     """For `x.name=NAME`: the document without the options that the new choice lacks, where to lay which override, and
     a note for each option lost."""
     above, name = path[:-1], override.value.tree
@@ -212,7 +213,8 @@ def _renamed(
     for key in dropped:
         document = document.without((*above, key))
     label = ".".join(map(str, above))
-    return document, path, override, [f"`{label}.{key}` is dropped: `{name}` has no such option" for key in dropped]
+    lost = [(f"{label}.{key}", f"`{label}.{key}` is dropped: `{name}` has no such option") for key in dropped]
+    return document, path, override, [Note("warning", "dropped", text, key) for key, text in lost]
 
 
 ABSENT = object()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dltrain.console.streams import printable, styled
+from dltrain.errors import Note
 
 if TYPE_CHECKING:
     from dltrain.runs.reports import EpochReport, Progress
@@ -46,6 +47,13 @@ class Display:
     def note(self, text: str) -> None:
         """A lasting line of lesser weight."""
         self.line(text, "dim")
+
+    def tell(self, note: Note) -> None:
+        """A note as its level asks for."""
+        if note.level == "warning":
+            self.warning(note.text)
+        else:
+            self.line(note.text)
 
     def warning(self, text: str) -> None:
         """Something that the user should look at."""

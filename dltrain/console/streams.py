@@ -15,6 +15,8 @@ import os
 import sys
 from typing import TextIO, cast
 
+from dltrain.errors import DltrainError
+
 PLAIN = dict(zip("│└─…×·–—‘’“”▁▂▃▄▅▆▇█", "|+-~x.--''\"\"...:::##", strict=True))
 """What is shown on a terminal that has no such character; others are shown by their number, `\\u65e5`."""
 JOINERS = "\u200c\u200d"
@@ -28,7 +30,7 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
-class OutputError(Exception):
+class OutputError(DltrainError):
     """Results cannot be written; the message says why."""
 
 

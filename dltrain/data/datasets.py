@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, PathText, Positive, PositiveInt, reject
 from dltrain.data.types import MAX_PIXELS, Copies, Splits
+from dltrain.errors import Note
 
 if TYPE_CHECKING:
     from dltrain.data.types import RawDataset, Source
@@ -93,7 +94,7 @@ class Dataset(Choice):
         """The parts, without what cannot be read. Raises ConfigError naming it, when it is not to be skipped."""
         return parts
 
-    def _idle(self, parts: RawDataset) -> list[str]:
+    def _idle(self, parts: RawDataset) -> list[Note]:
         """Notes on shares that were set, and that the data leaves nothing to do."""
         notes = []
         if "validation" in self.model_fields_set and parts.validation is not None:
@@ -105,7 +106,7 @@ class Dataset(Choice):
             notes.append(
                 f"`test: {share}` does nothing: beside train/, a test/ folder is the test split, and there is none"
             )
-        return [f"warning: {note}" for note in notes]
+        return [Note("warning", "setting_unused", note) for note in notes]
 
     def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
         """The splits that the data brings, by name, each with the names of its classes; undivided data is `train`.

@@ -12,6 +12,7 @@ from dltrain.data.images.depth import depth_of
 from dltrain.data.loading.scaling import OF_WHOLE_IMAGES, Scaling, ScalingKind
 from dltrain.data.pretrained import PretrainedInputs
 from dltrain.data.types import Canvas, ImageShape, Interpolation, Source
+from dltrain.errors import Note
 
 FOLDER_SIZE = 224
 """Pixels, when neither `data.size` nor pretrained weights say (Krizhevsky et al. 2012 and since)."""
@@ -30,7 +31,7 @@ class Preprocessing:
     train: Canvas
     evaluation: Canvas
     scaling: Scaling
-    remarks: list[str] = field(default_factory=list, compare=False)
+    remarks: list[Note] = field(default_factory=list, compare=False)
     """What was found about the values of the images when this was decided; not stored."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def plan_preprocessing(
         elif crops:
             height, width = size
             train = Canvas(CANVAS_RATIO * height, CANVAS_RATIO * width, rule="fit", interpolation=interpolation)
-    remarks: list[str] = []
+    remarks: list[Note] = []
     if source.files is not None:
         depth = depth_of(source.files)
         white, limit = depth.white, source.files.max_pixels

@@ -19,6 +19,7 @@ from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies.copies import Examples, across, find, left_out, within
 from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Copies, RawDataset, Source, Splits
+from dltrain.errors import Note
 
 VERSION = "2-"
 """What fingerprints begin with. Those of earlier versions are plain hexadecimal digits: folders were divided by the
@@ -44,7 +45,7 @@ def divide(
     if parts.validation is not None:
         _counts(target, parts.validation.targets, "validation split")
     before = like is not None and not like.startswith(VERSION)
-    notes: list[str] = []
+    notes: list[Note] = []
     if before:
         examples = _as_before(parts)
     else:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from dltrain.errors import Note
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -221,7 +223,7 @@ class RawDataset:
     test: Source | None
     target: TargetSpec
     test_share: float = 0.0
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     skipped: tuple[str, ...] = ()
     """Files that cannot be read and were left out, each with what is wrong with it."""
 
@@ -240,7 +242,7 @@ class Splits:
     test: Source | None
     target: TargetSpec
     fingerprint: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     skipped: tuple[str, ...] = ()
     """As in `RawDataset`."""
 
@@ -250,15 +252,18 @@ class Splits:
         return list(self.target.names)
 
     @property
-    def remarks(self) -> list[str]:
+    def remarks(self) -> list[Note]:
         """All that there is to say of the data before training: the skipped files, and the notes."""
         return [*self.told_of_skipped(), *self.notes]
 
-    def told_of_skipped(self, most: int = 50) -> list[str]:
+    def told_of_skipped(self, most: int = 50) -> list[Note]:
         """Notes on the files that were skipped: how many, and which, of many the first `most`."""
         if not self.skipped:
             return []
         left = sum(len(part) for part in (self.train, self.validation, self.test) if part is not None)
         count = f"{len(self.skipped):,} files are skipped, since they cannot be read (`on_error: skip`)"
-        more = [f"... and {len(self.skipped) - most:,} more, see environment.json"] if len(self.skipped) > most else []
-        return [f"warning: {count}; {left:,} are left", *(f"skipped: {text}" for text in self.skipped[:most]), *more]
+        lines = [f"skipped: {text}" for text in self.skipped[:most]]
+        if len(self.skipped) > most:
+            lines.append(f"... and {len(self.skipped) - most:,} more, see environment.json")
+        warning = Note("warning", "skipped", f"{count}; {left:,} are left")
+        return [warning, *(Note("info", "skipped", line) for line in lines)]

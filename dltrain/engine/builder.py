@@ -47,6 +47,7 @@ from dltrain.engine.statistics import require_statistics
 from dltrain.engine.threads import faster_threads, probes_threads
 from dltrain.engine.trainer import Trainer, seed_layers
 from dltrain.engine.transfer import initialize
+from dltrain.errors import Note
 from dltrain.experiment.experiment import Experiment
 from dltrain.models.base import Model
 from dltrain.optim.impl.groups import parameter_groups
@@ -162,7 +163,7 @@ def _assembled(
     with at(experiment, "data"):
         canvas, unseen = views_canvas(preprocessing.evaluation, experiment.evaluation.views), splits.validation
         validation = loader(unseen, canvas, share=group.share) if unseen is not None else None
-    notes: list[str] = list(preprocessing.remarks)
+    notes = list(preprocessing.remarks)
     pipeline.resize = resizing = progressive_size(experiment, model, shape, total_steps)
     if resizing is not None:
         require_statistics(experiment, model, resizing.smallest, group.size)
@@ -170,7 +171,8 @@ def _assembled(
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
         section = without_pretrained(experiment.model)
-        notes += initialize(experiment, model, splits.classes, lambda classes: section.make(shape, classes))
+        loaded = initialize(experiment, model, splits.classes, lambda classes: section.make(shape, classes))
+        notes += [Note("info", "initialized", line) for line in loaded]
     idle = group.size > 1 and has_idle_weights(model, shape)
     precision, scaler = decisions["precision"].value, None
     dtype = dtype_of(precision)
@@ -241,7 +243,7 @@ def _assembled(
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, settings, decisions)
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)
-    notes += experiment.schedule.remarks(total_steps, steps_per_epoch)
+    notes += [Note("info", "schedule", text) for text in experiment.schedule.remarks(total_steps, steps_per_epoch)]
     trainer.notes = [*splits.remarks, *downgrades(experiment, decisions, trainer.examples), *notes]
     return trainer
 
@@ -389,19 +391,21 @@ def _summary(
     return {**lines, **{name: str(decision) for name, decision in decisions.items()}}
 
 
-def downgrades(experiment: Experiment, decisions: Decisions, examples: dict[str, int]) -> list[str]:
+def downgrades(experiment: Experiment, decisions: Decisions, examples: dict[str, int]) -> list[Note]:
     """What the experiment asks for and does not get, and what it leaves out. examples: of each split."""
     notes, training = [], experiment.training
     seen, unseen = (training.limit_batches or 0) * training.batch_size, examples.get("validation", 0)
     if 0 < seen < unseen:
         measured = f"`limit_batches` measures {seen:,} of {unseen:,} validation examples"
-        notes.append(f"{measured}: the same ones each time, with all classes in proportion")
+        text = f"{measured}: the same ones each time, with all classes in proportion"
+        notes.append(Note("info", "limited", text))
     if experiment.training.compile is True and not decisions["compile"].value:
-        notes.append(f"warning: not compiled: {decisions['compile'].reason}")
+        notes.append(Note("warning", "not_compiled", f"not compiled: {decisions['compile'].reason}"))
     if experiment.training.graph is True and not decisions["graph"].value:
-        notes.append(f"warning: no CUDA graph: {decisions['graph'].reason}")
+        notes.append(Note("warning", "no_graph", f"no CUDA graph: {decisions['graph'].reason}"))
     if not experiment.training.deterministic and str(decisions["device"].value).startswith("cuda"):
-        notes.append("warning: deterministic is off: cuDNN picks kernels by time, and the run is not exact")
+        text = "deterministic is off: cuDNN picks kernels by time, and the run is not exact"
+        notes.append(Note("warning", "not_exact", text))
     return notes
 
 

@@ -30,13 +30,14 @@ from torch import Tensor, nn
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.console.streams import say
 from dltrain.data.types import Share
+from dltrain.errors import DltrainError
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: one may read the data much more slowly."""
 
 
-class LostProcessError(RuntimeError):
+class LostProcessError(DltrainError):
     """Another process has ended, so that this one cannot go on."""
 
 

@@ -27,6 +27,7 @@ from dltrain.data.random import derive_seed
 from dltrain.data.types import Batch
 from dltrain.engine.measuring import evaluate, measure_statistics
 from dltrain.engine.parts import LoopSettings, Parts
+from dltrain.errors import Note
 from dltrain.layers.impl.modules import CountsSteps
 from dltrain.runs.checkpoints import all_finite
 from dltrain.runs.reports import (
@@ -55,7 +56,7 @@ class Trainer:
         self.about: dict[str, Any] = {}
         """Plain values that a checkpoint carries beside the weights: experiment, classes, preprocessing, decisions."""
         self.summary: dict[str, str] = {}
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         """What this training is, and what there is to say about it before it starts."""
         self.examples: dict[str, int] = {}
         """How many each split of the data has."""

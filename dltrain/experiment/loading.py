@@ -18,6 +18,7 @@ from dltrain.config.document import Document
 from dltrain.config.overrides import Override, apply_all, completed, lay
 from dltrain.config.reader import missing, neighbours, read_file
 from dltrain.config.validation import validate
+from dltrain.errors import Note
 from dltrain.experiment.rules import problems_between_sections
 from dltrain.experiment.schema import E, ExperimentSchema
 from dltrain.experiment.training import Training
@@ -101,7 +102,7 @@ def _sound_part(cls: type[E], tree: dict[str, Any], wrong: set[str]) -> tuple[E 
 
 def _override_all(
     cls: type[ExperimentSchema], document: Document, overrides: Iterable[Override]
-) -> tuple[Document, list[str]]:
+) -> tuple[Document, list[Note]]:
     """`document` with the overrides applied, and notes on what that changed besides."""
     before, overrides = document, list(overrides)
     if not isinstance(document.tree, dict) or not overrides:
@@ -113,7 +114,7 @@ def _override_all(
     return document, notes
 
 
-def _compress(cls: type[ExperimentSchema], before: dict[str, Any], document: Document) -> tuple[Document, list[str]]:
+def _compress(cls: type[ExperimentSchema], before: dict[str, Any], document: Document) -> tuple[Document, list[Note]]:
     """Where the training became shorter, shorten the schedule's times in proportion."""
     try:
         schedule = Schedule.parse(completed(cls, document.tree)["schedule"])
@@ -122,11 +123,12 @@ def _compress(cls: type[ExperimentSchema], before: dict[str, Any], document: Doc
         return document, []
     assert isinstance(schedule, Schedule)
     if unit != new_unit and schedule.compressed(0.5) != schedule:
-        return document, [f"the schedule keeps its times: the training was in {unit} and is now in {new_unit}"]
+        text = f"the schedule keeps its times: the training was in {unit} and is now in {new_unit}"
+        return document, [Note("warning", "not_compressed", text)]
     if unit != new_unit or new >= old or (shorter := schedule.compressed(new / old)) == schedule:
         return document, []
     override = Override.of("schedule", shorter)
-    note = f"the schedule is compressed with the training, {old:g} -> {new:g} {unit}"
+    note = Note("warning", "compressed", f"the schedule is compressed with the training, {old:g} -> {new:g} {unit}")
     return lay(cls, document, ("schedule",), override.at(("schedule",)), whole=True), [note]
 
 

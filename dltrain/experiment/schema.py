@@ -14,6 +14,7 @@ from dltrain.config.overrides import written
 from dltrain.data.augmentation import Augmentation
 from dltrain.data.datasets import Dataset
 from dltrain.data.evaluation import Evaluation
+from dltrain.errors import Note
 from dltrain.experiment.training import InitializeFrom, Sweep, Training
 from dltrain.models import Model
 from dltrain.optim import Optimizer, Penalty, Schedule
@@ -58,7 +59,7 @@ class ExperimentSchema(Section):
 
     _document: Document | None = PrivateAttr(default=None)
     _subject: str = PrivateAttr(default="")
-    _notes: tuple[str, ...] = PrivateAttr(default=())
+    _notes: tuple[Note, ...] = PrivateAttr(default=())
 
     @field_validator("name")
     @classmethod
@@ -87,11 +88,11 @@ class ExperimentSchema(Section):
         return self._subject
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[Note, ...]:
         """What the overrides changed besides their own keys: dropped options, a compressed schedule."""
         return self._notes
 
-    def comes_from(self, document: Document, subject: str, notes: tuple[str, ...]) -> None:
+    def comes_from(self, document: Document, subject: str, notes: tuple[Note, ...]) -> None:
         """Keep what it was read from, at the end of reading it."""
         self._document, self._subject, self._notes = document, subject, notes
 

@@ -16,6 +16,7 @@ from dltrain.config.document import Document
 from dltrain.config.hints import shown
 from dltrain.config.overrides import Override, apply_all, completed, resolve
 from dltrain.config.validation import Place
+from dltrain.errors import Note
 from dltrain.experiment.loading import attempt
 from dltrain.experiment.schema import E, ExperimentSchema
 from dltrain.experiment.training import LENGTHS, Sweep
@@ -129,7 +130,7 @@ class _Trials(Generic[E]):
                     continue
                 told.add(problem.where)
                 self.blame(key or self.cause(problem, values), problem, row)
-            for note in (note for note in notes if "is dropped" in note):
+            for note in (note for note in notes if note.code == "dropped"):
                 self.dropped(note, row)
             changed = [key for key in values if values[key] is not first[key]]
             if trial is not None:
@@ -139,7 +140,7 @@ class _Trials(Generic[E]):
             yield from self.too_short(first)
         yield from self.found.values()
 
-    def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], tuple[str, ...], E | None]:
+    def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], tuple[Note, ...], E | None]:
         """What is wrong with a setting, notes on it, and its experiment when nothing is."""
         problems, trial = attempt(self.experiment, values)
         new = [problem for problem in problems if (problem.message, problem.where) not in self.known]
@@ -184,11 +185,11 @@ class _Trials(Generic[E]):
             notes = (*notes, f"in a trial with {', '.join(others[:4])}{' and more' if len(others) > 4 else ''}")
         self.found[key] = replace(problem, where=where, notes=notes)
 
-    def dropped(self, note: str, row: dict[str, Example]) -> None:
+    def dropped(self, note: Note, row: dict[str, Example]) -> None:
         """A choice of a `.name` that rejects an option which is set."""
         for key, (place, value) in row.items():
-            if key.endswith(".name") and note.startswith(f"`{key.removesuffix('name')}") and key not in self.found:
-                message = f"`{key}` cannot be searched: with `{value}`, {note}"
+            if key.endswith(".name") and note.key.startswith(key.removesuffix("name")) and key not in self.found:
+                message = f"`{key}` cannot be searched: with `{value}`, {note.text}"
                 where = self.experiment.span("sweep", "space", key, *place)
                 notes = ("options that not every choice has must not be set",)
                 self.found[key] = Diagnostic(message, where, notes=notes)

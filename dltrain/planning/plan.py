@@ -115,7 +115,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     if timed is not None:
         epochs = f"here it is taken for {ASSUMED} epochs"
         written["warnings"].append(f"`training.time`: `fit` times a few steps to decide on their number; {epochs}")
-    written["warnings"] += [note.removeprefix("warning: ") for note in splits.remarks if note.startswith("warning: ")]
+    written["warnings"] += [note.text for note in splits.remarks if note.level == "warning"]
     return written
 
 
@@ -205,7 +205,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         experiment, training.model, measured, training.groups, device, training.steps_per_epoch, training.total_steps,
         training.learning_rate, sum(memory.values()) - memory["data"],
     )  # fmt: skip
-    notes = [note.removeprefix("warning: ") for note in downgrades(experiment, training.decisions, training.examples)]
+    notes = [note.text for note in downgrades(experiment, training.decisions, training.examples)]
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
     curve = partial(_samples, total_steps=training.total_steps)

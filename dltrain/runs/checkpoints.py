@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.errors import RunError
 from dltrain.runs.stored import StoredError, require_plain
 
 Bytes = bytes | memoryview
@@ -28,7 +29,7 @@ _PREFIX = b"dltrain blake2b "
 _COMMENT = len(_PREFIX) + 64
 
 
-class CheckpointError(Exception):
+class CheckpointError(RunError):
     """A checkpoint that cannot be used, and why."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dltrain.errors import DltrainError
 from dltrain.tasks.metrics import Watched
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Guess:
         return accuracy is not None and accuracy <= most < 1
 
 
-class NonFiniteError(Exception):
+class NonFiniteError(DltrainError):
     """The loss or what training keeps (weights, their average, the optimizer's state) is no longer finite."""
 
     def __init__(self, step: int, lr: float, what: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dltrain.console.streams import printable
 from dltrain.data.types import Interpolation
+from dltrain.errors import RunError
 
 SHOWN = 3
 """Mistakes in one message."""
@@ -30,7 +31,7 @@ Text = Annotated[str, Field(max_length=10_000)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class StoredError(Exception):
+class StoredError(RunError):
     """Which field of a file is not what dltrain writes, and what it should be."""
 
 

@@ -67,7 +67,7 @@ def run_sweep(
     assert experiment.sweep is not None
     splits = experiment.data.load()  # before anything is created: unfit data would fail every trial
     for note in splits.remarks:
-        display.note(note)
+        display.tell(note)
     facts = {"data": splits.fingerprint, **_searched(experiment)}
     path = folder if is_sweep(folder) else next_free(folder, "sweep-")
     lock = FileLock(path / ".lock", timeout=0)

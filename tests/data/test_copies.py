@@ -69,7 +69,7 @@ def test_a_copy_of_every_kind_stays_with_its_picture(tmp_path: Path, kind: str) 
     splits = load(tmp_path, validation=0.2, test=0.2)
     assert all(len(where) == 1 for where in sides(splits).values())
     assert [len(part or []) for part in (splits.train, splits.validation, splits.test)] == [52, 12, 16]
-    assert any("40 of 80 images are copies of others, such as" in note for note in splits.notes)
+    assert any("40 of 80 images are copies of others, such as" in note for note in map(str, splits.notes))
 
 
 def test_one_of_each_picture_stays_with_drop(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_one_of_each_picture_stays_with_drop(tmp_path: Path) -> None:
         save(Image.open(file), file.with_name(f"{file.stem} {name}"))
     splits = load(tmp_path, validation=0.2, test=0.2, copies="drop")
     assert len(sides(splits)) == 20 == sum(len(part or []) for part in (splits.train, splits.validation, splits.test))
-    assert splits.notes == ("20 copies of other images are left out (`copies: drop`)",)
+    assert tuple(note.text for note in splits.notes) == ("20 copies of other images are left out (`copies: drop`)",)
     allowed = load(tmp_path, validation=0.2, test=0.2, copies="allow")
     assert any(len(where) > 1 for where in sides(allowed).values()) and not allowed.notes
 
@@ -124,7 +124,7 @@ def test_small_pictures_are_copies_when_they_are_equal(tmp_path: Path) -> None:
     seen = [{image.tobytes() for image in part.images} for part in (splits.train, splits.validation, splits.test)]  # type: ignore[union-attr]
     assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
     assert [len(part) for part in seen] == [40, 8, 12]
-    assert f"{tmp_path / 'x.npz'}: images[60] of {tmp_path / 'x.npz'}: images[0]" in splits.notes[0]
+    assert f"{tmp_path / 'x.npz'}: images[60] of {tmp_path / 'x.npz'}: images[0]" in str(splits.notes[0])
 
 
 def test_near_copies_in_arrays(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_near_copies_in_arrays(tmp_path: Path) -> None:
     images = np.stack([np.asarray(each) for shot in shots for each in (shot, shot.resize((24, 24)).resize((48, 48)))])
     np.savez(tmp_path / "x.npz", images=images, labels=np.repeat(np.arange(40) % 2, 2))
     splits = load_arrays(tmp_path / "x.npz", validation=0.2, test=0.2)
-    assert "40 of 80 images are copies" in splits.notes[0]
+    assert "40 of 80 images are copies" in str(splits.notes[0])
 
 
 def test_pictures_of_few_bits_in_deep_files_are_told_apart(tmp_path: Path) -> None:
@@ -172,14 +172,14 @@ def test_blank_pictures_are_copies_of_nothing(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 2)
     splits = Experiment.parse(f"data: {{name: arrays, path: {tmp_path / 'a.npz'}}}\nmodel: mlp\n").data.load()
     assert splits.validation is not None and splits.test is not None
-    assert not any("copies" in note for note in splits.notes)
+    assert not any("copies" in note for note in map(str, splits.notes))
 
 
 def test_one_picture_in_two_classes_of_the_test_split_is_spoken_of(tmp_path: Path) -> None:
     write_photos(tmp_path / "train", ["ant", "bee"], 10)
     write_photos(tmp_path / "test", ["ant", "bee"], 4, start=50)
     shutil.copy(tmp_path / "test/ant/050.png", tmp_path / "test/bee/x.png")
-    (note,) = load(tmp_path).notes
+    (note,) = map(str, load(tmp_path).notes)
     assert note.startswith("warning: the same image is in two classes: ") and str(tmp_path / "test/bee/x.png") in note
     shutil.copy(tmp_path / "train/ant/003.png", tmp_path / "test/bee/y.png")
     assert f"{tmp_path / 'train/ant/003.png'} (`ant`) and {tmp_path / 'test/bee/y.png'} (`bee`)" in refusal(tmp_path)
@@ -188,7 +188,7 @@ def test_one_picture_in_two_classes_of_the_test_split_is_spoken_of(tmp_path: Pat
 def test_alike_in_two_classes_is_spoken_of(tmp_path: Path) -> None:
     write_photos(tmp_path, ["ant", "bee"], 10)
     COPIES["poor.jpg"](Image.open(tmp_path / "ant/003.png"), tmp_path / "bee/alike.jpg")
-    (note,) = load(tmp_path).notes
+    (note,) = map(str, load(tmp_path).notes)
     assert note.startswith("warning: 2 images look like one of another class, such as ")
     assert str(tmp_path / "ant/003.png") in note and str(tmp_path / "bee/alike.jpg") in note
 
@@ -212,13 +212,13 @@ def test_copies_across_given_splits(tmp_path: Path) -> None:
     for number, name in ((0, "poor.jpg"), (1, "same.bmp"), (2, "cut.png")):
         COPIES[name](Image.open(tmp_path / f"train/ant/{number:03d}.png"), tmp_path / "test/ant" / name)
     splits = load(tmp_path, validation=0)
-    (note,) = splits.notes
+    (note,) = map(str, splits.notes)
     assert note.startswith("warning: 3 of 11 test images are copies of training images, such as ")
     assert f"{tmp_path / 'test/ant/cut.png'} of {tmp_path / 'train/ant/002.png'}" in note
     assert "`data.copies: drop`" in note and (len(splits.train), len(splits.test or [])) == (20, 11)
     dropped = load(tmp_path, validation=0, copies="drop")
     assert (len(dropped.train), len(dropped.test or [])) == (17, 11)
-    assert dropped.notes == ("3 copies of test images are left out of the training (`copies: drop`)",)
+    assert tuple(note.text for note in dropped.notes) == ("3 copies of test images are left out of the training (`copies: drop`)",)
     assert load(tmp_path, validation=0, copies="allow").notes == ()
 
 

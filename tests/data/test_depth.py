@@ -51,7 +51,7 @@ def invoke(*arguments: Any) -> Result:
 
 
 def notes_of(trainer: Trainer) -> str:
-    return "\n".join(trainer.notes)
+    return "\n".join(map(str, trainer.notes))
 
 
 @pytest.mark.parametrize(("bits", "white"), [(10, 1023), (12, 4095), (14, 16383), (16, 65535)])

@@ -60,7 +60,7 @@ def test_splits_by_other_names(tmp_path: Path, names: tuple[str, str, str]) -> N
         fill(tmp_path / name, "cat", "dog", count=count)
     splits = load(tmp_path)
     assert splits.classes == ["cat", "dog"] and sizes(splits) == [16, 6, 4]
-    assert f"{names[0]} as the training split" in "\n".join(splits.notes)
+    assert f"{names[0]} as the training split" in "\n".join(map(str, splits.notes))
 
 
 @pytest.mark.parametrize("names", [("val", "test"), ("Testing",), ("dev", "cat"), ("valid", "x_train", "y_train")])
@@ -104,7 +104,7 @@ def test_a_test_folder_without_labels_is_spoken_of(tmp_path: Path) -> None:
 def test_parts_that_hold_the_same_classes_are_pointed_out(tmp_path: Path) -> None:
     for name in ("part1", "part2"):
         fill(tmp_path / name, "cat", "dog")
-    (note,) = load(tmp_path, test=0).notes
+    (note,) = map(str, load(tmp_path, test=0).notes)
     assert "holds the same folders (cat, dog): are these the classes?" in note
 
 
@@ -125,7 +125,7 @@ def test_what_lies_beside_the_splits_is_counted(tmp_path: Path) -> None:
     fill(tmp_path / "bus", "red", "blue", count=2)
     fill(tmp_path, ".", count=1)
     (tmp_path / "masks").mkdir()
-    (note,) = load(tmp_path).notes
+    (note,) = map(str, load(tmp_path).notes)
     assert f"{tmp_path / 'bus'}/ (4 images)" in note and f"1 images directly in {tmp_path}" in note
     assert "masks" not in note
 
@@ -133,12 +133,12 @@ def test_what_lies_beside_the_splits_is_counted(tmp_path: Path) -> None:
 def test_shares_that_have_nothing_to_do_are_spoken_of(tmp_path: Path) -> None:
     for name in ("train", "val"):
         fill(tmp_path / name, "cat", "dog")
-    said = "\n".join(load(tmp_path, validation=0.3, test=0.1).notes)
+    said = "\n".join(map(str, load(tmp_path, validation=0.3, test=0.1).notes))
     assert "`validation: 0.3` does nothing: the data brings its validation split" in said
     assert "`test: 0.1` does nothing" in said and "there is none" in said
     assert not ImageFolder(root=str(tmp_path)).load().notes
     fill(tmp_path / "test", "cat", "dog")
-    assert "`test: 0.1` does nothing: the data brings its test split" in "\n".join(load(tmp_path, test=0.1).notes)
+    assert "`test: 0.1` does nothing: the data brings its test split" in "\n".join(map(str, load(tmp_path, test=0.1).notes))
 
 
 # -- links, permissions, files of other kinds
@@ -152,7 +152,7 @@ def test_every_image_once_however_links_go_round(tmp_path: Path) -> None:
     assert splits.train.files is not None and sorted(splits.train.files.paths) == sorted(
         f"{name}/{number}.png" for name in ("cat", "dog") for number in range(6)
     )
-    assert "left out: 5 links to a folder" in "\n".join(splits.notes)
+    assert "left out: 5 links to a folder" in "\n".join(map(str, splits.notes))
     found = [path.relative_to(tmp_path / "pets") for path in image_files([tmp_path / "pets"])]
     assert len(found) == 12 and len({(tmp_path / "pets" / path).resolve() for path in found}) == 12
 
@@ -213,7 +213,7 @@ def test_whatever_pillow_reads_is_read_and_the_rest_is_counted(tmp_path: Path) -
         (tmp_path / "cat" / name).touch()
     splits = load(tmp_path, test=0)
     assert len(splits.train) == 16
-    assert "left out: 4 files that are no images by their names: 2 .txt, 1 without a suffix, 1 .heic" in splits.notes
+    assert "left out: 4 files that are no images by their names: 2 .txt, 1 without a suffix, 1 .heic" in map(str, splits.notes)
 
 
 def test_pipes_and_sockets_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_pipes_and_sockets_are_never_opened(tmp_path: Path, monkeypatch: pytest.
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("plug.png")
     splits = load(tmp_path, test=0)
-    assert len(splits.train) == 12 and "left out: 2 pipes, sockets or devices" in "\n".join(splits.notes)
+    assert len(splits.train) == 12 and "left out: 2 pipes, sockets or devices" in "\n".join(map(str, splits.notes))
     assert len(list(image_files([tmp_path]))) == 12
 
 

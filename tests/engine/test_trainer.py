@@ -138,7 +138,7 @@ def test_limited_batches_limit_validation_too(arrays: Path) -> None:
     assert {int(report.counts.sum()) for report in seen} == {20}  # of 24
     each = seen[0].counts.view(3, 3).sum(1).tolist()
     assert all(abs(count - 20 / 3) <= 1 for count in each), "all classes, as many of each as in the split"
-    assert any("measures 20 of 24 validation examples" in note for note in trainer.notes)
+    assert any("measures 20 of 24 validation examples" in note for note in map(str, trainer.notes))
 
 
 def test_evaluation_happens_as_often_as_it_is_asked_for(arrays: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_training_starts_from_the_weights_that_fit(arrays: Path, tmp_path: Pat
     average, now = first.parts.average.state_dict(), second.parts.model.state_dict()
     same = [name for name in now if now[name].shape == average[name].shape]
     assert 0 < len(same) < len(now) and all(torch.equal(now[name], average[name]) for name in same)
-    told = [note for note in second.notes if "tensors loaded" in note or "another shape" in note]
+    told = [note for note in map(str, second.notes) if "tensors loaded" in note or "another shape" in note]
     assert told[0] == f"initialized from {tmp_path / 'first.pt'}: {len(same)} of {len(now)} tensors loaded"
     assert all(name in told[1] for name in set(now) - set(same))
 

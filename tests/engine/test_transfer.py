@@ -49,7 +49,7 @@ def test_rows_go_by_the_names_of_their_classes(tmp_path: Path) -> None:
         for row, label in enumerate(classes):
             expected = weights[name][FIRST.index(label)] if label in FIRST else start[name][row]
             assert torch.equal(own[name][row], expected), (name, label)
-    notes = "\n".join(second.notes)
+    notes = "\n".join(map(str, second.notes))
     assert f"the rows of 2 of 4 classes matched by name: {weight}, {bias}" in notes
     assert "2 classes that are new, their rows left as they were: dog, eel" in notes
     assert "1 classes of the checkpoint that are not in this data: bee" in notes
@@ -61,10 +61,10 @@ def test_the_same_classes_in_another_order(tmp_path: Path) -> None:
     own = second.parts.model.state_dict()
     weight = [*own][-2]
     assert torch.equal(own[weight], weights[weight].flip(0))
-    assert any("3 of 3 classes matched by name" in note for note in second.notes)
+    assert any("3 of 3 classes matched by name" in note for note in map(str, second.notes))
     third = trainer(tmp_path, FIRST, initialize_from=str(path))
     assert all(torch.equal(own, weights[name]) for name, own in third.parts.model.state_dict().items())
-    assert not any("matched by name" in note for note in third.notes)
+    assert not any("matched by name" in note for note in map(str, third.notes))
 
 
 def test_wholly_other_classes_keep_the_start_of_their_rows(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_wholly_other_classes_keep_the_start_of_their_rows(tmp_path: Path) -> No
     own, start = second.parts.model.state_dict(), trainer(tmp_path, ["x", "y", "z"]).parts.model.state_dict()
     weight = [*own][-2]
     assert torch.equal(own[weight], start[weight]) and not torch.equal(own[weight], weights[weight])
-    assert any(f"of other classes, left as they were: {weight}" in note for note in second.notes)
+    assert any(f"of other classes, left as they were: {weight}" in note for note in map(str, second.notes))
     wider = trainer(tmp_path, FIRST, "{name: mlp, hidden: [8, 8]}", initialize_from=str(path))
-    assert any("of another shape, not loaded" in note or "left as they were" in note for note in wider.notes)
+    assert any("of another shape, not loaded" in note or "left as they were" in note for note in map(str, wider.notes))
 
 
 def test_the_ramp_of_a_new_training_starts_anew(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_state_dict_of_another_library_is_loaded_by_name(form: str, tmp_path: 
     made = trainer(tmp_path, FIRST, initialize_from=start)
     own = made.parts.model.state_dict()
     assert all(torch.equal(own[name], weights[name]) for name in own)
-    assert f"initialized from {path}: {len(own)} of {len(own)} tensors loaded" in made.notes
+    assert f"initialized from {path}: {len(own)} of {len(own)} tensors loaded" in map(str, made.notes)
 
 
 class Evil:

@@ -287,7 +287,7 @@ def test_another_name_takes_along_what_was_set_and_nothing_of_the_default() -> N
     assert plain.override("optimizer.name", "sgd").override("optimizer.name", "adam").optimizer == adam
     found = Experiment.parse(SMALL + "optimizer: {lr: 0.2, nesterov: false}", overrides=["optimizer.name=adam"])
     assert found.optimizer == Experiment.parse(SMALL + "optimizer: {name: adam, lr: 0.2}").optimizer
-    assert found.notes == ("`optimizer.nesterov` is dropped: `adam` has no such option",)
+    assert tuple(note.text for note in found.notes) == ("`optimizer.nesterov` is dropped: `adam` has no such option",)
     assert Experiment.parse(SMALL + "optimizer: {lr: 0.2, nesterov: false}").override("optimizer.name", "adam") == found
 
 
@@ -329,7 +329,7 @@ def test_overriding_only_the_name_keeps_the_options_the_new_choice_also_has() ->
     text = SMALL + "optimizer: {name: sgd, lr: 0.5, momentum: 0.9, nesterov: true, weight_decay: 0.01}"
     experiment = Experiment.parse(text, overrides=["optimizer.name=adamw"])
     assert (experiment.optimizer.lr, experiment.optimizer.weight_decay) == (0.5, 0.01)
-    assert experiment.notes == (
+    assert tuple(note.text for note in experiment.notes) == (
         "`optimizer.momentum` is dropped: `adamw` has no such option",
         "`optimizer.nesterov` is dropped: `adamw` has no such option",
     )
@@ -376,7 +376,7 @@ def test_an_experiment_made_in_python_can_be_overridden() -> None:
     experiment = Experiment(name="mine", data=Digits(), model=Model.parse("mlp"), optimizer=SGD(lr=0.1, momentum=0.5))
     changed = experiment.override("optimizer.name", "adam")
     assert (changed.name, changed.optimizer.name, changed.optimizer.lr) == ("mine", "adam", 0.1)
-    assert changed.notes == ("`optimizer.momentum` is dropped: `adam` has no such option",)
+    assert tuple(note.text for note in changed.notes) == ("`optimizer.momentum` is dropped: `adam` has no such option",)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,9 @@ def test_a_shorter_training_compresses_its_schedule() -> None:
     assert experiment.schedule.epochs == [4, 8]  # type: ignore[attr-defined]
     assert experiment.schedule.warmup is not None
     assert experiment.schedule.warmup.epochs == 1
-    assert experiment.notes == ("the schedule is compressed with the training, 100 -> 10 epochs",)
+    assert tuple(note.text for note in experiment.notes) == (
+        "the schedule is compressed with the training, 100 -> 10 epochs",
+    )
 
 
 def test_a_longer_training_keeps_its_schedule() -> None:
@@ -447,7 +449,9 @@ def test_a_schedule_that_is_overridden_too_is_taken_as_it_says() -> None:
 
 def test_a_schedule_is_not_compressed_between_epochs_and_steps_and_says_so() -> None:
     experiment = Experiment.parse(SCHEDULED, overrides=["training.steps=10"])
-    assert experiment.notes == ("the schedule keeps its times: the training was in epochs and is now in steps",)
+    assert tuple(note.text for note in experiment.notes) == (
+        "the schedule keeps its times: the training was in epochs and is now in steps",
+    )
 
 
 def test_a_warm_up_longer_than_the_training_is_refused() -> None:

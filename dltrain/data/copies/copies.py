@@ -17,6 +17,7 @@ from dltrain.data.copies import likeness
 from dltrain.data.copies.contents import keys
 from dltrain.data.targets import TargetSpec
 from dltrain.data.types import RawDataset
+from dltrain.errors import Note
 
 SHOWN = 5
 """Pairs that a message names."""
@@ -43,7 +44,7 @@ class Examples:
         return np.asarray(self.splits == named)
 
 
-def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list[str]]:
+def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list[Note]]:
     """The examples with their copies, and what is odd about them, a note each.
 
     near: whether images are decoded for it, and near copies sought; else copies have equal bytes. strict: whether one
@@ -66,23 +67,21 @@ def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list
             message = _contradiction(rows, equal, names, targets, parts.target)
             if wrong:
                 raise ConfigError([message])
-            notes.append(f"warning: {message.message}")
+            notes.append(Note("warning", "contradiction", message.message))
     agreeing = np.flatnonzero((equal != np.arange(len(labels))) & (labels == labels[equal]))
     sets.join(agreeing, equal[agreeing])
     pairs = likeness.copies(found["sketch"], labels, sets) if near else ()
     if apart := [(one, other) for one, other in pairs if equal[one] != equal[other]]:
         one, other = apart[0]
         count = len({place for pair in apart for place in pair})
-        notes.append(
-            f"warning: {count:,} images look like one of another class, such as {names[one]} and {names[other]}: "
-            "look whether they are labelled rightly"
-        )
+        text = f"{count:,} images look like one of another class, such as {names[one]} and {names[other]}"
+        notes.append(Note("warning", "contradiction", f"{text}: look whether they are labelled rightly"))
     splits = np.repeat(np.arange(len(given)), [len(source) for source in given.values()])
     rows = np.arange(len(labels))
     return Examples(names, targets, splits, keys(found), sets.roots(rows), tuple(given)), notes
 
 
-def across(examples: Examples, *, optional: bool) -> list[str]:
+def across(examples: Examples, *, optional: bool) -> list[Note]:
     """A note for each pair of given splits that share images. optional: whether the data set has `copies`."""
     notes = []
     for unseen in ("test", "validation"):
@@ -97,27 +96,25 @@ def across(examples: Examples, *, optional: bool) -> list[str]:
                 remedy = (
                     "; `data.copies: drop` leaves those out of the training" if seen == "train" and optional else ""
                 )
-                notes.append(
-                    f"warning: {len(copied):,} of {ours.sum():,} {unseen} images are copies of {what} images, such as "
-                    f"{examples.names[copied[0]]} of {examples.names[of]}{remedy}"
-                )
+                many = f"{len(copied):,} of {ours.sum():,} {unseen} images are copies of {what} images"
+                one = f"{examples.names[copied[0]]} of {examples.names[of]}"
+                notes.append(Note("warning", "copies", f"{many}, such as {one}{remedy}"))
     return notes
 
 
-def within(examples: Examples) -> list[str]:
+def within(examples: Examples) -> list[Note]:
     """A note on the copies in the training part, of which other splits are taken."""
     rows = np.flatnonzero(examples.of("train"))
     _, which, sizes = np.unique(examples.sets[rows], return_inverse=True, return_counts=True)
     if len(sizes) == len(rows):
         return []
     one, other, *_ = rows[which.reshape(-1) == int(np.argmax(sizes > 1))].tolist()
-    return [
-        f"{len(rows) - len(sizes):,} of {len(rows):,} images are copies of others, such as {examples.names[other]} of "
-        f"{examples.names[one]}: they stay in one split"
-    ]
+    many = f"{len(rows) - len(sizes):,} of {len(rows):,} images are copies of others"
+    pair = f"{examples.names[other]} of {examples.names[one]}"
+    return [Note("info", "copies", f"{many}, such as {pair}: they stay in one split")]
 
 
-def left_out(examples: Examples) -> tuple[np.ndarray, list[str]]:
+def left_out(examples: Examples) -> tuple[np.ndarray, list[Note]]:
     """(N,) bool, which examples `drop` leaves out, all of the training part: copies of given validation and test
     images, and of each other set of copies all but the one with the lowest key. And a note that says how many."""
     train = examples.of("train")
@@ -129,9 +126,11 @@ def left_out(examples: Examples) -> tuple[np.ndarray, list[str]]:
     notes = []
     if copied.any():
         others = " and ".join(name for name in ("validation", "test") if name in examples.split_names)
-        notes.append(f"{copied.sum():,} copies of {others} images are left out of the training (`copies: drop`)")
+        text = f"{copied.sum():,} copies of {others} images are left out of the training (`copies: drop`)"
+        notes.append(Note("info", "copies", text))
     if again.any():
-        notes.append(f"{again.sum():,} copies of other images are left out (`copies: drop`)")
+        text = f"{again.sum():,} copies of other images are left out (`copies: drop`)"
+        notes.append(Note("info", "copies", text))
     return copied | again, notes
 
 

@@ -27,6 +27,7 @@ from dltrain.data.folders.split_names import Split, splits_among
 from dltrain.data.sources import FileSource
 from dltrain.data.targets import Classes
 from dltrain.data.types import MAX_PIXELS, ImageFiles, RawDataset, Source
+from dltrain.errors import Note
 
 SHOWN = 10
 """Kinds of files that a message about an empty class names."""
@@ -105,7 +106,7 @@ class _Reader:
     suffixes: Counter[str] = field(default_factory=Counter)
     again: list[str] = field(default_factory=list)
     special: int = 0
-    alike: list[str] = field(default_factory=list)
+    alike: list[Note] = field(default_factory=list)
 
     def read(self, folder: Path) -> tuple[FileSource, list[str]]:
         """The images in the class folders of `folder`, and the classes; see `finish`."""
@@ -130,9 +131,8 @@ class _Reader:
             raise unfit(self.base, f"{only} is the only class, and holds folders itself: {inner}", note)
         if len(deeper) > 1 and len(deeper[0]) > 1 and all(names == deeper[0] for names in deeper):
             names = ", ".join(sorted(deeper[0])[:SHOWN])
-            self.alike.append(
-                f"warning: every class in {folder} holds the same folders ({names}): are these the classes?"
-            )
+            message = f"every class in {folder} holds the same folders ({names}): are these the classes?"
+            self.alike.append(Note("warning", "alike", message))
         found_labels = np.array(labels, dtype=np.int64)
         files = ImageFiles(str(folder), paths, self.channels, self.cache, self.max_pixels)
         return FileSource(files, found_labels), list(folders)
@@ -142,7 +142,7 @@ class _Reader:
         if self.problems:
             raise ConfigError(self.problems)
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         return [*self.alike, *left_out(self.suffixes, self.again, self.special)]
 
     def _closed(self, folder: Path, folders: dict[str, str]) -> dict[str, Identity]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.folders.listing import Entry, broken, counted, is_image, reason, scan, url_in, walk
 from dltrain.data.folders.split_names import Split, splits_among
+from dltrain.errors import Note
 
 EXPECTED = (
     "expected class folders in train/ (and optionally in val/ and test/):",
@@ -128,44 +129,45 @@ def class_folders(folder: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def beside(base: Path, layout: Layout) -> list[str]:
+def beside(base: Path, layout: Layout) -> list[Note]:
     """Notes on images that lie where none are read: in folders beside the splits, and beside class folders."""
-    notes = []
+    found = []
     for folder in layout.beside:
         images = sum(entry.kind == "file" and is_image(entry.name) for entry in walk(str(folder)))
         if images:
-            notes.append(f"{folder}/ ({images:,} images)")
+            found.append(f"{folder}/ ({images:,} images)")
     for folder in [base, *layout.splits.values()]:
         images = sum(entry.kind == "file" and is_image(entry.name) for entry in contents_of(folder))
         if images:
-            notes.append(f"{images:,} images directly in {folder}")
-    if not notes:
+            found.append(f"{images:,} images directly in {folder}")
+    if not found:
         return []
     read = "train/, val/ and test/ alone are read" if layout.splits else "only those in class folders are read"
-    return [f"warning: left out: {', '.join(notes)}; {read}"]
+    return [Note("warning", "left_out", f"left out: {', '.join(found)}; {read}")]
 
 
-def spelling(layout: Layout) -> list[str]:
+def spelling(layout: Layout) -> list[Note]:
     """A note on splits that have another name than usual."""
     usual = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
     odd = [f"{path} as the {split.replace('train', 'training')} split" for split, path in layout.splits.items()
            if path.name not in usual[split]]  # fmt: skip
-    return [f"reads {', '.join(odd)}"] if odd else []
+    return [Note("info", "spelling", f"reads {', '.join(odd)}")] if odd else []
 
 
-def left_out(suffixes: Counter[str], again: list[str], special: int) -> list[str]:
+def left_out(suffixes: Counter[str], again: list[str], special: int) -> list[Note]:
     """Notes on what lies in class folders and is not read."""
     notes = []
     if suffixes:
-        notes.append(
-            f"left out: {sum(suffixes.values()):,} files that are no images by their names: {counted(suffixes)}"
-        )
+        files = f"{sum(suffixes.values()):,} files that are no images by their names: {counted(suffixes)}"
+        notes.append(Note("info", "left_out", f"left out: {files}"))
     if special:
-        notes.append(f"left out: {special:,} pipes, sockets or devices, which are never opened")
+        opened = f"left out: {special:,} pipes, sockets or devices, which are never opened"
+        notes.append(Note("info", "left_out", opened))
     if again:
         what = "link" if len(again) == 1 else "links"
         where = "a folder that is read already, is another class or contains this one"
-        notes.append(f"warning: left out: {len(again):,} {what} to {where}, such as {again[0]}")
+        links = f"left out: {len(again):,} {what} to {where}, such as {again[0]}"
+        notes.append(Note("warning", "left_out", links))
     return notes
 
 

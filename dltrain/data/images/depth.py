@@ -17,6 +17,7 @@ from PIL import Image
 from dltrain.data.images.opening import opened, quietly
 from dltrain.data.loading.resources import usable_cores
 from dltrain.data.types import ImageFiles
+from dltrain.errors import Note
 
 BITS = (8, 10, 12, 14, 16)
 """Of values that sensors, scanners and programs give; the smallest that holds all of a data set's is taken."""
@@ -42,15 +43,15 @@ class Depth:
     colour: int | None = None
 
     @property
-    def remarks(self) -> list[str]:
-        """What a person should know of it, a sentence each."""
+    def remarks(self) -> list[Note]:
+        """What a person should know of it, one sentence each."""
         found = []
         if self.white is not None:
             bits = self.white.bit_length()
-            found.append(f"image files of 16 or 32 bits hold values up to {self.grey}: read as {bits} bits, "
-                         f"0..{self.white} becomes 0..255")  # fmt: skip
+            text = f"image files of 16 or 32 bits hold values up to {self.grey}: read as {bits} bits"
+            found.append(Note("info", "depth", f"{text}, 0..{self.white} becomes 0..255"))
         if self.colour is not None and self.colour <= DARK:
-            found.append(f"warning: {dark_colour(self.colour)}")
+            found.append(Note("warning", "depth", dark_colour(self.colour)))
         return found
 
     def unlike(self, white: int | None) -> list[str]:

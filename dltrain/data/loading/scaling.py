@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dltrain.data.loading.whitening import Whitener, Whitening
 from dltrain.data.types import Canvas, Source
+from dltrain.errors import Note
 
 ScalingKind = Literal[
     "none", "min_max", "standardize", "featurewise_min_max", "featurewise_standardize", "pca_whiten", "zca_whiten"
@@ -62,7 +63,7 @@ class Scaling:
     std: list[float]
     whitening: Whitening | None = field(default=None, compare=False)
     features: Features | None = field(default=None, compare=False)
-    remarks: list[str] = field(default_factory=list, compare=False)
+    remarks: list[Note] = field(default_factory=list, compare=False)
     """What was found about the images it was fitted on; not stored."""
 
     @classmethod
@@ -170,19 +171,20 @@ class Measured:
     seen: int
     flat: list[int]
 
-    def remarks(self, source: Source) -> list[str]:
+    def remarks(self, source: Source) -> list[Note]:
         """Warnings about channels and images that tell nothing apart."""
         found = []
         for channel, counts in enumerate(self.counts):
             if np.count_nonzero(counts) == 1:
                 value = int(np.argmax(counts))
-                found.append(f"warning: channel {channel} of the training images is {value} everywhere")
+                text = f"channel {channel} of the training images is {value} everywhere"
+                found.append(Note("warning", "constant", text))
         if self.flat and self.seen > 1:
             first = self.flat[0]
             name = source.files.paths[first] if source.files is not None else f"number {first}"
             have = "has" if len(self.flat) == 1 else "have"
-            found.append(f"warning: {len(self.flat):,} of {self.seen:,} training images {have} one colour alone, "
-                         f"such as {name}")  # fmt: skip
+            text = f"{len(self.flat):,} of {self.seen:,} training images {have} one colour alone, such as {name}"
+            found.append(Note("warning", "constant", text))
         return found
 
 

@@ -31,13 +31,17 @@ from dltrain.data.loading.base import Loader
 from dltrain.data.loading.pipeline import Crops, First
 from dltrain.data.loading.resources import keep_freed_memory
 from dltrain.data.types import WHOLE, Batch, Canvas, ImageFiles, Images, Share, Source
+from dltrain.errors import RunError
 
 PREFETCH = 2
 """Batches that each worker decodes ahead."""
 
 
-class LostWorkerError(RuntimeError):
+class LostWorkerError(RunError):
     """A process that decodes images has ended: nothing that was asked for is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "lost process")
 
 
 class StreamingLoader(Loader):
