@@ -134,8 +134,10 @@ def test_cudnn_autotunes_only_without_determinism(monkeypatch: pytest.MonkeyPatc
 def test_all_training_batches_have_one_shape(arrays: Path) -> None:
     """96 examples in batches of 20: the last batch of an epoch takes its missing examples from the next."""
     trainer = built(arrays_experiment(arrays, training__epochs=2))
-    forward, shapes = trainer.parts.forward, []
-    trainer.parts.forward = lambda x: shapes.append(tuple(x.shape)) or forward(x)  # type: ignore[func-returns-value]
+    shapes: list[tuple[int, ...]] = []
+    trainer.parts.model.register_forward_pre_hook(
+        lambda model, inputs: shapes.append(tuple(inputs[0].shape)) if model.training else None
+    )
     list(trainer.run())
     assert set(shapes) == {(10, 3, 8, 8)} and len(shapes) == 20  # two parts a step
 

@@ -163,7 +163,7 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert steps == sorted(set(steps)) and len(steps) == len(epochs)
 
 
-SLOW = "import time, dltrain.engine.trainer as t; t.seed_layers = lambda *_: time.sleep({})"
+SLOW = "import time, dltrain.engine.seeding as s; s.seed_layers = lambda *_: time.sleep({})"
 """Setup of a process whose steps take a while."""
 
 

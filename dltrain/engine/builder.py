@@ -23,6 +23,7 @@ from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.data.random import derive_seed
 from dltrain.data.types import WHOLE, ImageShape, Share, Splits
+from dltrain.engine.after_step import AfterStep, Bounds, CountedSteps, WeightAverage
 from dltrain.engine.compiling import callable_of
 from dltrain.engine.decisions import (
     PURE,
@@ -41,12 +42,14 @@ from dltrain.engine.distributed import ALONE, Group
 from dltrain.engine.inputs import of_data, of_stem
 from dltrain.engine.length import build_timed, count_steps, note_decision
 from dltrain.engine.parts import LoopSettings, Parts
-from dltrain.engine.precision import FixedScale, halved
+from dltrain.engine.precision import halved, scaler_of
 from dltrain.engine.progressive import progressive_size
+from dltrain.engine.seeding import Seeds, seed_layers
 from dltrain.engine.statistics import require_statistics
 from dltrain.engine.threads import faster_threads, probes_threads
-from dltrain.engine.trainer import Trainer, seed_layers
+from dltrain.engine.trainer import Trainer
 from dltrain.engine.transfer import initialize
+from dltrain.engine.updates import ClosureUpdate, Descent, Gradients, PlainUpdate, SharpnessAwareUpdate, Update
 from dltrain.errors import Note
 from dltrain.experiment.experiment import Experiment
 from dltrain.models.base import Model
@@ -139,7 +142,7 @@ def _assembled(
         require_learning(groups, total_steps, steps_per_epoch)
         optimizer = experiment.optimizer.build(groups, target)
     with at(experiment, "penalties"):
-        penalties = Penalties(model, experiment.penalties) if experiment.penalties else None
+        penalties = Penalties(model, experiment.penalties)
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with at(experiment, "loss"):
@@ -174,31 +177,35 @@ def _assembled(
         loaded = initialize(experiment, model, splits.classes, lambda classes: section.make(shape, classes))
         notes += [Note("info", "initialized", line) for line in loaded]
     idle = group.size > 1 and has_idle_weights(model, shape)
-    precision, scaler = decisions["precision"].value, None
+    precision = decisions["precision"].value
     dtype = dtype_of(precision)
     if precision.startswith(PURE):
         optimizer = halved(experiment, model, dtype, target)
-    if dtype == torch.float16:
-        scaler = FixedScale(training.batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(target.type)
-    lookahead = experiment.optimizer.lookahead and experiment.optimizer.lookahead.build(model, total_steps)
-    if training.average is not None:
-        average = training.average.build(model, total_steps, steps_per_epoch)
-    else:
-        average = experiment.optimizer.average(model, optimizer) or (lookahead and lookahead.average(model))
+    scaler = scaler_of(precision, batch_size, target)
+    after_step, average = _after_step(experiment, model, optimizer, penalties, total_steps, steps_per_epoch)
     momentum = experiment.schedule.build_momentum(total_steps, steps_per_epoch)
     if momentum is not None:
         start_momentum(optimizer)  # it has one whatever its own setting is
     together = group.wrapped(model, target, unused=idle)
+    forward = callable_of(together, decisions)
+    learning, seeds = Learning(model, optimizer, experiment.optimizer.groups), Seeds(experiment.seed, target, group)
+    gradients = Gradients(
+        [p for p in model.parameters() if p.requires_grad], forward, task, learning, penalties, scaler, group,
+        training.accumulate, autocast_of(dtype, target), getattr(together, "no_sync", nullcontext),
+    )  # fmt: skip
+    clip = clip_norm(training, line_search=experiment.optimizer.needs_closure).value
     parts = Parts(
         model=model,
-        forward=callable_of(together, decisions),
-        forward_alone=callable_of(model, decisions) if together is not model else None,
-        no_sync=getattr(together, "no_sync", nullcontext),
+        forward=forward if together is model else callable_of(model, decisions),
         group=group,
+        seeds=seeds,
         optimizer=optimizer,
-        learning=Learning(model, optimizer, experiment.optimizer.groups),
+        update=_update(experiment, model, gradients, optimizer, seeds, clip),
+        scaler=scaler,
+        after_step=after_step,
+        average=average,
+        learning=learning,
         learning_rate=learning_rate,
-        penalties=penalties,
         momentum=momentum,
         feedback=experiment.schedule.build_feedback(
             experiment.optimizer.lr, experiment.resolved_task, validation is not None
@@ -210,21 +217,16 @@ def _assembled(
         device=target,
         shape=shape,
         evaluation=experiment.evaluation,
-        lookahead=lookahead,
-        sam=experiment.optimizer.sam and experiment.optimizer.sam.build(model),
-        average=average,
         autocast=autocast_of(dtype, target),
-        scaler=scaler,
     )
     stopping = training.early_stopping
     stops_by = stopping.metric if stopping is not None else None
     watched = experiment.resolved_task.decisive(stops_by, validation=validation is not None)
-    clip = clip_norm(training, line_search=experiment.optimizer.needs_closure)
     settings = LoopSettings(
-        seed=experiment.seed, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
-        accumulate=training.accumulate, clip_norm=clip.value, evaluate_every=training.evaluate_every,
+        total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
+        accumulate=training.accumulate, evaluate_every=training.evaluate_every,
         early_stopping=stopping, watched=watched, limit_batches=training.limit_batches,
-        needs_closure=experiment.optimizer.needs_closure, sizes=resizing.sizes if resizing is not None else [],
+        sizes=resizing.sizes if resizing is not None else [],
     )  # fmt: skip
     trainer = Trainer(parts, settings)
     trainer.about = {
@@ -246,6 +248,41 @@ def _assembled(
     notes += [Note("info", "schedule", text) for text in experiment.schedule.remarks(total_steps, steps_per_epoch)]
     trainer.notes = [*splits.remarks, *downgrades(experiment, decisions, trainer.examples), *notes]
     return trainer
+
+
+def _after_step(
+    experiment: Experiment, model: nn.Module, optimizer: torch.optim.Optimizer, penalties: Penalties, total_steps: int,
+    steps_per_epoch: int,
+) -> tuple[dict[str, AfterStep], WeightAverage | None]:  # fmt: skip
+    """What happens after each step, and the average among it that is evaluated."""
+    found: dict[str, AfterStep] = {"layers": CountedSteps(model)}
+    average: WeightAverage | None = None
+    if experiment.optimizer.lookahead is not None:
+        slow = experiment.optimizer.lookahead.build(model, total_steps)
+        found["lookahead"], average = slow, slow.average(model)
+    if experiment.penalties:
+        found["bounds"] = Bounds(penalties)
+    if experiment.training.average is not None:
+        average = experiment.training.average.build(model, total_steps, steps_per_epoch)
+    else:
+        average = experiment.optimizer.average(model, optimizer) or average
+    if average is not None:
+        found["average"] = average
+    return found, average
+
+
+def _update(
+    experiment: Experiment, model: nn.Module, gradients: Gradients, optimizer: torch.optim.Optimizer, seeds: Seeds,
+    clip: float | None,
+) -> Update:  # fmt: skip
+    """How a batch changes the weights, which the optimizer's section says."""
+    section = experiment.optimizer
+    if section.needs_closure:
+        return ClosureUpdate(gradients, optimizer, seeds)
+    descent = Descent(gradients, optimizer, seeds, clip)
+    if section.sam is not None:
+        return SharpnessAwareUpdate(gradients, descent, seeds, section.sam.build(model))
+    return PlainUpdate(gradients, descent)
 
 
 def _shared(decisions: Decisions, group: Group, batch_size: int, device: torch.device) -> Decisions:

@@ -15,7 +15,11 @@ from dltrain.data.evaluation import Evaluation
 from dltrain.data.loading.choosing import Loader
 from dltrain.data.loading.pipeline import Pipeline
 from dltrain.data.types import ImageShape
+from dltrain.engine.after_step import AfterStep, Stateful, WeightAverage
 from dltrain.engine.distributed import ALONE, Group
+from dltrain.engine.precision import Scaler
+from dltrain.engine.seeding import Seeds
+from dltrain.engine.updates import Update
 from dltrain.experiment.training import EarlyStopping, Size
 from dltrain.optim.impl.learning import Learning
 from dltrain.runs.reports import Row
@@ -30,12 +34,10 @@ POINTS = 10
 class LoopSettings:
     """The numbers that steer the loop."""
 
-    seed: int
     total_steps: int
     steps_per_epoch: int
     batch_size: int
     accumulate: int = 1
-    clip_norm: float | None = None
     evaluate_every: int = 1
     early_stopping: EarlyStopping | None = None
     watched: Watched | None = None
@@ -44,8 +46,6 @@ class LoopSettings:
     progress_seconds: float = 0.25
     sizes: list[Size] = field(default_factory=list)
     """Of images that grow while the network is trained; none when they do not."""
-    needs_closure: bool = False
-    """Whether a step of the optimizer evaluates the loss itself, as often as it likes."""
 
     @property
     def point_steps(self) -> int | None:
@@ -53,6 +53,10 @@ class LoopSettings:
         ends are points enough."""
         steps = min(self.steps_per_epoch, self.total_steps)
         return math.ceil(steps / POINTS) if steps >= 2 * POINTS else None
+
+    def ends_epoch(self, steps: int) -> bool:
+        """Whether an epoch ends after so many steps, be it a last incomplete one."""
+        return steps % self.steps_per_epoch == 0 or steps == self.total_steps
 
     @property
     def epochs(self) -> int:
@@ -66,7 +70,7 @@ class Parts:
 
     model: nn.Module
     forward: Callable[[Tensor], Any]
-    """The model, compiled or not; where several processes train together, its backward pass averages gradients."""
+    """The model, compiled or not, as it is evaluated: processes that train together do not talk to one another."""
     optimizer: torch.optim.Optimizer
     learning: Learning
     """Which of its groups learn in a step."""
@@ -79,19 +83,22 @@ class Parts:
     shape: ImageShape
     """Of the images that the model takes."""
     evaluation: Evaluation
-    average: Any = None
+    seeds: Seeds
+    update: Update
+    """How a batch changes the weights."""
+    scaler: Scaler
+    after_step: dict[str, AfterStep]
+    """What happens after each step, in this order, by the names under which checkpoints keep its state."""
+    average: WeightAverage | None = None
+    """That of `after_step` which is evaluated."""
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    scaler: Any = None
-    """A GradScaler, or what has its methods."""
-    penalties: Any = None
-    lookahead: Any = None
-    sam: Any = None
     momentum: Callable[[int], float] | None = None
     feedback: Callable[[list[Row]], float] | None = None
     """A factor of the learning rate, from the epochs so far."""
     group: Group = ALONE
     """The processes that train together."""
-    forward_alone: Callable[[Tensor], Any] | None = None
-    """`forward` for evaluation, in which processes do not talk to one another; None where `forward` is just that."""
-    no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """The context in which a backward pass leaves gradients as they are, to be averaged with those of the next."""
+
+    def stateful(self) -> dict[str, Stateful]:
+        """What keeps a state of its own beside the network, the optimizer and the metrics, by its name in a
+        checkpoint."""
+        return {**self.after_step, "scaler": self.scaler, "update": self.update}

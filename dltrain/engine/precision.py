@@ -6,12 +6,16 @@ Imports torch: import it where a training is built.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from dltrain.engine.after_step import Stateful, Stateless
+from dltrain.engine.decisions import PURE, dtype_of
+from dltrain.engine.shortcuts import own_step
 from dltrain.experiment.experiment import Experiment
 from dltrain.optim.impl.groups import parameter_groups
 
@@ -80,7 +84,53 @@ def _problem(optimizer: torch.optim.Optimizer) -> str | None:
     return None
 
 
-class FixedScale:
+class Scaler(Stateful, Protocol):
+    """Keeps gradients within what a type of 16 bits can hold. torch's GradScaler is one."""
+
+    def scale(self, outputs: Tensor) -> Tensor:
+        """A loss, or its derivatives, times a factor."""
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the factor, once a step."""
+
+    def step(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The optimizer's step, with gradients as they are without a factor."""
+
+    def update(self) -> None:
+        """The step is over."""
+
+
+class Unscaled(Stateless):
+    """The scaler of types whose range needs none."""
+
+    def __init__(self) -> None:
+        self._step: Callable[[], Any] | None = None
+
+    def scale(self, outputs: Tensor) -> Tensor:
+        """As it is."""
+        return outputs
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing to divide by."""
+
+    def step(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The optimizer's step alone. It is the same optimizer in all steps."""
+        if self._step is None:
+            self._step = own_step(optimizer)
+        return self._step()
+
+    def update(self) -> None:
+        """Nothing changes."""
+
+
+def scaler_of(precision: str, batch_size: int, device: torch.device) -> Scaler:
+    """The scaler that a decided precision needs."""
+    if dtype_of(precision) != torch.float16:
+        return Unscaled()
+    return FixedScale(batch_size) if precision.startswith(PURE) else torch.amp.GradScaler(device.type)
+
+
+class FixedScale(Stateless):
     """A gradient scaler with one factor: float16 loses gradients of a loss that is a mean over a batch, and keeps
     those of its sum (as in airbench). They are divided by the factor before anything looks at them.
     """
@@ -89,9 +139,9 @@ class FixedScale:
         self.factor = factor
         self._unscaled = False
 
-    def scale(self, loss: Tensor) -> Tensor:
+    def scale(self, outputs: Tensor) -> Tensor:
         """The loss times the factor."""
-        return loss * self.factor
+        return outputs * self.factor
 
     @torch.no_grad()
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
@@ -101,18 +151,11 @@ class FixedScale:
             torch._foreach_div_(gradients, self.factor)
         self._unscaled = True
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
+    def step(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer's step, with gradients as they are without a factor."""
         self.unscale_(optimizer)
-        optimizer.step()
+        return optimizer.step()
 
     def update(self) -> None:
         """The step is over."""
         self._unscaled = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing changes."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to continue."""

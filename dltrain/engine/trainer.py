@@ -1,8 +1,7 @@
 """The training loop. It receives built objects and yields plain reports; it writes no file and prints nothing.
 
-    a step:    batch -> augment(batch, step) -> what learns now -> forward and backward (twice with SAM) -> penalties
-               -> clip -> optimizer at lr(step) -> layers that count steps -> slow weights of Lookahead
-               -> bounds of weights -> average
+    a step:    batch -> augment(batch, step) -> what learns now, at lr(step) -> update of the weights (updates.py)
+               -> what follows them or bounds them (after_step.py)
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training
@@ -15,20 +14,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dltrain.data.loading.choosing import Loader
-from dltrain.data.random import derive_seed
 from dltrain.data.types import Batch
 from dltrain.engine.measuring import evaluate, measure_statistics
 from dltrain.engine.parts import LoopSettings, Parts
+from dltrain.engine.updates import StepInput
 from dltrain.errors import Note
-from dltrain.layers.impl.modules import CountsSteps
 from dltrain.runs.checkpoints import all_finite
 from dltrain.runs.reports import (
     THROUGHPUT,
@@ -42,6 +38,7 @@ from dltrain.runs.reports import (
     tagged,
 )
 from dltrain.runs.restoring import require_state_of
+from dltrain.runs.stored import ALWAYS_NAMED
 from dltrain.tasks.impl.metrics import ClassificationReport, TrainingMetrics
 
 KERNELS = ("fused", "foreach", "capturable")
@@ -66,10 +63,7 @@ class Trainer:
         self.history: list[Row] = []
         self.metrics = parts.task.training_metrics()
         self.gradient_norm = torch.zeros((), device=parts.device)
-        self._mean_of = torch.zeros(0, device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
-        self._counting = [layer for layer in parts.model.modules() if isinstance(layer, CountsSteps)]
-        self._step = own_step(parts.optimizer)
         self._epoch_seconds = self._data_seconds = 0.0
         self.first_step = 0.0
         """Seconds that the host spent in the first step of this process: it compiles, and kernels are chosen."""
@@ -99,7 +93,7 @@ class Trainer:
             self._train_step(batch, self.step)
             self.first_step = self.first_step or time.perf_counter() - got
             self.step += 1
-            ends = self._is_epoch_end(self.step)
+            ends = self.settings.ends_epoch(self.step)
             due = time.perf_counter() - started >= self.settings.progress_seconds
             if not ends and not self.parts.group.first_said(due):
                 continue
@@ -109,118 +103,18 @@ class Trainer:
             yield self._finish_epoch() if ends else self._progress()
             started = time.perf_counter()
 
-    def _is_epoch_end(self, steps: int) -> bool:
-        return steps % self.settings.steps_per_epoch == 0 or steps == self.settings.total_steps
-
     def _train_step(self, batch: Batch, step: int) -> None:
         parts, settings = self.parts, self.settings
-        self._seed_layers(step)
+        parts.seeds.layers(step)
         inputs, targets = parts.pipeline.train(batch, step)
+        given = StepInput(inputs, targets, step, settings.ends_epoch(step + 1), self.metrics)
         momentum = parts.momentum(step) if parts.momentum is not None else None
         with parts.learning.at(step / settings.steps_per_epoch, self.lr(step), momentum):
-            if settings.needs_closure:
-                self._step_with_closure(inputs, targets, step)
-            else:
-                self._backward(inputs, targets, measure=True)
-                if parts.sam is not None:
-                    parts.sam.ascend()
-                    self._seed_layers(step)
-                    self._backward(inputs, targets, measure=False)
-                    parts.sam.descend()
-                self._penalize()
-                self._update_weights(step)
-            for layer in self._counting:
-                layer.step_done()
-            if parts.lookahead is not None:
-                parts.lookahead.update(step, parts.learning.frozen)
-            if parts.penalties is not None:
-                parts.penalties.bound(parts.learning.frozen)
-        if parts.average is not None:
-            parts.average.update(parts.model, step)
-
-    def _seed_layers(self, step: int) -> None:
-        """What layers draw is each process's own."""
-        rank = self.parts.group.rank
-        seed_layers(derive_seed(self.settings.seed, step, "layers", *([rank] if rank else [])), self.parts.device)
-
-    def _step_with_closure(self, inputs: Tensor, targets: Tensor, step: int) -> None:
-        """A step of an optimizer that evaluates the batch as often as it likes; the first time counts for metrics."""
-        first, group = True, self.parts.group
-
-        def loss() -> float:
-            nonlocal first
-            self._forget_gradients()
-            self._seed_layers(step)
-            loss = self._backward(inputs, targets, measure=first).mean()
-            first = False
-            group.add([loss])
-            return float(loss / group.size + self._penalize())
-
-        self.parts.optimizer.step(loss)
-        if self._is_epoch_end(step + 1):
-            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        self._forget_gradients()
-
-    def _penalize(self) -> Tensor | float:
-        """Add the gradients of the penalties, and return their sum."""
-        parts = self.parts
-        penalty: Tensor | None = parts.penalties.loss(parts.learning.frozen) if parts.penalties is not None else None
-        if penalty is None:
-            return 0.0
-        torch.autograd.backward(parts.scaler.scale(penalty) if parts.scaler is not None else penalty)
-        return penalty.detach()
-
-    def _backward(self, inputs: Tensor, targets: Tensor, *, measure: bool) -> Tensor:
-        """Add the gradients of the mean loss of a batch, computed in as many parts as are accumulated, to the
-        parameters'. Returns what each example contributes to the loss (B,)."""
-        parts, accumulate = self.parts, self.settings.accumulate
-        summands, scale = [], parts.task.scale(targets, parts.group.add)
-        whole = [(inputs, targets)]
-        chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
-        for number, (x, y) in enumerate(chunks, 1):
-            with nullcontext() if number == accumulate else parts.no_sync():
-                with parts.autocast():
-                    outputs = parts.forward(x)
-                logits, losses, total = parts.task.losses(outputs, y, scale)
-                weights = self._weights(total)
-                torch.autograd.backward(total, parts.scaler.scale(weights) if parts.scaler is not None else weights)
-            summands.append(total.detach())
-            if measure and parts.task.views > 1:  # of several views of an example, the example itself
-                losses, logits, y = (values[:: parts.task.views] for values in (losses, logits, y))
-            if measure:
-                self.metrics.update(losses, logits, y)
-        parts.learning.drop_gradients()
-        return summands[0] if accumulate == 1 else torch.cat(summands)
-
-    def _weights(self, summands: Tensor) -> Tensor:
-        """The derivatives (b,) of a batch's mean by these summands (b,), a part of it as large as the others. Handed to
-        `backward`, they spare a step of a small network the mean, the division and their derivatives (28 us)."""
-        if self._mean_of.shape != summands.shape:
-            self._mean_of = torch.full_like(summands, 1 / (len(summands) * self.settings.accumulate))
-        return self._mean_of
-
-    def _update_weights(self, step: int) -> None:
-        optimizer, scaler, clip = self.parts.optimizer, self.parts.scaler, self.settings.clip_norm
-        epoch_ends = self._is_epoch_end(step + 1)
-        if self.parts.group.size > 1:  # an optimizer that draws must draw the same everywhere
-            seed_layers(derive_seed(self.settings.seed, step, "weights"), self.parts.device)
-        if scaler is not None and (clip is not None or epoch_ends):
-            scaler.unscale_(optimizer)
-        if clip is not None:
-            self.gradient_norm = nn.utils.clip_grad_norm_(self._parameters, clip).detach()
-        elif epoch_ends:
-            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        if scaler is not None:
-            scaler.step(optimizer)
-            scaler.update()
-        else:
-            self._step()
-        self._forget_gradients()
-
-    def _forget_gradients(self) -> None:
-        """`optimizer.zero_grad()`, without the names for profiles in which torch wraps it (1 % of a LeNet's step)."""
-        for parameter in self._parameters:
-            parameter.grad = None
+            norm = parts.update.run(given)
+            for part in parts.after_step.values():
+                part.after_step(step, parts.learning.frozen)
+        if norm is not None:
+            self.gradient_norm = norm
 
     def _finish_epoch(self) -> EpochReport:
         self._require_finite()
@@ -265,7 +159,7 @@ class Trainer:
         every, reported, self._reported = settings.point_steps, self._reported, self.step
         if every is None:
             return []
-        within = (step for step in range(max(reported, first) + 1, self.step + 1) if not self._is_epoch_end(step))
+        within = (step for step in range(max(reported, first) + 1, self.step + 1) if not self.settings.ends_epoch(step))
         steps = [step for step in within if step % settings.steps_per_epoch % every == 0]
         losses = metrics.losses_after([(step - first) * settings.accumulate for step in steps]) if steps else []
         return [
@@ -276,7 +170,7 @@ class Trainer:
     def evaluate(self, loader: Loader) -> ClassificationReport:
         """Loss and metrics on a split, with the averaged weights when there are any."""
         parts = self.parts
-        network, forward = parts.model, parts.forward_alone or parts.forward
+        network, forward = parts.model, parts.forward
         if parts.average is not None:
             network = forward = parts.average.model
         parts.group.copy(network.buffers())  # statistics of batches, which are the first process's
@@ -306,36 +200,31 @@ class Trainer:
         Raises NonFiniteError rather than hand out numbers that are none.
         """
         self._require_finite()
-        parts = self.parts
+        kept = {name: state for name, part in self.parts.stateful().items() if (state := part.state_dict())}
         return {
             "about": self.about,
             "step": self.step,
             "history": [dict(row) for row in self.history],
-            "model": parts.model.state_dict(),
-            "average": parts.average.state_dict() if parts.average is not None else None,
-            "optimizer": parts.optimizer.state_dict(),
-            "lookahead": parts.lookahead.state_dict() if parts.lookahead is not None else None,
-            "scaler": parts.scaler.state_dict() if parts.scaler is not None else None,
+            "model": self.parts.model.state_dict(),
+            "optimizer": self.parts.optimizer.state_dict(),
+            **dict.fromkeys(ALWAYS_NAMED),
+            **kept,
             "metrics": self._metrics_of_all().state_dict(),
             "epoch_seconds": [self._epoch_seconds, self._data_seconds],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned. Raises StoredError when it is that of another training."""
-        parts = self.parts
-        own = {"model": parts.model, "average": parts.average, "lookahead": parts.lookahead, "scaler": parts.scaler}
-        require_state_of(own, parts.optimizer.param_groups, state)
+        parts, stateful = self.parts, self.parts.stateful()
+        require_state_of(parts.model, parts.optimizer.param_groups, stateful, state)
         parts.model.load_state_dict(state["model"])
         kernels = [{key: group.get(key) for key in KERNELS if key in group} for group in parts.optimizer.param_groups]
         parts.optimizer.load_state_dict(state["optimizer"])
         for group, own in zip(parts.optimizer.param_groups, kernels, strict=True):  # those of this device
             group.update(own)
-        if parts.average is not None:
-            parts.average.load_state_dict(state["average"])
-        if parts.lookahead is not None:
-            parts.lookahead.load_state_dict(state["lookahead"])
-        if parts.scaler is not None:
-            parts.scaler.load_state_dict(state["scaler"])
+        for name, part in stateful.items():
+            if state.get(name):
+                part.load_state_dict(state[name])
         self.metrics.load_state_dict(state["metrics"], empty=not parts.group.leads)
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
         self._reported = self.step
@@ -358,8 +247,9 @@ class Trainer:
         """Raise NonFiniteError for the loss of any step so far, or for what the last step left behind."""
         self._raise_if_loss_was_not_finite()
         parts = self.parts
-        average = parts.average.state_dict() if parts.average is not None else {}
-        kept = {"weights": parts.model.state_dict(), "average": average, "optimizer state": parts.optimizer.state}
+        kept: dict[str, Any] = {"weights": parts.model.state_dict()}
+        kept |= {name: part.state_dict() for name, part in parts.after_step.items()}
+        kept["optimizer state"] = parts.optimizer.state
         for what, values in kept.items():
             if not all_finite(values):
                 raise NonFiniteError(self.step - 1, self.lr(max(self.step - 1, 0)), what)
@@ -369,23 +259,3 @@ class Trainer:
         self.parts.train.close()
         if self.parts.validation is not None:
             self.parts.validation.close()
-
-
-def seed_layers(seed: int, device: torch.device) -> None:
-    """Seed what layers draw from (dropout, stochastic depth). The generators directly: torch.manual_seed
-    takes hundreds of times longer in a CUDA build."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
-
-
-def own_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """The optimizer's `step` as its class defines it. torch wraps it to name it in profiles and to call hooks; where
-    there are none, that takes longer than the update of a small network (1.3 % of a LeNet's step)."""
-    step: Any = type(optimizer).step
-    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    if hooks or "step" in vars(optimizer) or not getattr(step, "hooked", False):
-        return optimizer.step
-    return MethodType(step.__wrapped__, optimizer)

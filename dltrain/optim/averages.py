@@ -21,7 +21,7 @@ class Average(Choice):
 
     @abstractmethod
     def build(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> Any:
-        """An object with `model` (the averaged network, for evaluation), `update(model, step)` to be called
+        """An object with `model` (the averaged network, for evaluation), `after_step(step, frozen)` to be called
         after optimizer step number `step` = 0, 1, ..., `needs_statistics(step, epoch)`, whether norms of `model` must
         be measured anew when an epoch of `epoch` steps ends after `step` steps, `state_dict()`, the averaged network's
         tensors alone, and `load_state_dict(state)`."""

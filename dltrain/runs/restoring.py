@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dltrain.runs.stored import SHOWN, StoredError, named
+from dltrain.runs.stored import OF_EVERY_TRAINING, SHOWN, StoredError, named
 
 
 def require_like(found: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
@@ -27,16 +27,20 @@ def require_like(found: Mapping[str, Any], expected: Mapping[str, Any], name: st
             raise StoredError(f"{named(f'{name}.{key}')}: it is {has}, and the network takes {need}")
 
 
-def require_state_of(parts: Mapping[str, Any], groups: list[dict[str, Any]], state: dict[str, Any]) -> None:
+def require_state_of(
+    model: nn.Module, groups: list[dict[str, Any]], parts: Mapping[str, Any], state: dict[str, Any]
+) -> None:
     """Raise StoredError when a checkpoint's state is that of another training.
 
-    parts: by their names in the state, what has a `state_dict`, or None. groups: those of the optimizer.
+    groups: those of the optimizer. parts: what else has a `state_dict`, which may be empty, by its name in the state.
     """
-    for name, part in parts.items():
-        if (part is None) != (state[name] is None):
-            raise StoredError(f"`{name}`: the training has {'none' if part is None else 'one'}")
-        if part is not None:
-            require_like(state[name], part.state_dict(), name)
+    require_like(state["model"], model.state_dict(), "model")
+    expected = {name: own for name, part in parts.items() if (own := part.state_dict())}
+    for name in dict.fromkeys((*expected, *(key for key in state if key not in OF_EVERY_TRAINING))):
+        if (name in expected) != bool(state.get(name)):
+            raise StoredError(f"{named(name)}: the training has {'one' if name in expected else 'none'}")
+        if name in expected:
+            require_like(state[name], expected[name], name)
     _require_groups(state["optimizer"]["param_groups"], groups)
     _require_states(state["optimizer"], groups)
 

@@ -196,8 +196,10 @@ class OptimizerData(_Data):
 
 
 class CheckpointData(_Data):
-    """A checkpoint."""
+    """A checkpoint. What has no field here is the state of a part that this training has beside the others."""
 
+    __pydantic_extra__: dict[str, dict[str, Any] | None]
+    format: int = 1
     about: AboutData
     step: Annotated[int, Field(ge=0, le=10**15)]
     history: list[dict[Annotated[str, Field(max_length=200)], float]]
@@ -234,10 +236,17 @@ ROW = (
 """What every epoch of a history tells."""
 
 
+OF_EVERY_TRAINING = {"format", "about", "step", "history", "model", "optimizer", "metrics", "epoch_seconds"}
+"""What each checkpoint has; everything else is the state of a part that some trainings have, by its name."""
+ALWAYS_NAMED = ("average", "lookahead", "scaler")
+"""The parts whose absence a checkpoint tells, by None."""
+CHECKED_ALREADY = {"format", "about", "step", "history", "epoch_seconds", "scaler"}
+
+
 def require_checkpoint(state: dict[str, Any]) -> None:
     """Raise StoredError when the state of a checkpoint is not one."""
     _validate(CheckpointData, state)
-    for name in ("model", "average", "lookahead", "optimizer", "metrics"):
+    for name in (name for name in state if name not in CHECKED_ALREADY):
         for where, value in _leaves(state[name], name):
             wrong = value.is_floating_point() and not bool(value.isfinite().all()) if isinstance(value, Tensor) else (
                 isinstance(value, float) and math.isnan(value)

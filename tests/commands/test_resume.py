@@ -186,7 +186,7 @@ def test_a_compiled_network_continues_exactly(arrays: Path, tmp_path: Path) -> N
 def test_a_run_in_use_is_not_resumed_by_another_process(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
     run = tmp_path / "runs" / "tiny" / "001"
-    slow = "import time, dltrain.engine.trainer as t; t.seed_layers = lambda *_: time.sleep(0.2)"
+    slow = "import time, dltrain.engine.seeding as s; s.seed_layers = lambda *_: time.sleep(0.2)"
     first = zygote.start("fit", experiment, "--runs", tmp_path / "runs", output=tmp_path / "first", setup=slow)
     until((run / "checkpoints" / "last.pt").exists, 60, lambda: first.text)
     second = zygote.start("resume", run, output=tmp_path / "second")

@@ -31,9 +31,9 @@ NORM_FREE = {"model": {"name": "convnet", "widths": [6, 8], "norm": None}}
 
 SLOW = """
 import time
-from dltrain.engine import trainer
-seed = trainer.seed_layers
-trainer.seed_layers = lambda *where: time.sleep(0.02) or seed(*where)
+from dltrain.engine import seeding
+seed = seeding.seed_layers
+seeding.seed_layers = lambda *where: time.sleep(0.02) or seed(*where)
 """
 """Setup of a process whose steps take a while."""
 

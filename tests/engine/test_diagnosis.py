@@ -92,7 +92,7 @@ def test_fit_says_it_once_and_at_the_end_and_keeps_it(tmp_path: Path, capsys: py
 def test_gradients_are_clipped_unless_the_optimizer_searches_along_them(optimizer: str, clip: float, why: str) -> None:
     experiment = Experiment.parse(f"data: digits\nmodel: softmax_regression\noptimizer: {{name: {optimizer}, lr: 0.1}}")
     trainer = build(experiment, "cpu")
-    assert trainer.settings.clip_norm == clip
+    assert trainer.about["decisions"]["clip_norm"]["value"] == clip
     decision = trainer.about["decisions"]["clip_norm"]
     assert decision["value"] == clip
     assert why in decision["reason"]

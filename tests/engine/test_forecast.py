@@ -13,7 +13,7 @@ from training import arrays_experiment, built, result, write_folder
 from typer.testing import CliRunner
 
 import dltrain.engine.builder
-import dltrain.engine.trainer
+import dltrain.engine.seeding
 from dltrain.cli import app
 from dltrain.commands.fit import fit
 from dltrain.console.display import Display
@@ -32,7 +32,7 @@ class Impatient(Display):
 
 
 def test_fit_says_how_long_it_will_take(arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dltrain.engine.trainer, "seed_layers", lambda *_: time.sleep(0.05))
+    monkeypatch.setattr(dltrain.engine.seeding, "seed_layers", lambda *_: time.sleep(0.05))
     experiment = arrays_experiment(arrays, training__epochs=None, training__steps=2000, training__early_stopping=None)
     code, run = fit(experiment, None, "cpu", Impatient(), runs=tmp_path)
     (said,) = re.findall(r"^.* takes about .*$", (run.path / "log.txt").read_text(), re.MULTILINE)

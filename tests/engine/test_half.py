@@ -179,7 +179,7 @@ def test_a_first_step_that_overflows_leaves_weights_and_momentum_alone(
         model={"name": "mlp", "hidden": [8]}, training={"steps": 1, "batch_size": 16, "precision": "float16"},
     )  # fmt: skip
     trainer = built(experiment)
-    trainer.parts.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    trainer.parts.scaler.load_state_dict(torch.amp.GradScaler("cpu", init_scale=2.0**100).state_dict())
     start = {name: value.clone() for name, value in trainer.parts.model.state_dict().items()}
     shapes = [parameter.shape for parameter in trainer.parts.model.parameters()]
     del [torch.full(shape, 1e30) for shape in shapes * 20][:]  # used memory, for a buffer that is not filled

@@ -13,7 +13,7 @@ import torch
 from training import result
 from typer.testing import CliRunner, Result
 
-import dltrain.engine.trainer
+import dltrain.engine.seeding
 from dltrain import ConfigError, Experiment, Run
 from dltrain.cli import app
 from dltrain.runs import checkpoints
@@ -38,8 +38,8 @@ def invoke(*arguments: Any) -> Result:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of a little more than 20 ms."""
-    seed = dltrain.engine.trainer.seed_layers
-    monkeypatch.setattr(dltrain.engine.trainer, "seed_layers", lambda *given: (time.sleep(0.02), seed(*given)))
+    seed = dltrain.engine.seeding.seed_layers
+    monkeypatch.setattr(dltrain.engine.seeding, "seed_layers", lambda *given: (time.sleep(0.02), seed(*given)))
 
 
 @pytest.mark.parametrize(

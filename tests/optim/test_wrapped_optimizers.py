@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from torch import nn
 from training import arrays_experiment, assert_same_state, built, train, trained
 
-from dltrain import ConfigError, Experiment, Run
+from dltrain import ConfigError, Experiment, Run, Trainer
 from dltrain.commands.evaluate import evaluate_run
 from dltrain.console.display import Display
 from dltrain.optim import Optimizer
 from dltrain.optim.impl.wrappers import SharpnessAware, SlowWeights
+from dltrain.runs import checkpoints
+from dltrain.runs.stored import StoredError, require_checkpoint
 
 
 def weights(trainer: Any) -> torch.Tensor:
@@ -53,6 +56,50 @@ def test_a_wrapped_optimizer_resumes_exactly(wrapper: dict[str, Any], arrays: Pa
     assert_same_state(second.state_dict(), whole.state_dict())
 
 
+class Summed:
+    """A wrapper that dltrain does not know: it adds up a weight after each step, and moves a bias by the sum."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.weight, self.bias = [p.detach() for p in model.parameters()][-2:]
+        self.sum = torch.zeros(())
+
+    def after_step(self, step: int, frozen: Collection[torch.Tensor]) -> None:
+        self.sum += self.weight.mean()
+        self.bias += 0.1 * self.sum
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"sum": self.sum}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.sum.copy_(state["sum"])
+
+
+def test_a_new_wrapper_is_saved_checked_and_resumed(arrays: Path, tmp_path: Path) -> None:
+    def made(*, wrapped: bool = True) -> Trainer:
+        trainer = built(arrays_experiment(arrays, **options()))
+        if wrapped:
+            trainer.parts.after_step["summed"] = Summed(trainer.parts.model)
+        return trainer
+
+    whole, first, path = made(), made(), tmp_path / "state.pt"
+    list(whole.run())
+    next(event for event in first.run() if event.step == 7)
+    checkpoints.save(first.state_dict(), path)
+    state = checkpoints.load(path)
+    require_checkpoint(state)
+    second = made()
+    second.load_state_dict(state)
+    list(second.run())
+    assert_same_state(second.state_dict(), whole.state_dict())
+    with pytest.raises(StoredError, match="`summed`: the training has none"):
+        made(wrapped=False).load_state_dict(state)
+    with pytest.raises(StoredError, match="`summed`: the training has one"):
+        made().load_state_dict(made(wrapped=False).state_dict())
+    state["summed"]["sum"] = torch.tensor(torch.nan)
+    with pytest.raises(StoredError, match=r"summed\.sum"):
+        require_checkpoint(state)
+
+
 def test_slow_weights_follow_the_fast_ones() -> None:
     model = nn.Linear(1, 1, bias=False).double()
     slow = SlowWeights(model, steps=2, alpha=lambda done: 0.5)
@@ -61,7 +108,7 @@ def test_slow_weights_follow_the_fast_ones() -> None:
         with torch.no_grad():
             model.weight += step
         expected += step
-        slow.update(step)
+        slow.after_step(step)
         if step % 2:
             start += 0.5 * (expected - start)
             expected = start
@@ -101,12 +148,12 @@ def test_a_checkpoint_from_before_that_goes_on(arrays: Path, tmp_path: Path) -> 
 def test_alpha_falls_by_a_power_of_the_steps_done(arrays: Path) -> None:
     wrapper = {"lookahead": {"steps": 3, "alpha": 0.2, "power": 3.0}}
     trainer = built(arrays_experiment(arrays, **options(**wrapper)))
-    slow, total = trainer.parts.lookahead, trainer.settings.total_steps
+    slow, total = trainer.parts.after_step["lookahead"], trainer.settings.total_steps
     (name, weight), *_ = slow.fast.items()
     for done in range(3, total + 1, 3):
         weight += 1.0
         expected = slow.slow[name] + (1 - 0.8 * (done / total) ** 3)
-        slow.update(done - 1)
+        slow.after_step(done - 1)
         torch.testing.assert_close(weight, expected)
     assert done > total - 3
 

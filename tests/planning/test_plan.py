@@ -195,7 +195,7 @@ def test_memory_is_what_a_training_holds(optimizer: dict[str, Any]) -> None:
 def test_memory_of_what_stands_beside_the_optimizer() -> None:
     tiny = experiment(optimizer={"name": "sgd", "lr": 0.1, "lookahead": {}, "sam": {}})
     memory, parts = plan(tiny, "cpu")["memory_bytes"], build(tiny, "cpu").parts
-    assert memory["lookahead"] == sum(slow.nbytes for slow in parts.lookahead.state_dict().values())
+    assert memory["lookahead"] == sum(slow.nbytes for slow in parts.after_step["lookahead"].state_dict().values())
     assert memory["sam"] == memory["average"] == memory["parameters"] + memory["buffers"]
 
 

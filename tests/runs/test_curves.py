@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from training import table
 from typer.testing import CliRunner
 
-import dltrain.engine.trainer
+import dltrain.engine.seeding
 from dltrain import Experiment, Run, build
 from dltrain.cli import app
 from dltrain.runs.reports import EpochReport
@@ -88,11 +88,11 @@ def test_a_resume_within_an_epoch_repeats_no_point(run: Path, tmp_path: Path, mo
         if any(point["step"] > 40 for point in found):
             raise RuntimeError("the machine fails")
 
-    seed = dltrain.engine.trainer.seed_layers
+    seed = dltrain.engine.seeding.seed_layers
     (tmp_path / "e.yaml").write_text((run / "experiment.yaml").read_text())
     with monkeypatch.context() as patch:
         patch.setattr(Run, "add_points", fails_late)
-        patch.setattr(dltrain.engine.trainer, "seed_layers", lambda *given: (time.sleep(0.03), seed(*given)))
+        patch.setattr(dltrain.engine.seeding, "seed_layers", lambda *given: (time.sleep(0.03), seed(*given)))
         command = ["fit", str(tmp_path / "e.yaml"), "--runs", str(tmp_path), "training.checkpoint_every=1e-9"]
         assert CliRunner().invoke(app, command).exit_code == 1
     (again,) = tmp_path.glob("*/001")

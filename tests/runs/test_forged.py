@@ -134,7 +134,7 @@ def test_a_forged_checkpoint_is_refused_by_its_field(run: Path, state: State, wh
         ("optimizer.param_groups.0.betas", "x"), ("optimizer.param_groups.0.momentum", [1]),
         ("optimizer.param_groups.0.params", []), ("optimizer.state", {99: {}, 0: {"momentum_buffer": "x"}}),
         ("optimizer.state.0.momentum_buffer", torch.zeros(3)), ("optimizer.state.0.momentum_buffer", torch.zeros(())),
-        ("average", None), ("scaler", {}),
+        ("average", None), ("scaler", {"scale": 2.0}), ("unheard_of", {"x": torch.zeros(1)}),
     ],
 )  # fmt: skip
 def test_the_state_of_another_training_does_not_go_on(run: Path, state: State, where: str, value: Any) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dltrain.layers.impl.statistics import averaging_layers
+
+Pairs = dict[str, tuple[list[Tensor], list[Tensor]]]
+"""Tensors of an average beside those that it follows, by what is done with them."""
 
 
 class Running:
@@ -32,16 +36,16 @@ class ExponentialAverage(Running):
     def __init__(self, model: nn.Module, decay: float, update_every: int = 1, warmup: bool = False) -> None:
         self.model = _copy(model)
         self.decay, self.update_every, self.warmup = decay, update_every, warmup
-        self._source: nn.Module | None = None
-        self._pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        self._source = model
+        self._pairs: Pairs | None = None
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def after_step(self, step: int, frozen: Collection[Tensor] = ()) -> None:
         """Take in the weights after optimizer step number `step` = 0, 1, ...."""
         if (step + 1) % self.update_every:
             return
-        if model is not self._source:  # walking the module tree takes longer than the update
-            self._source, self._pairs = model, _pair(self.model, model)
+        if self._pairs is None:  # walking the module tree takes longer than the update
+            self._pairs = _pair(self.model, self._source)
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         averaged, current = self._pairs["average"]
         if averaged:
@@ -69,8 +73,8 @@ class EqualAverage(Running):
     def __init__(self, model: nn.Module, start: float, every: int, total_steps: int) -> None:
         self.model = _copy(model)
         self.start, self.every, self.total_steps = start, every, total_steps
-        self._source: nn.Module | None = None
-        self._pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        self._source = model
+        self._pairs: Pairs | None = None
         self._measures = bool(averaging_layers(model))
 
     def _count(self, done: int) -> int:
@@ -85,13 +89,13 @@ class EqualAverage(Running):
         return self._measures and taken > since and self._count(taken) > 1
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def after_step(self, step: int, frozen: Collection[Tensor] = ()) -> None:
         """Take in the weights after optimizer step number `step` = 0, 1, ...."""
         done = step + 1
         if done % self.every and done != self.total_steps:
             return
-        if model is not self._source:
-            self._source, self._pairs = model, _pair(self.model, model, buffers=True)
+        if self._pairs is None:
+            self._pairs = _pair(self.model, self._source, buffers=True)
         count = self._count(done)
         averaged, current = self._pairs["average"]
         if averaged and count > 1:
@@ -134,7 +138,7 @@ class Derived(Running):
     def _bring_up_to_date(self) -> None:
         """Set the weights of the copy."""
 
-    def update(self, model: nn.Module, step: int) -> None:
+    def after_step(self, step: int, frozen: Collection[Tensor] = ()) -> None:
         """Nothing: it follows from what the step has changed."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,12 +189,10 @@ def _like(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
     return [tensor.to(other.dtype) for tensor, other in zip(tensors, others, strict=True)]
 
 
-def _pair(
-    average: nn.Module, model: nn.Module, *, buffers: bool = False
-) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+def _pair(average: nn.Module, model: nn.Module, *, buffers: bool = False) -> Pairs:
     """Tensors of the average beside the model's, by what is done with them. Frozen parameters are copied, and so
     are buffers unless those of floating-point numbers are averaged too."""
-    pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {"average": ([], []), "copy": ([], [])}
+    pairs: Pairs = {"average": ([], []), "copy": ([], [])}
     both = [*zip(average.parameters(), model.parameters(), strict=True)]
     both += zip(average.buffers(), model.buffers(), strict=True)  # type: ignore[arg-type]
     for averaged, current in both:

@@ -27,7 +27,7 @@ class SlowWeights:
         self.slow = {name: p.clone() for name, p in self.fast.items()}
 
     @torch.no_grad()
-    def update(self, step: int, frozen: Collection[Tensor] = ()) -> None:
+    def after_step(self, step: int, frozen: Collection[Tensor] = ()) -> None:
         """Take in the weights after optimizer step number `step` = 0, 1, ...; `frozen` ones stay as they are."""
         if (step + 1) % self.steps:
             return

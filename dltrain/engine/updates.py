@@ -1,0 +1,200 @@
+"""How a batch changes the weights: a strategy, made of gradients and of the optimizer's step. Imports torch.
+
+    plain      gradients of the loss and the penalties -> descent
+    SAM        gradients -> up to where the loss is sharpest -> gradients there -> back -> penalties -> descent
+    closure    the optimizer asks for loss and gradients as often as it likes, and changes the weights itself
+    descent:   unscale -> cut to a norm -> optimizer
+
+A new strategy is a class with the methods of `Update`; it is chosen where the trainer's parts are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.engine.after_step import Stateful, Stateless
+from dltrain.engine.distributed import Group
+from dltrain.engine.precision import Scaler
+from dltrain.engine.seeding import Seeds
+from dltrain.engine.shortcuts import MeanGradient, forget_gradients
+from dltrain.optim.impl.learning import Learning
+from dltrain.optim.impl.penalties import Penalties
+from dltrain.optim.impl.wrappers import SharpnessAware
+from dltrain.tasks.impl.classification import Classification
+from dltrain.tasks.impl.metrics import TrainingMetrics
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What a step is given."""
+
+    inputs: Tensor
+    """(B, C, H, W) float32."""
+    targets: Tensor
+    step: int
+    ends_epoch: bool
+    """Whether the norm of the gradient is reported after this step."""
+    metrics: TrainingMetrics
+    """Takes in what the network puts out for the batch, once."""
+
+
+class Update(Stateful, Protocol):
+    """How the batch of a step changes the weights."""
+
+    def run(self, given: StepInput) -> Tensor | None:
+        """Do the step. Returns the norm of the gradient as it was before it was cut, where that is known."""
+
+
+@dataclass
+class Gradients:
+    """Adds the gradients of a step to the parameters'."""
+
+    parameters: list[nn.Parameter]
+    """Those that are trained."""
+    forward: Callable[[Tensor], Any]
+    """The network; where several processes train together, its backward pass averages gradients."""
+    task: Classification
+    learning: Learning
+    penalties: Penalties
+    scaler: Scaler
+    group: Group
+    accumulate: int
+    """Parts of a batch whose gradients are added up."""
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """The context in which a backward pass leaves gradients as they are, to be averaged with those of the next."""
+
+    def __post_init__(self) -> None:
+        self._mean = MeanGradient(self.accumulate)
+
+    def add_loss(self, given: StepInput, *, measure: bool = True) -> Tensor:
+        """Of the mean loss of a batch. Returns what each example contributes to the loss (B,).
+
+        measure: whether this pass is the one that the metrics take in.
+        """
+        task, inputs, targets, accumulate = self.task, given.inputs, given.targets, self.accumulate
+        summands, scale = [], task.scale(targets, self.group.add)
+        whole = [(inputs, targets)]
+        chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
+        for number, (x, y) in enumerate(chunks, 1):
+            with nullcontext() if number == accumulate else self.no_sync():
+                with self.autocast():
+                    outputs = self.forward(x)
+                logits, losses, total = task.losses(outputs, y, scale)
+                torch.autograd.backward(total, self.scaler.scale(self._mean.of(total)))
+            summands.append(total.detach())
+            if measure and task.views > 1:  # of several views of an example, the example itself
+                losses, logits, y = (values[:: task.views] for values in (losses, logits, y))
+            if measure:
+                given.metrics.update(losses, logits, y)
+        self.learning.drop_gradients()
+        return summands[0] if accumulate == 1 else torch.cat(summands)
+
+    def add_penalties(self) -> Tensor | float:
+        """Of the penalties on weights. Returns their sum."""
+        penalty = self.penalties.loss(self.learning.frozen)
+        if penalty is None:
+            return 0.0
+        torch.autograd.backward(self.scaler.scale(penalty))
+        return penalty.detach()
+
+    def norm(self) -> Tensor:
+        """Of all gradients together."""
+        return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+
+    def forget(self) -> None:
+        """Begin anew."""
+        forget_gradients(self.parameters)
+
+
+@dataclass
+class Descent:
+    """The optimizer's step along the gradients that are there, which then are forgotten."""
+
+    gradients: Gradients
+    optimizer: torch.optim.Optimizer
+    seeds: Seeds
+    clip_norm: float | None
+    """The norm to which longer gradients are cut."""
+
+    def run(self, given: StepInput) -> Tensor | None:
+        """See Update."""
+        gradients, scaler, norm = self.gradients, self.gradients.scaler, None
+        self.seeds.optimizer(given.step)
+        if self.clip_norm is not None or given.ends_epoch:
+            scaler.unscale_(self.optimizer)
+        if self.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(gradients.parameters, self.clip_norm).detach()
+        elif given.ends_epoch:
+            norm = gradients.norm()
+        scaler.step(self.optimizer)
+        scaler.update()
+        gradients.forget()
+        return norm
+
+
+@dataclass
+class PlainUpdate(Stateless):
+    """A step along the gradient of the loss, as most optimizers take it."""
+
+    gradients: Gradients
+    descent: Descent
+
+    def run(self, given: StepInput) -> Tensor | None:
+        """See Update."""
+        self.gradients.add_loss(given)
+        self.gradients.add_penalties()
+        return self.descent.run(given)
+
+
+@dataclass
+class SharpnessAwareUpdate(Stateless):
+    """A step along the gradient that the loss has where it is sharpest nearby: two passes of the batch."""
+
+    gradients: Gradients
+    descent: Descent
+    seeds: Seeds
+    sharpness: SharpnessAware
+
+    def run(self, given: StepInput) -> Tensor | None:
+        """See Update."""
+        self.gradients.add_loss(given)
+        self.sharpness.ascend()
+        self.seeds.layers(given.step)  # the second pass drops the same units
+        self.gradients.add_loss(given, measure=False)
+        self.sharpness.descend()
+        self.gradients.add_penalties()
+        return self.descent.run(given)
+
+
+@dataclass
+class ClosureUpdate(Stateless):
+    """A step of an optimizer that evaluates the batch as often as it likes; the first time counts for metrics."""
+
+    gradients: Gradients
+    optimizer: torch.optim.Optimizer
+    seeds: Seeds
+
+    def run(self, given: StepInput) -> Tensor | None:
+        """See Update."""
+        gradients, group, first = self.gradients, self.gradients.group, True
+
+        def loss() -> float:
+            nonlocal first
+            gradients.forget()
+            self.seeds.layers(given.step)
+            loss = gradients.add_loss(given, measure=first).mean()
+            first = False
+            group.add([loss])
+            return float(loss / group.size + gradients.add_penalties())
+
+        self.optimizer.step(loss)
+        norm = gradients.norm() if given.ends_epoch else None
+        gradients.forget()
+        return norm
