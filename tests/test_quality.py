@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +47,19 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
     assert sorted(imports) == []
 
 
-def test_no_file_is_too_long_to_read() -> None:
-    long = {p.name: n for p in (REPOSITORY / "dltrain").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+STILL_LONG = {"engine/builder.py": 415, "engine/builder.py _assembled": 151}
+"""Files and functions that are being divided: these numbers of lines may only fall."""
+
+
+def test_no_file_and_no_function_is_too_long_to_read() -> None:
+    found = {}
+    for path in (REPOSITORY / "dltrain").rglob("*.py"):
+        name, text = path.relative_to(REPOSITORY / "dltrain").as_posix(), path.read_text()
+        found[name] = (len(text.splitlines()), 400)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                found[f"{name} {node.name}"] = ((node.end_lineno or 0) - node.lineno + 1, 80)
+    long = {name: lines for name, (lines, most) in found.items() if lines > STILL_LONG.get(name, most)}
     assert long == {}
 
 

@@ -288,13 +288,9 @@ def train(
     except Exception as error:
         if not group.leads and (is_loss(error) or isinstance(error, NonFiniteError)):
             return 1  # the first process says it
-        run.failure = failure = judge(error, run.path)
-        if isinstance(error, ConfigError):  # an image that could be read before: no fault of the settings
-            run.failure = replace(failure, of_machine=True)
-        elif not (isinstance(error, NonFiniteError) or is_loss(error)):
-            run.log(traceback.format_exc())
+        why = _judged(error, run)
         with contextlib.suppress(OSError):  # the disk may be what failed
-            result("failed", str(error) if isinstance(error, ConfigError) else failure.why)
+            result("failed", why)
         display.error(explain(error, run, trainer, experiment))
         return 1
     finally:
@@ -302,6 +298,17 @@ def train(
     _farewell(run, trainer, display)
     _say_what_was_slow(trainer, experiment, clock, display)
     return 0
+
+
+def _judged(error: Exception, run: Run) -> str:
+    """Why a training failed, for result.json; the run keeps whose failure it is, and the traceback of a strange one."""
+    run.failure = judge(error, run.path)
+    if isinstance(error, ConfigError):  # an image that could be read before: no fault of the settings
+        run.failure = replace(run.failure, of_machine=True)
+        return str(error)
+    if not (isinstance(error, NonFiniteError) or is_loss(error)):
+        run.log(traceback.format_exc())
+    return run.failure.why
 
 
 def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Display) -> None:

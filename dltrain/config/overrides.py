@@ -11,16 +11,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
 
 from dltrain.config.annotations import members, sections
 from dltrain.config.diagnostics import ConfigError, Diagnostic, Span
 from dltrain.config.document import Document, KeyPath, Marks, paths
-from dltrain.config.hints import shown
+from dltrain.config.merging import default_at, lay, written
 from dltrain.config.reader import read_text, scalar
-from dltrain.config.section import Choice, Section
+from dltrain.config.section import Section
 from dltrain.config.validation import Place
 from dltrain.errors import Note
 
@@ -83,16 +83,6 @@ class Override:
 def _moved(inner: Span | None, value: Span) -> Span:
     """A place within the value's text as a place within the whole override."""
     return replace(value, column=value.column + inner.column - 1, length=inner.length) if inner else value
-
-
-def written(value: Any) -> Any:
-    """What a file would have to say for a section: the fields that were given, not those by default."""
-    if isinstance(value, Section):
-        given = [key for key in type(value).model_fields if key == "name" or key in value.model_fields_set]
-        return {key: written(getattr(value, key)) for key in given}
-    if isinstance(value, dict):
-        return {key: written(inner) for key, inner in value.items()}
-    return [written(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def apply_all(root: type[Section], document: Document, overrides: Iterable[Override]) -> tuple[Document, list[Note]]:
@@ -204,7 +194,7 @@ def _renamed(
     entries = [kind.lookup(name) for kind in Place(root, document.tree, above).kinds()] if isinstance(name, str) else []
     if not entries or entries[0] is None:
         return document, path, override, []
-    options, default = document.get(above), _default(root, document.tree, above)
+    options, default = document.get(above), default_at(root, document.tree, above)
     there = options if isinstance(options, str) else options.get("name") if isinstance(options, dict) else None
     if name == (there or (default.name if default is not None else None)):  # it is there: its options stay
         key = override.key.removesuffix(".name")
@@ -215,114 +205,3 @@ def _renamed(
     label = ".".join(map(str, above))
     lost = [(f"{label}.{key}", f"`{label}.{key}` is dropped: `{name}` has no such option") for key in dropped]
     return document, path, override, [Note("warning", "dropped", text, key) for key, text in lost]
-
-
-ABSENT = object()
-
-
-def lay(
-    root: type[Section], document: Document, path: KeyPath, value: Document, *, whole: bool = False,
-    given: Container[str] = (),
-) -> Document:  # fmt: skip
-    """A copy of `document` with `value` laid over what is at `path`, by the rule of this module.
-
-    value: its marks are those of the path and below it. whole: it replaces what is there. given: dotted keys that the
-    same set of overrides sets. Raises ConfigError when `path` leads through something that has no keys.
-    """
-    marks, replaced = dict(document.marks), set[KeyPath]()
-    above = {path[:depth]: value.marks[path[:depth]] for depth in range(1, len(path)) if path[:depth] in value.marks}
-    over = {p: m for p, m in value.marks.items() if p[: len(path)] == path}
-
-    def opened(node: Any, done: KeyPath) -> Any:
-        """A bare name as a mapping."""
-        if isinstance(node, str) and done:
-            if written_at := marks.get(done):
-                marks.setdefault((*done, "name"), written_at)
-            return {"name": node}
-        return node
-
-    def without_rivals(node: dict[str, Any], new: Iterable[Any], done: KeyPath) -> dict[str, Any]:
-        """`node` without the keys that those set `new` exclude."""
-        new = set(new)
-        owner = Place(root, document.tree, (*done, next(iter(new), ""))).owner
-        rivals = {
-            key
-            for group in owner.rivals
-            for one in group
-            if new & set(one)
-            for other in group
-            if other is not one
-            for key in other
-        }
-        gone = {key for key in rivals - new if key in node and ".".join(map(str, (*done, key))) not in given}
-        replaced.update((*done, key) for key in gone)
-        return {key: inner for key, inner in node.items() if key not in gone}
-
-    def join(low: Any, high: Any, done: KeyPath) -> Any:
-        nameless = low is ABSENT or (isinstance(low, dict) and "name" not in low)
-        default = _default(root, document.tree, done) if nameless and done else None
-        if isinstance(high, str) and done and (default is not None or (isinstance(low, dict) and not nameless)):
-            name: KeyPath = (*done, "name")
-            over[name] = over[done]
-            high = {"name": high}
-        low = {} if low is ABSENT and default is not None else opened(low, done) if isinstance(high, dict) else low
-        if not (isinstance(low, dict) and isinstance(high, dict)):
-            replaced.add(done)
-            return high
-        there = low.get("name", default.name if default is not None else None)
-        if done and "name" in high and high["name"] != there:
-            replaced.add(done)
-            return high
-        if default is not None:
-            high = {key: inner for key, inner in high.items() if key != "name"}
-        low = without_rivals(low, (key for key, inner in high.items() if inner is not None), done)
-        return {**low, **{key: join(low.get(key, ABSENT), inner, (*done, key)) for key, inner in high.items()}}
-
-    def descend(node: Any, rest: KeyPath, done: KeyPath) -> Any:
-        if not rest:
-            if whole:
-                replaced.add(done)
-            return value.tree if whole else join(node, value.tree, done)
-        key, node = rest[0], opened(node, done)
-        if node is None or node is ABSENT:
-            node = [] if isinstance(key, int) else {}
-        if isinstance(node, dict):
-            if len(rest) > 1 or value.tree is not None:
-                node = without_rivals(node, [key], done)
-            return {**node, key: descend(node.get(key, ABSENT), rest[1:], (*done, key))}
-        where = value.marks[path[: len(done) + 1]].key
-        name = ".".join(map(str, done))
-        if not isinstance(node, list):
-            raise ConfigError([Diagnostic(f"`{name}` is {shown(node)}; it has no key `{key}`", where)])
-        if not isinstance(key, int) or key >= len(node):
-            message = f"`{name}` is a list of {len(node)} items, counted from 0; it has no item `{key}`"
-            raise ConfigError([Diagnostic(message, where)])
-        return [descend(x, rest[1:], (*done, i)) if i == key else x for i, x in enumerate(node)]
-
-    tree = descend(document.tree, path, ())
-    kept = {p: m for p, m in marks.items() if not any(p[:depth] in replaced for depth in range(len(p) + 1))}
-    return Document(tree, {**above, **kept, **over}, [*document.problems, *value.problems])
-
-
-def completed(root: type[Section], tree: Any) -> Any:
-    """`tree` with the default choice under each mapping that names none: `optimizer: {lr: 0.2}`."""
-
-    def fill(node: Any, path: KeyPath) -> Any:
-        if isinstance(node, list):
-            return [fill(item, (*path, index)) for index, item in enumerate(node)]
-        if not isinstance(node, dict):
-            return node
-        default = _default(root, tree, path) if path and "name" not in node else None
-        low = written(default) if default is not None else {}
-        return {**low, **{key: fill(inner, (*path, key)) for key, inner in node.items()}}
-
-    return fill(tree, ())
-
-
-def _default(root: type[Section], tree: Any, path: KeyPath) -> Choice | None:
-    """The choice that stands at `path` when the tree names none there."""
-    place = Place(root, tree, path)
-    if place.path != path or place.field is None or place.owner_path != path[:-1]:
-        return None
-    default = place.field.default
-    return default if isinstance(default, Choice) else None

@@ -15,7 +15,8 @@ from pydantic_core import PydanticCustomError
 
 from dltrain.config import ConfigError, Diagnostic, expanded
 from dltrain.config.document import Document
-from dltrain.config.overrides import Override, apply_all, completed, lay
+from dltrain.config.merging import completed, lay
+from dltrain.config.overrides import Override, apply_all
 from dltrain.config.reader import missing, neighbours, read_file
 from dltrain.config.validation import validate
 from dltrain.errors import Note

@@ -10,7 +10,7 @@ from pydantic import PrivateAttr, field_validator
 from dltrain.config import ConfigError, Diagnostic, NonNegativeInt, PathText, Section, Span, reject
 from dltrain.config.document import Document
 from dltrain.config.dump import to_yaml
-from dltrain.config.overrides import written
+from dltrain.config.merging import written
 from dltrain.data.augmentation import Augmentation
 from dltrain.data.datasets import Dataset
 from dltrain.data.evaluation import Evaluation

@@ -14,7 +14,8 @@ from dltrain.config import Diagnostic, Span
 from dltrain.config.annotations import members
 from dltrain.config.document import Document
 from dltrain.config.hints import shown
-from dltrain.config.overrides import Override, apply_all, completed, resolve
+from dltrain.config.merging import completed
+from dltrain.config.overrides import Override, apply_all, resolve
 from dltrain.config.validation import Place
 from dltrain.errors import Note
 from dltrain.experiment.loading import attempt

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dltrain.config import ConfigError, Section
-from dltrain.config.overrides import lay
+from dltrain.config.merging import lay
 from dltrain.config.reader import MAX_BYTES, read_file, read_text, scalar
 
 
