@@ -305,11 +305,11 @@ def test_a_checkpoint_is_self_contained(tmp_path: Path) -> None:
     sample = torch.from_numpy(images[:16])
     assert torch.equal(predictor.pipeline.evaluate(sample), trainer.parts.pipeline.evaluate(sample))
     assert predictor.preprocessing.to_dict() == trainer.about["preprocessing"]
-    assert predictor.classes == trainer.about["classes"]
+    assert list(predictor.target.names) == trainer.about["classes"]
     network = trainer.parts.average.model
     with torch.no_grad():
         expected = network(trainer.parts.pipeline.evaluate(sample)).softmax(1)
-    assert torch.equal(predictor.probabilities(sample), expected)
+    assert torch.equal(predictor.outputs(sample).float().softmax(1).cpu(), expected)
 
 
 def test_a_damaged_checkpoint_is_refused(arrays: Path, tmp_path: Path) -> None:

@@ -82,4 +82,4 @@ def adapt_statistics(predictor: Predictor, batches: Iterable[Tensor]) -> None:
     """
     with measuring(predictor.model) as numbers:
         for images, _ in zip(batches, numbers):
-            predictor.logits(images)
+            predictor.outputs(images)

@@ -20,16 +20,13 @@ from dltrain.data.evaluation import Views
 from dltrain.data.images.depth import depth_of
 from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
-from dltrain.data.loading.views import log_mean_probability
 from dltrain.data.types import Source, Splits
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import digest_of
 from dltrain.runs.run import Run
-from dltrain.tasks.impl.classification import Classification
-from dltrain.tasks.impl.metrics import ClassificationReport
-from dltrain.tasks.losses import CrossEntropy, Loss
+from dltrain.tasks.impl.meters import Report
 
 READING = ("cache", "download", "loader", "workers")
 """Options of data sets that change no example."""
@@ -49,11 +46,11 @@ def evaluate_run(
     runs = [Run.open(path) for path in paths]
     found = [find_checkpoint(run, given, which) for run, given in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
-    trained, classes = where_it_lies_now(runs[0][0], predictors[0].experiment), predictors[0].classes
+    trained, classes = where_it_lies_now(runs[0][0], predictors[0].experiment), list(predictors[0].target.names)
     experiment = _with_data(trained, overrides)
     for predictor in predictors:
         predictor.look(views, share)
-        _require_classes(classes, predictor.classes)
+        _require_classes(classes, list(predictor.target.names))
     marks = [state["about"]["fingerprint"] for _, state in found]
     source, about_data, own_data = _measured(trained.data, experiment, split, classes, marks, display)
     lies = about_data["data"]
@@ -72,7 +69,7 @@ def evaluate_run(
         runs, found, predictors, seen, reports, own_data, strict=False
     ):
         result = {"split": split, "checkpoint": file.name, "step": state["step"], **views_seen}
-        result |= report.to_dict(classes) | about_data
+        result |= report.to_dict() | about_data
         results.append(result)
         if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
             parts = [split, *_which(run, file, state), *_other_views(predictor)]
@@ -82,36 +79,34 @@ def evaluate_run(
             _record(run, name, {**result, **always}, display)
     title = f"{found[0][0]}, {split}"
     if len(found) > 1:
-        keys = ("accuracy", "loss")
+        metrics = trained.resolved_task.ranking()
         members = [
-            {"checkpoint": str(file), "step": result["step"], **{key: result[key] for key in keys}}
+            {"checkpoint": str(file), "step": result["step"], **{each.name: result[each.name] for each in metrics}}
             for (file, _), result in zip(found, results, strict=True)
         ]
-        whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict(classes)}
+        whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict()}
         results.append(whole | about_data)
-        lines = [f"{m['checkpoint']}, {split}: accuracy {m['accuracy']:.4f}, loss {m['loss']:.4f}" for m in members]
+        lines = [
+            f"{member['checkpoint']}, {split}: {', '.join(metric.text(member[metric.name]) for metric in metrics)}"
+            for member in members
+        ]
         title = "\n".join([*lines, f"ensemble of {len(found)}, {split}"])
     title = ", ".join([title, *map(str, seen[0].values())])
-    print_result(json.dumps(results[-1], ensure_ascii=False) if as_json else f"{title}\n{reports[-1].table(classes)}")
+    print_result(json.dumps(results[-1], ensure_ascii=False) if as_json else f"{title}\n{reports[-1].table()}")
     return results[-1]
 
 
-def measure(predictor: Predictor, source: Source, experiment: Experiment) -> ClassificationReport:
+def measure(predictor: Predictor, source: Source, experiment: Experiment) -> Report:
     """The report on every example of a split, in batches of the training's size."""
     return measure_together([predictor], source, experiment)[0]
 
 
-def measure_together(
-    predictors: Sequence[Predictor], source: Source, experiment: Experiment
-) -> list[ClassificationReport]:
-    """A report for each predictor, and after those of several one for the mean of their probabilities.
-
-    The loss of a mean of probabilities, of an ensemble or of several views, is the cross-entropy.
-    """
+def measure_together(predictors: Sequence[Predictor], source: Source, experiment: Experiment) -> list[Report]:
+    """A report for each predictor, and after those of several one for what the task combines of their answers."""
     batch_size = min(experiment.training.batch_size, len(source))
     loaders: list[Loader] = []
-    tasks = [_task(predictor, predictor.experiment.loss) for predictor in predictors]
-    together = _task(predictors[0], CrossEntropy())
+    tasks = [predictor.measuring_task(combined=not predictor.evaluation.is_plain) for predictor in predictors]
+    together = predictors[0].measuring_task(combined=True)
     reports = [task.report() for task in tasks]
     whole = together.report()
     try:
@@ -123,21 +118,15 @@ def measure_together(
         for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
             answers = []
             for predictor, task, report, (batch, valid) in zip(predictors, tasks, reports, batches, strict=True):
-                answers.append(logits := predictor.logits(batch.inputs, valid))
-                report.update(logits, batch.targets, task.evaluation_loss(logits, batch.targets), valid)
+                answers.append(outputs := predictor.outputs(batch.inputs, valid))
+                task.measure(report, outputs, batch.targets, valid)
             if len(predictors) > 1:
                 batch, valid = batches[0]
-                logits = log_mean_probability(answers)
-                whole.update(logits, batch.targets, together.evaluation_loss(logits, batch.targets), valid)
+                together.measure(whole, together.combine(answers), batch.targets, valid)
     finally:
         for opened in loaders:
             opened.close()
     return [*reports, whole] if len(predictors) > 1 else reports
-
-
-def _task(predictor: Predictor, loss: Loss) -> Classification:
-    measured = loss.evaluation() if predictor.evaluation.is_plain else CrossEntropy()
-    return Classification(measured, predictor.classes, predictor.device)
 
 
 def _seen(predictor: Predictor) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""`predict`: label image files with a checkpoint, by exactly the preprocessing of its evaluation.
+"""`predict`: answer for image files with a checkpoint, by exactly the preprocessing of its evaluation.
 
-paths -> decoded by threads, a batch ahead -> probabilities -> a row each on stdout
+paths -> decoded by threads, a batch ahead -> answers -> a row each on stdout
 
 Nothing is kept: a folder may hold any number of images.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,24 +27,22 @@ from dltrain.data.folders.listing import broken, is_image, url_in, walk
 from dltrain.data.images.decoding import decode, place
 from dltrain.data.images.opening import quietly
 from dltrain.data.loading.resources import usable_cores
-from dltrain.data.loading.views import decide, log_mean_probability
 from dltrain.data.types import Canvas
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import RunError
 from dltrain.runs.run import Run
 
-Row = Callable[[Path, int, list[float]], None]
-"""Writes one image's path, the number of its class, and its probability of every class."""
+Row = Callable[[Path, dict[str, Any]], None]
+"""Writes one image's path, and the answer for it."""
 
 
 def predict_files(
     paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
     views: Views | None = None, share: float | None = None,
 ) -> int:  # fmt: skip
-    """Write a row per image to stdout: path, class, probability, and the probability of every class.
-    In CSV, the column of a class that is called as one of the first three is `probability of NAME`.
+    """Write a row per image to stdout: its path, and what the task answers. The answers of several runs or checkpoints
+    at `paths` are combined.
 
-    Probabilities of several runs or checkpoints at `paths` are averaged.
     form: `csv` or `jsonl`. Files that cannot be read are named on stderr; the exit code is then 1.
     Raises RunError when a path does not exist or a folder holds no image.
     """
@@ -51,14 +50,14 @@ def predict_files(
     files = image_files(inputs)
     found = [find_checkpoint(run, file, which) for run, file in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
-    classes = predictors[0].classes
+    target, task = predictors[0].target, predictors[0].task
     for predictor in predictors:
         predictor.look(views, share)
         require_files(predictor)
-        if predictor.classes != classes:
+        if predictor.target != target:
             raise RunError(f"the runs have different classes: {', '.join(map(str, paths))}")
     targets = [(predictor.canvas, predictor.preprocessing.shape.channels) for predictor in predictors]
-    row = _csv(classes) if form == "csv" else _json_lines(classes)
+    row = _csv(task.columns) if form == "csv" else _json_line
     total = failed = 0
     remarks: list[str] = []
     for batch in decoded(files, targets, batch_size, remarks):
@@ -75,14 +74,13 @@ def predict_files(
         for _ in range(len(remarks)):  # threads add more meanwhile
             say(f"warning: {remarks.pop(0)}")
         if images:
-            answers = [
-                predictor.logits(torch.stack(seen))
+            outputs = [
+                predictor.outputs(torch.stack(seen))
                 for predictor, seen in zip(predictors, zip(*images, strict=True), strict=True)
             ]
-            logits = log_mean_probability(answers) if len(answers) > 1 else answers[0]
-            probabilities = (logits if logits.dtype == torch.float64 else logits.float()).softmax(1)
-            for answer in zip(names, decide(logits).tolist(), probabilities.tolist(), strict=True):
-                row(*answer)
+            answers = task.answers(task.combine(outputs) if len(outputs) > 1 else outputs[0])
+            for name, answer in zip(names, answers, strict=True):
+                row(name, answer)
     sys.stdout.flush()
     if failed:
         say(f"{failed} of {total} files could not be read")
@@ -96,35 +94,24 @@ def require_files(predictor: Predictor) -> None:
         raise RunError(f"the network takes images of {channels} channels; files are read as grey (1) or RGB (3)")
 
 
-def _csv(classes: list[str]) -> Row:
+def _csv(columns: list[str]) -> Row:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    own = ["path", "class", "probability"]
-    taken = {*own, *classes}
-    writer.writerow([*own, *(_free(f"probability of {name}", taken) if name in own else name for name in classes)])
+    writer.writerow(["path", *columns])
 
-    def write(path: Path, best: int, probabilities: list[float]) -> None:
-        writer.writerow([path, classes[best], f"{probabilities[best]:.6f}", *(f"{p:.6f}" for p in probabilities)])
+    def write(path: Path, answer: dict[str, Any]) -> None:
+        writer.writerow([path, *(f"{value:.6f}" if isinstance(value, float) else value for value in _flat(answer))])
 
     return write
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """A column's name that no other has."""
-    while name in taken:
-        name += " "
-    taken.add(name)
-    return name
+def _flat(answer: dict[str, Any]) -> Iterator[Any]:
+    """The values of an answer, those of its mappings one by one."""
+    for value in answer.values():
+        yield from value.values() if isinstance(value, dict) else [value]
 
 
-def _json_lines(classes: list[str]) -> Row:
-    def write(path: Path, best: int, probabilities: list[float]) -> None:
-        record = {
-            "path": str(path), "class": classes[best], "probability": probabilities[best],
-            "probabilities": dict(zip(classes, probabilities, strict=True)),
-        }  # fmt: skip
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-    return write
+def _json_line(path: Path, answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"path": str(path), **answer}, ensure_ascii=False) + "\n")
 
 
 def decoded(

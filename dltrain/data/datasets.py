@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, PathText, Positive, PositiveInt, reject
+from dltrain.data.targets import Classes, TargetSpec
 from dltrain.data.types import MAX_PIXELS, Copies, Splits
 from dltrain.errors import Note
 
@@ -62,6 +63,11 @@ class Dataset(Choice):
         if isinstance(self.size, list) and len(self.size) != 2:
             raise reject("size", f"`size` is one number or [height, width], not a list of {len(self.size)}")
         return self
+
+    @property
+    def targets(self) -> type[TargetSpec]:
+        """What its examples are to be answered with, as its options say it."""
+        return Classes
 
     @property
     def known_channels(self) -> int | None:
@@ -134,6 +140,11 @@ class Digits(Dataset):
     source: ClassVar[str] = "Alpaydin & Kaynak 1998, UCI Optical Recognition of Handwritten Digits"
 
     @property
+    def targets(self) -> type[TargetSpec]:
+        """What its examples are to be answered with, as its options say it."""
+        return Classes
+
+    @property
     def known_channels(self) -> int:
         return 1
 
@@ -154,6 +165,11 @@ class Published(Dataset):
 
 class Idx(Published):
     """Grey 28x28 images in four IDX files, gzipped or not."""
+
+    @property
+    def targets(self) -> type[TargetSpec]:
+        """What its examples are to be answered with, as its options say it."""
+        return Classes
 
     @property
     def known_channels(self) -> int:
@@ -188,6 +204,11 @@ class KMNIST(Idx):
 
 class Color(Published):
     """RGB images that torchvision reads, and checks by their MD5 sums."""
+
+    @property
+    def targets(self) -> type[TargetSpec]:
+        """What its examples are to be answered with, as its options say it."""
+        return Classes
 
     @property
     def known_channels(self) -> int:
@@ -270,6 +291,11 @@ class ImageFolder(Collected):
     of the data set before it is divided, counted, and listed in the log and in environment.json."""
 
     @property
+    def targets(self) -> type[TargetSpec]:
+        """What its examples are to be answered with, as its options say it."""
+        return Classes
+
+    @property
     def known_channels(self) -> int:
         return self.channels
 
@@ -347,6 +373,11 @@ class Synthetic(Dataset):
             message = f"`examples` must be at least 5 for each of the {self.classes} classes, {5 * self.classes}"
             raise reject("examples", message)
         return self
+
+    @property
+    def targets(self) -> type[TargetSpec]:
+        """What its examples are to be answered with, as its options say it."""
+        return Classes
 
     @property
     def known_channels(self) -> int:

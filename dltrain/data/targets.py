@@ -9,7 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class TargetSpec(ABC):
     """What the targets of a data set are. A source holds them as an array `values` with one row an example."""
 
+    words: ClassVar[str]
+    """What an example has, for messages."""
     names: Sequence[str]
     """Of the classes, the numbers or the labels."""
 
@@ -57,6 +59,7 @@ class TargetSpec(ABC):
 class Classes(TargetSpec):
     """One of several classes. values: (N,) int64, places in `names`."""
 
+    words = "a class"
     names: Sequence[str]
 
     def problem(self) -> str | None:
@@ -90,6 +93,7 @@ class Classes(TargetSpec):
 class Real(TargetSpec):
     """Numbers. values: (N, n) float64. mean, std: of each over the training examples, for who scales them."""
 
+    words = "numbers"
     names: Sequence[str]
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
@@ -121,6 +125,7 @@ class Real(TargetSpec):
 class Labels(TargetSpec):
     """Any number of labels. values: (N, K) bool, whether an example has each."""
 
+    words = "any number of labels"
     names: Sequence[str]
 
     def groups(self, values: np.ndarray) -> np.ndarray:
@@ -144,6 +149,7 @@ class Labels(TargetSpec):
 class NoTarget(TargetSpec):
     """Nothing but the inputs. values: (N, 0)."""
 
+    words = "no target"
     names: Sequence[str] = ()
 
     def groups(self, values: np.ndarray) -> np.ndarray:

@@ -57,9 +57,6 @@ from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.impl.learning import Learning, freeze, require_learning
 from dltrain.optim.impl.penalties import Penalties
 from dltrain.optim.optimizers.forms import start_momentum
-from dltrain.runs.reports import Guess
-from dltrain.tasks.impl.classification import Classification
-from dltrain.tasks.losses import CrossEntropy
 
 OF_DEVICE = ("device", "devices", "compile", "graph", "threads", "loader", "workers")
 """Decisions that are made anew when a run goes on on another kind of device."""
@@ -108,6 +105,7 @@ def _assembled(
         splits = experiment.data.load(like=about and about["fingerprint"])
         preprocessing = _preprocessing(experiment, splits, about)
     training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
+    task = experiment.resolved_task
     batch_size = training.batch_size
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train), group.size)
     if "steps" in kept and kept["steps"].value != total_steps:  # it has become longer
@@ -146,10 +144,9 @@ def _assembled(
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     with at(experiment, "loss"):
-        counts = torch.bincount(torch.as_tensor(splits.train.targets), minlength=classes).tolist()
-        task = Classification(
-            experiment.loss.fitted(counts), splits.classes, target, experiment.model.auxiliary_weight,
-            reported=None if experiment.evaluation.is_plain else CrossEntropy(),
+        built = task.build(
+            experiment.loss, splits.target, target, targets=splits.train.targets,
+            auxiliary=experiment.model.auxiliary_weight, combined=not experiment.evaluation.is_plain,
         )  # fmt: skip
 
     def training_data(share: Share) -> tuple[Loader, Pipeline]:
@@ -190,7 +187,7 @@ def _assembled(
     forward = callable_of(together, decisions)
     learning, seeds = Learning(model, optimizer, experiment.optimizer.groups), Seeds(experiment.seed, target, group)
     gradients = Gradients(
-        [p for p in model.parameters() if p.requires_grad], forward, task, learning, penalties, scaler, group,
+        [p for p in model.parameters() if p.requires_grad], forward, built, learning, penalties, scaler, group,
         training.accumulate, autocast_of(dtype, target), getattr(together, "no_sync", nullcontext),
     )  # fmt: skip
     clip = clip_norm(training, line_search=experiment.optimizer.needs_closure).value
@@ -207,10 +204,8 @@ def _assembled(
         learning=learning,
         learning_rate=learning_rate,
         momentum=momentum,
-        feedback=experiment.schedule.build_feedback(
-            experiment.optimizer.lr, experiment.resolved_task, validation is not None
-        ),
-        task=task,
+        feedback=experiment.schedule.build_feedback(experiment.optimizer.lr, task, validation is not None),
+        task=built,
         pipeline=pipeline,
         train=train,
         validation=validation,
@@ -221,7 +216,7 @@ def _assembled(
     )
     stopping = training.early_stopping
     stops_by = stopping.metric if stopping is not None else None
-    watched = experiment.resolved_task.decisive(stops_by, validation=validation is not None)
+    watched = task.decisive(stops_by, validation=validation is not None)
     settings = LoopSettings(
         total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
         accumulate=training.accumulate, evaluate_every=training.evaluate_every,
@@ -240,8 +235,7 @@ def _assembled(
     }
     trainer.examples = split_sizes(splits)
     judge = "train" if splits.validation is None else "validation"
-    labels = torch.as_tensor((splits.validation or splits.train).targets)
-    trainer.guess = Guess.of(judge, torch.bincount(labels, minlength=classes).tolist())
+    trainer.guess = task.guess(judge, splits.target, (splits.validation or splits.train).targets)
     trainer.summary = _summary(experiment, splits, preprocessing, model, multiply_adds, settings, decisions)
     if resizing is not None:
         trainer.summary["progressive_size"] = str(resizing)

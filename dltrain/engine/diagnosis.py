@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dltrain.engine.trainer import Trainer
 from dltrain.experiment.experiment import Experiment
-from dltrain.runs.reports import Guess, Row
+from dltrain.runs.reports import Row
+from dltrain.tasks.guess import Guess
 
 DEAD = 0.9
 """Share of constant units from which a layer lets hardly anything through."""
@@ -35,9 +36,7 @@ def diagnose(trainer: Trainer, experiment: Experiment) -> str | None:
         return (
             f"the training loss of {loss:.3g} is far above that of guessing ({guess.loss:.3g}): {_shorter(experiment)}"
         )
-    measured = f"a {guess.split} accuracy of {row[f'{guess.split}/accuracy']:.1%} after epoch {int(row['epoch'])}"
-    fact = f"nothing is learnt: {measured} is no better than always giving one class ({guess.accuracy:.1%})"
-    return f"{fact}. {_cause(trainer, experiment, row, guess)}"
+    return f"nothing is learnt: {guess.told(row)}. {_cause(trainer, experiment, row, guess)}"
 
 
 def _cause(trainer: Trainer, experiment: Experiment, row: Row, guess: Guess) -> str:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.loading.choosing import Loader
-from dltrain.data.loading.views import answer
 from dltrain.engine.parts import LoopSettings, Parts
+from dltrain.engine.views import answer
 from dltrain.layers.impl.statistics import measuring
-from dltrain.tasks.impl.metrics import ClassificationReport
+from dltrain.tasks.impl.meters import Report
 
 MOST = 100
 """Batches that statistics are measured on, in a longer epoch: the mean of more changes little."""
@@ -24,10 +24,10 @@ MOST = 100
 def evaluate(
     network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, parts: Parts,
     limit_batches: int | None = None,
-) -> ClassificationReport:  # fmt: skip
+) -> Report:  # fmt: skip
     """Measure a network on every example of a loader, in file order, or on a sample of so many batches."""
 
-    def logits_of(images: Tensor) -> Tensor:
+    def outputs_of(images: Tensor) -> Tensor:
         with parts.autocast():
             return forward(parts.pipeline.evaluate(images))
 
@@ -36,8 +36,8 @@ def evaluate(
     was_training = network.training
     network.eval()
     for batch, valid in loader.evaluation_batches(limit_batches):
-        logits = answer(logits_of, batch.inputs, parts.shape, parts.evaluation, valid)
-        report.update(logits, batch.targets, task.evaluation_loss(logits, batch.targets), valid)
+        outputs = answer(task, outputs_of, batch.inputs, parts.shape, parts.evaluation, valid)
+        task.measure(report, outputs, batch.targets, valid)
     network.train(was_training)
     return report
 

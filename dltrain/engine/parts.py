@@ -23,7 +23,7 @@ from dltrain.engine.updates import Update
 from dltrain.experiment.training import EarlyStopping, Size
 from dltrain.optim.impl.learning import Learning
 from dltrain.runs.reports import Row
-from dltrain.tasks.impl.classification import Classification
+from dltrain.tasks.impl.base import BuiltTask
 from dltrain.tasks.metrics import Watched
 
 POINTS = 10
@@ -75,7 +75,7 @@ class Parts:
     learning: Learning
     """Which of its groups learn in a step."""
     learning_rate: Callable[[int], float]
-    task: Classification
+    task: BuiltTask
     pipeline: Pipeline
     train: Loader
     validation: Loader | None

@@ -15,17 +15,19 @@ from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.evaluation import Evaluation, Views
 from dltrain.data.loading.pipeline import Pipeline, build_pipeline
 from dltrain.data.loading.resources import keep_freed_memory
-from dltrain.data.loading.views import answer, views_canvas
+from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import Preprocessing
-from dltrain.data.targets import Classes
+from dltrain.data.targets import Classes, TargetSpec
 from dltrain.data.types import Canvas
 from dltrain.engine.builder import build_network
 from dltrain.engine.decisions import PURE, autocast_of, dtype_of, pick_device
 from dltrain.engine.precision import halve
+from dltrain.engine.views import answer
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.restoring import require_like
 from dltrain.runs.stored import StoredError
+from dltrain.tasks.impl.base import BuiltTask
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Predictor:
     model: nn.Module
     pipeline: Pipeline
     preprocessing: Preprocessing
-    classes: list[str]
+    target: TargetSpec
+    task: BuiltTask
     experiment: Experiment
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
@@ -53,21 +56,22 @@ class Predictor:
         return views_canvas(self.preprocessing.evaluation, self.evaluation.views)
 
     @torch.no_grad()
-    def logits(self, images: Tensor, valid: int | None = None) -> Tensor:
-        """images: (B, C, H, W) uint8 on `canvas`, of which the first `valid` count, or all. Returns (B, K) on the
-        device; of several views, the logarithm of the mean of their probabilities."""
+    def outputs(self, images: Tensor, valid: int | None = None) -> Tensor:
+        """images: (B, C, H, W) uint8 on `canvas`, of which the first `valid` count, or all. Returns what the network
+        puts out (B, ...), on the device; of several views, what the task combines."""
         images, valid = images.to(self.device), len(images) if valid is None else valid
-        return answer(self._logits, images, self.preprocessing.shape, self.evaluation, valid)
+        return answer(self.task, self._outputs, images, self.preprocessing.shape, self.evaluation, valid)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _outputs(self, images: Tensor) -> Tensor:
         inputs = self.pipeline.evaluate(images)
         with self.autocast():
-            logits: Tensor = self.model(inputs)
-        return logits
+            outputs: Tensor = self.model(inputs)
+        return outputs
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """images: (B, C, H, W) uint8 on `canvas`. Returns (B, K) float32 on the CPU."""
-        return self.logits(images).float().softmax(1).cpu()
+    def measuring_task(self, *, combined: bool) -> BuiltTask:
+        """The task as it measures a split. combined: whether it measures answers of several networks or views."""
+        experiment = self.experiment
+        return experiment.resolved_task.build(experiment.loss, self.target, self.device, combined=combined)
 
 
 def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | None = None) -> Predictor:
@@ -77,7 +81,7 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
     """
     about = state["about"]
     target = pick_device(device)
-    experiment = Experiment.parse(about["experiment"], str(file or "checkpoint"))
+    experiment, spec = Experiment.parse(about["experiment"], str(file or "checkpoint")), Classes(about["classes"])
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
     model, _ = build_network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
     kept = "model" if state["average"] is None else "average"
@@ -99,10 +103,10 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
             halve(model, dtype)
         torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
     context = AugmentationContext(
-        shape=preprocessing.shape, target=Classes(about["classes"]), seed=experiment.seed,
+        shape=preprocessing.shape, target=spec, seed=experiment.seed,
         mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
     )  # fmt: skip
     pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
     autocast = autocast_of(dtype, target)
-    classes, evaluation = about["classes"], experiment.evaluation
-    return Predictor(model, pipeline, preprocessing, classes, experiment, target, autocast, evaluation)
+    task = experiment.resolved_task.build(experiment.loss, spec, target)
+    return Predictor(model, pipeline, preprocessing, spec, task, experiment, target, autocast, experiment.evaluation)

@@ -29,7 +29,6 @@ from dltrain.runs.checkpoints import all_finite
 from dltrain.runs.reports import (
     THROUGHPUT,
     EpochReport,
-    Guess,
     NonFiniteError,
     Progress,
     Row,
@@ -39,7 +38,8 @@ from dltrain.runs.reports import (
 )
 from dltrain.runs.restoring import require_state_of
 from dltrain.runs.stored import ALWAYS_NAMED
-from dltrain.tasks.impl.metrics import ClassificationReport, TrainingMetrics
+from dltrain.tasks.guess import Guess
+from dltrain.tasks.impl.meters import Meter, Report
 
 KERNELS = ("fused", "foreach", "capturable")
 """Options of torch's optimizers that say how they compute, on which device: no part of a training's state."""
@@ -51,7 +51,7 @@ class Trainer:
     def __init__(self, parts: Parts, settings: LoopSettings) -> None:
         self.parts, self.settings = parts, settings
         self.about: dict[str, Any] = {}
-        """Plain values that a checkpoint carries beside the weights: experiment, classes, preprocessing, decisions."""
+        """Plain values that a checkpoint carries beside the weights: experiment, target, preprocessing, decisions."""
         self.summary: dict[str, str] = {}
         self.notes: list[Note] = []
         """What this training is, and what there is to say about it before it starts."""
@@ -61,7 +61,7 @@ class Trainer:
         """What guessing reaches on the split that judges the training."""
         self.step = 0
         self.history: list[Row] = []
-        self.metrics = parts.task.training_metrics()
+        self.metrics = parts.task.meter()
         self.gradient_norm = torch.zeros((), device=parts.device)
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._epoch_seconds = self._data_seconds = 0.0
@@ -152,7 +152,7 @@ class Trainer:
             points=self._points(metrics),
         )  # fmt: skip
 
-    def _points(self, metrics: TrainingMetrics) -> list[Row]:
+    def _points(self, metrics: Meter) -> list[Row]:
         """The points of the curves since the last event. Their steps depend on the settings alone, and each batch's
         loss is kept until its epoch ends, so that no step waits for them."""
         settings, first = self.settings, self.step - metrics.updates // self.settings.accumulate
@@ -167,7 +167,7 @@ class Trainer:
             for step, loss in zip(steps, losses, strict=True)
         ]
 
-    def evaluate(self, loader: Loader) -> ClassificationReport:
+    def evaluate(self, loader: Loader) -> Report:
         """Loss and metrics on a split, with the averaged weights when there are any."""
         parts = self.parts
         network, forward = parts.model, parts.forward
@@ -178,7 +178,7 @@ class Trainer:
         parts.group.add(report.sums)
         return report
 
-    def _metrics_of_all(self) -> TrainingMetrics:
+    def _metrics_of_all(self) -> Meter:
         group = self.parts.group
         return self.metrics if group.size == 1 else self.metrics.of_all(group.add)
 

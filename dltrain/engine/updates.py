@@ -26,8 +26,8 @@ from dltrain.engine.shortcuts import MeanGradient, forget_gradients
 from dltrain.optim.impl.learning import Learning
 from dltrain.optim.impl.penalties import Penalties
 from dltrain.optim.impl.wrappers import SharpnessAware
-from dltrain.tasks.impl.classification import Classification
-from dltrain.tasks.impl.metrics import TrainingMetrics
+from dltrain.tasks.impl.base import BuiltTask
+from dltrain.tasks.impl.meters import Meter
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class StepInput:
     step: int
     ends_epoch: bool
     """Whether the norm of the gradient is reported after this step."""
-    metrics: TrainingMetrics
+    metrics: Meter
     """Takes in what the network puts out for the batch, once."""
 
 
@@ -59,7 +59,7 @@ class Gradients:
     """Those that are trained."""
     forward: Callable[[Tensor], Any]
     """The network; where several processes train together, its backward pass averages gradients."""
-    task: Classification
+    task: BuiltTask
     learning: Learning
     penalties: Penalties
     scaler: Scaler

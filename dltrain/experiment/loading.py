@@ -68,6 +68,8 @@ def checked(
     if experiment is None and isinstance(document.tree, dict):
         experiment, wrong = _sound_part(cls, document.tree, wrong)
     if experiment is not None:
+        if "loss" not in experiment.model_fields_set:
+            experiment = experiment.model_copy(update={"loss": experiment.resolved_task.default_loss()})
         experiment.comes_from(source, subject, tuple(notes))
         problems += problems_between_sections(experiment, wrong)
     return experiment, problems

@@ -8,6 +8,7 @@ from dataclasses import replace
 from dltrain.config import Diagnostic
 from dltrain.data.augmentation.base import check_order
 from dltrain.experiment.schema import ExperimentSchema
+from dltrain.tasks.losses import Loss
 from dltrain.tasks.metrics import SPLITS
 
 
@@ -31,7 +32,10 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         yield from _groups_that_never_learn(experiment)
         yield from _what_needs_float32_weights(experiment, wrong)
         yield from _what_needs_no_schedule(experiment, wrong)
-    if "task" not in wrong:
+    if "task" not in wrong and "data" not in wrong:
+        yield from _data_without_such_targets(experiment)
+        if "loss" not in wrong:
+            yield from _loss_of_other_outputs(experiment)
         yield from _metrics_of_another_task(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
@@ -138,6 +142,23 @@ def _what_needs_no_schedule(experiment: ExperimentSchema, wrong: Container[str])
     if experiment.training.average is not None:
         message = f"`{optimizer.name}` keeps an average of its own: leave `training.average` out"
         yield Diagnostic(message, experiment.span("training", "average", key=True))
+
+
+def _data_without_such_targets(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    task, data = experiment.resolved_task, experiment.data
+    if not issubclass(data.targets, task.targets):
+        needs = " or ".join(target.words for target in task.targets)
+        message = f"task `{task.name}` learns {needs}, and an example of data `{data.name}` has {data.targets.words}"
+        yield Diagnostic(message, experiment.span("task" if experiment.task is not None else "data"))
+
+
+def _loss_of_other_outputs(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    task, loss = experiment.resolved_task, experiment.loss
+    if not issubclass(task.outputs, loss.outputs):
+        message = f"loss `{loss.name}` takes {loss.outputs.words}, and task `{task.name}` gives {task.outputs.words}"
+        losses = [entry for entry in Loss.catalogue if issubclass(entry, Loss)]
+        fit = [f"`{name}`" for entry in losses if issubclass(task.outputs, entry.outputs) for name in entry.names()]
+        yield Diagnostic(message, experiment.span("loss"), notes=(f"losses of the task: {', '.join(fit)}",))
 
 
 def _metrics_of_another_task(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:

@@ -73,7 +73,7 @@ class ExperimentSchema(Section):
     @property
     def resolved_task(self) -> Task:
         """The task, that which follows from the data where none is given."""
-        return self.task if self.task is not None else Classification()
+        return self.task or Task.taking(self.data.targets) or Classification()
 
     # -- where it comes from
 

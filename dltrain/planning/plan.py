@@ -101,7 +101,7 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     with at(experiment, "penalties"):
         Penalties(model, experiment.penalties)  # whether they fit: what `fit` would refuse has no plan
     with at(experiment, "loss"):
-        experiment.loss.build(len(splits.classes))
+        experiment.resolved_task.build(experiment.loss, splits.target, torch.device("cpu"))
     with at(experiment, "schedule"):
         learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
     canvas = views_canvas(preprocessing.evaluation, experiment.evaluation.views)

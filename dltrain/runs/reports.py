@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,31 +51,6 @@ class EpochReport:
     is_best: bool
     points: list[Row] = field(default_factory=list)
     """By `step`, since the last event: the learning rate, and the mean loss of the epoch up to that step."""
-
-
-@dataclass(frozen=True)
-class Guess:
-    """What is reached without looking at the images: always the most frequent class of a split, and the loss of giving
-    each class its share as its probability."""
-
-    split: str
-    examples: int
-    accuracy: float
-    loss: float
-
-    @classmethod
-    def of(cls, split: str, counts: Sequence[int]) -> Guess:
-        """counts: examples of each class."""
-        total = max(sum(counts), 1)
-        shares = [count / total for count in counts if count]
-        return cls(split, total, max(shares, default=0.0), -sum(p * math.log(p) for p in shares))
-
-    def is_as_good_as(self, row: Row) -> bool:
-        """Whether an epoch's accuracy is no better than this, but for two standard deviations of chance. Of so few
-        examples that any accuracy may be chance, nothing is said."""
-        accuracy = row.get(f"{self.split}/accuracy")
-        most = self.accuracy + 2 * math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
-        return accuracy is not None and accuracy <= most < 1
 
 
 class NonFiniteError(DltrainError):

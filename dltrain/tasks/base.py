@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dltrain.config import Choice, OneOf
+from dltrain.data.targets import TargetSpec
+from dltrain.tasks.guess import Guess
+from dltrain.tasks.losses import Loss
 from dltrain.tasks.metrics import SPLITS, Metric, Watched
+from dltrain.tasks.outputs import Output
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from dltrain.tasks.impl.base import BuiltTask
 
 
 class Task(Choice):
     """What a model learns to answer.
 
-    metrics: in the order in which they are shown; the loss that training minimises is one of them. ranks: the name of
-    the one by which models are compared unless an experiment names another.
+    `targets` are the kinds of targets that it takes: an experiment without a `task` has the first one that takes those
+    of its data. `outputs` is the kind of what the network puts out. `metrics` stand in the order in which they are
+    shown; one of them is called loss. `ranks` is the name of the one by which models are compared unless an experiment
+    names another.
     """
 
     kind: ClassVar[str] = "tasks"
+    targets: ClassVar[tuple[type[TargetSpec], ...]]
+    outputs: ClassVar[type[Output]]
     metrics: ClassVar[tuple[Metric, ...]]
     ranks: ClassVar[str]
+
+    @classmethod
+    def taking(cls, targets: type[TargetSpec]) -> Task | None:
+        """The task of data with such targets, unless an experiment names another."""
+        names = [(task, name) for task in _tasks() if issubclass(targets, task.targets) for name in task.names()]
+        return names[0][0].model_validate({"name": names[0][1]}) if names else None
+
+    @abstractmethod
+    def default_loss(self) -> Loss:
+        """What training minimises where an experiment does not say it."""
+
+    @abstractmethod
+    def output(self, target: TargetSpec) -> Output:
+        """What the network must put out."""
+
+    @abstractmethod
+    def build(
+        self, loss: Loss, target: TargetSpec, device: torch.device, *, targets: np.ndarray | None = None,
+        auxiliary: float = 0.0, combined: bool = False,
+    ) -> BuiltTask:  # fmt: skip
+        """The task with what training minimises.
+
+        targets: of the training split, for a loss that depends on them. auxiliary: the weight of the loss of each
+        auxiliary head. combined: whether what is measured are answers to several views, or of several networks.
+        Raises ConfigError when an option of the loss does not fit the targets.
+        """
+
+    @abstractmethod
+    def guess(self, split: str, target: TargetSpec, targets: np.ndarray) -> Guess | None:
+        """What guessing reaches on a split with these targets; None where nothing can be said."""
 
     @classmethod
     def tags(cls, *splits: str) -> list[str]:

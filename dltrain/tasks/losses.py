@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from dltrain.config import Choice, ConfigError, Diagnostic, Fraction, NonNegative, Positive, reject
+from dltrain.tasks.outputs import Logits, Output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 class Loss(Choice):
     """What training minimises, per example.
 
-    `soft_targets` says whether it takes targets (B, K) that mix classes, as mixup makes. `fact` is the loss
-    with default options of the logits (1, 0, -1) for class 0, to 1e-6; the contract test requires it.
+    `outputs` is the kind of what the network must put out for it. `soft_targets` says whether it takes targets (B, K)
+    that mix classes, as mixup makes. `fact` is the loss with default options of the logits (1, 0, -1) for class 0, to
+    1e-6; the contract test requires it.
     """
 
     kind: ClassVar[str] = "losses"
+    outputs: ClassVar[type[Output]] = Logits
     soft_targets: ClassVar[bool] = False
     fact: ClassVar[float | None] = None
     views: ClassVar[int] = 1
@@ -31,10 +34,11 @@ class Loss(Choice):
         return self
 
     @abstractmethod
-    def build(self, classes: int) -> nn.Module:
-        """A module of (logits (B, K), targets (B,) int64 or (B, K) float) -> (B,), at least float32.
+    def build(self, output: Output) -> nn.Module:
+        """A module of (outputs (B, ...), targets (B, ...)) -> (B,), at least float32.
 
-        Raises ConfigError when an option does not fit the number of classes.
+        Of logits (B, K), targets are (B,) int64 or (B, K) float. Raises ConfigError when an option does not fit the
+        output.
         """
 
     def evaluation(self) -> Loss:
@@ -65,11 +69,11 @@ class CrossEntropy(Loss):
         weights = [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
         return self.model_copy(update={"class_weights": weights})
 
-    def build(self, classes: int) -> nn.Module:
+    def build(self, output: Output) -> nn.Module:
         from dltrain.tasks.impl.losses import CrossEntropyLoss
 
         weights = None if isinstance(self.class_weights, str) else self.class_weights
-        _one_per_class("loss.class_weights", weights, classes)
+        _one_per_class("loss.class_weights", weights, output)
         return CrossEntropyLoss(self.label_smoothing, weights)
 
     def evaluation(self) -> Loss:
@@ -93,7 +97,7 @@ class JensenShannon(Loss):
     label_smoothing: Fraction = 0.0
     """Share of the target that is spread evenly over all classes; 0.1 is usual."""
 
-    def build(self, classes: int) -> nn.Module:
+    def build(self, output: Output) -> nn.Module:
         from dltrain.tasks.impl.losses import JensenShannonLoss
 
         return JensenShannonLoss(self.weight, self.label_smoothing, self.views)
@@ -130,13 +134,13 @@ class Focal(Loss):
             raise reject("alpha", "`alpha` is a list with `form: softmax` only; with sigmoid, one number")
         return self
 
-    def build(self, classes: int) -> nn.Module:
+    def build(self, output: Output) -> nn.Module:
         from dltrain.tasks.impl.losses import FocalLoss, SigmoidFocalLoss
 
         if self.form == "sigmoid":
             return SigmoidFocalLoss(self.gamma, None if isinstance(self.alpha, list) else self.alpha)
         weights = self.alpha if isinstance(self.alpha, list) else None
-        _one_per_class("loss.alpha", weights, classes)
+        _one_per_class("loss.alpha", weights, output)
         return FocalLoss(self.gamma, weights)
 
     def evaluation(self) -> Loss:
@@ -157,7 +161,7 @@ class BinaryCrossEntropy(Loss):
     label_smoothing: Fraction = 0.0
     """Share of the target that is spread evenly over all classes; 0.1 is usual."""
 
-    def build(self, classes: int) -> nn.Module:
+    def build(self, output: Output) -> nn.Module:
         from dltrain.tasks.impl.losses import BinaryCrossEntropyLoss
 
         return BinaryCrossEntropyLoss(self.label_smoothing)
@@ -180,14 +184,14 @@ class MeanSquaredError(Loss):
     form: Literal["mean", "half_sum"] = "mean"
     """mean: over the classes; half_sum: half of the sum over the classes, as in textbooks (K / 2 times the mean)."""
 
-    def build(self, classes: int) -> nn.Module:
+    def build(self, output: Output) -> nn.Module:
         from dltrain.tasks.impl.losses import MeanSquaredErrorLoss
 
-        return MeanSquaredErrorLoss(1.0 if self.form == "mean" else classes / 2)
+        return MeanSquaredErrorLoss(1.0 if self.form == "mean" else output.count / 2)
 
 
-def _one_per_class(key: str, weights: list[float] | None, classes: int) -> None:
+def _one_per_class(key: str, weights: list[float] | None, output: Output) -> None:
     """Raises ConfigError when there is not one weight for each class."""
-    if weights is not None and len(weights) != classes:
-        message = f"`{key}` has {len(weights)} weights for {classes} classes"
+    if weights is not None and len(weights) != output.count:
+        message = f"`{key}` has {len(weights)} weights for {output.count} classes"
         raise ConfigError([Diagnostic(message, notes=("give one weight per class, in the order of the classes",))])

@@ -21,10 +21,10 @@ from dltrain.testing.datasets import DatasetContract
 from dltrain.testing.layers import ActivationContract, AttentionContract, InitializationContract, NormContract
 from dltrain.testing.models import ModelContract, ModelSizeContract
 from dltrain.testing.optim import OptimizerContract, PenaltyContract, ScheduleContract
-from dltrain.testing.tasks import LossContract
+from dltrain.testing.tasks import LossContract, TaskContract
 
 __all__ = [
     "ActivationContract", "AttentionContract", "AugmentationContract", "Contract", "DatasetContract",
     "InitializationContract", "LossContract", "ModelContract", "ModelSizeContract", "NormContract",
-    "OptimizerContract", "PenaltyContract", "ScheduleContract",
+    "OptimizerContract", "PenaltyContract", "ScheduleContract", "TaskContract",
 ]  # fmt: skip

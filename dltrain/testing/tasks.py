@@ -1,4 +1,4 @@
-"""The contract of losses."""
+"""The contracts of tasks and losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from dltrain.tasks.base import Task
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.metrics import SPLITS
+from dltrain.tasks.outputs import Logits
 from dltrain.testing.contract import Contract
 
 
@@ -26,7 +29,7 @@ class LossContract(Contract):
 
     def test_it_keeps_the_contract(self, name: str) -> None:
         entry = self.parse(name)
-        seen, views = entry.build(7), entry.views
+        seen, views = entry.build(Logits(7)), entry.views
 
         def module(logits: Tensor, targets: Tensor) -> Tensor:
             """Of one row per example, all of its views being equal."""
@@ -54,3 +57,24 @@ class LossContract(Contract):
         assert torch.autograd.gradcheck(lambda x: module(x, labels[:4]), logits[:4].double().requires_grad_())
         with FakeTensorMode():
             module(torch.zeros(4, 7), torch.zeros(4, dtype=torch.int64))
+
+
+class TaskContract(Contract):
+    """A task's metrics have different names, of which one is the loss, one ranks, and each tie-break is one."""
+
+    kind = Task
+
+    def test_its_metrics_are_named_and_judged(self, name: str) -> None:
+        task = self.parse(name)
+        names = [metric.name for metric in task.metrics]
+        assert len(set(names)) == len(names) and {"loss", task.ranks} <= set(names)
+        assert task.ranking()[0].name == task.ranks
+        for tag in task.tags(*SPLITS):
+            watched = task.watched(tag)
+            worse, better = ({tag: value} for value in ((2.0, 1.0) if watched.falls else (1.0, 2.0)))
+            assert watched.tag == tag and watched.order(better) < watched.order(worse)
+            assert watched.metric.name in watched.metric.text(0.5) and watched.metric.brief_text(0.5)
+
+    def test_its_loss_takes_what_it_asks_of_the_network(self, name: str) -> None:
+        task = self.parse(name)
+        assert task.targets and issubclass(task.outputs, task.default_loss().outputs)

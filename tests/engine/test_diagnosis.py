@@ -13,11 +13,11 @@ from dltrain.commands.fit import fit
 from dltrain.console.display import Display
 from dltrain.engine.diagnosis import diagnose, first_dead
 from dltrain.engine.trainer import Trainer
-from dltrain.runs.reports import Guess
+from dltrain.tasks.classification import ClassGuess
 
 
 def test_guessing_is_the_most_frequent_class_and_the_entropy_of_the_classes() -> None:
-    guess = Guess.of("validation", [80, 10, 10])
+    guess = ClassGuess.of("validation", [80, 10, 10])
     assert guess.accuracy == 0.8
     entropy = float(torch.distributions.Categorical(torch.tensor([0.8, 0.1, 0.1])).entropy())
     assert guess.loss == pytest.approx(entropy, abs=1e-6)
@@ -25,8 +25,8 @@ def test_guessing_is_the_most_frequent_class_and_the_entropy_of_the_classes() ->
     assert guess.is_as_good_as({"validation/accuracy": 0.87}), "within two standard deviations (0.04) of chance"
     assert not guess.is_as_good_as({"validation/accuracy": 0.89})
     assert not guess.is_as_good_as({"train/accuracy": 0.1}), "an epoch without validation says nothing"
-    assert not Guess.of("validation", [2, 2]).is_as_good_as({"validation/accuracy": 0.5}), "four images say nothing"
-    assert not Guess.of("train", [7]).is_as_good_as({"train/accuracy": 1.0}), "there is nothing to guess"
+    assert not ClassGuess.of("validation", [2, 2]).is_as_good_as({"validation/accuracy": 0.5}), "four say nothing"
+    assert not ClassGuess.of("train", [7]).is_as_good_as({"train/accuracy": 1.0}), "there is nothing to guess"
 
 
 def trained(steps: int = 6, **changes: object) -> tuple[Trainer, str | None]:

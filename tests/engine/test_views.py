@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 
 from dltrain.cli import app
 from dltrain.data.evaluation import Evaluation
-from dltrain.data.loading.views import answer, views_of
+from dltrain.data.loading.views import views_of
+from dltrain.data.targets import Classes
 from dltrain.data.types import ImageShape
+from dltrain.engine.views import answer
+from dltrain.tasks import Classification, CrossEntropy
 
 SHAPE = ImageShape(3, 32, 32)
+TASK = Classification().build(CrossEntropy(), Classes(list("abcd")), torch.device("cpu"))
 
 
 def images(count: int = 10, side: int = 32) -> torch.Tensor:
@@ -42,7 +46,7 @@ def mirrored_and_shifted(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def test_shifted_views_have_half_of_the_weight() -> None:
-    found = answer(network, images(), SHAPE, Evaluation(views="flip_shift"), 10)
+    found = answer(TASK, network, images(), SHAPE, Evaluation(views="flip_shift"), 10)
     torch.testing.assert_close(found.exp().float(), mirrored_and_shifted(images()), rtol=1e-5, atol=1e-7)
 
 
@@ -57,11 +61,11 @@ def test_a_shift_is_a_pixel_of_32() -> None:
 @pytest.mark.parametrize("views", ["flip", "flip_shift", "five_crop", "ten_crop"])
 def test_the_share_says_how_many_are_looked_at_again(views: Any) -> None:
     alone = network(images()).double()
-    everything = answer(network, images(), SHAPE, Evaluation(views=views), 10)
+    everything = answer(TASK, network, images(), SHAPE, Evaluation(views=views), 10)
     torch.testing.assert_close(
-        answer(network, images(), SHAPE, Evaluation(views=views, share=0), 10), network(images())
+        answer(TASK, network, images(), SHAPE, Evaluation(views=views, share=0), 10), network(images())
     )
-    some = answer(network, images(), SHAPE, Evaluation(views=views, share=0.4), 10)
+    some = answer(TASK, network, images(), SHAPE, Evaluation(views=views, share=0.4), 10)
     least = alone.softmax(1).amax(1).argsort()[:4]
     expected = alone.clone()
     expected[least] = everything[least]
@@ -76,9 +80,9 @@ def test_a_share_is_of_the_examples_that_count() -> None:
         calls.append(len(inputs))
         return network(inputs)
 
-    found = answer(counted, images(), SHAPE, Evaluation(views="flip", share=0.5), 6)
+    found = answer(TASK, counted, images(), SHAPE, Evaluation(views="flip", share=0.5), 6)
     assert calls == [10, 3]
-    expected = answer(network, images()[:6], SHAPE, Evaluation(views="flip", share=0.5), 6)
+    expected = answer(TASK, network, images()[:6], SHAPE, Evaluation(views="flip", share=0.5), 6)
     torch.testing.assert_close(found[:6], expected)
     torch.testing.assert_close(found[6:], network(images()[6:]).double())
 
@@ -113,8 +117,8 @@ def test_validation_and_eval_see_what_the_experiment_says(share: float, arrays: 
 def test_several_views_are_reported_by_their_cross_entropy(arrays: Path) -> None:
     changes: dict[str, Any] = {"loss": {"name": "focal"}, "training__epochs": 1, "augmentation": []}
     trainer = trained(arrays_experiment(arrays, evaluation={"views": "flip"}, **changes))
-    assert type(trainer.parts.task.evaluation_loss) is type(
-        trained(arrays_experiment(arrays, loss="cross_entropy", training__epochs=1)).parts.task.evaluation_loss
+    assert type(trainer.parts.task.reported) is type(
+        trained(arrays_experiment(arrays, loss="cross_entropy", training__epochs=1)).parts.task.reported
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dltrain.data.types import ImageShape
 from dltrain.models import Model
 from dltrain.tasks.losses import CrossEntropy
+from dltrain.tasks.outputs import Logits
 
 SHAPE = ImageShape(3, 32, 32)
 NETWORKS = ["airbench94", "resnet20", "lenet5", "convnet", "timm/resnet18", "torchvision/squeezenet1_1"]
@@ -58,7 +59,7 @@ def test_the_statistics_of_any_network_can_follow_their_batch_fast(name: str) ->
 def test_a_summed_loss_is_a_learning_rate() -> None:
     """A loss that is a sum over N examples takes the steps of their mean with N times the rate, and a decay of 1/N."""
     labels, count = torch.arange(8) % 5, 8
-    loss = CrossEntropy(label_smoothing=0.2).build(5)
+    loss = CrossEntropy(label_smoothing=0.2).build(Logits(5))
     weights = []
     for total, lr, decay in ((False, 0.8, 0.01), (True, 0.8 / count, 0.01 * count)):
         model = network("lenet5").double()

@@ -12,9 +12,10 @@ from torch import nn
 from training import arrays_experiment, assert_same_state, built, trained, write_arrays
 
 from dltrain.config import ConfigError
+from dltrain.data.targets import Classes
 from dltrain.data.types import ImageShape
 from dltrain.models import Model
-from dltrain.tasks.impl.classification import Classification
+from dltrain.tasks import Classification
 from dltrain.tasks.losses import Loss
 
 SMALL = {"name": "googlenet", "auxiliary": 0.3, "stem": "small"}
@@ -75,7 +76,7 @@ def test_published_pool_of_the_heads() -> None:
 def test_the_task_adds_the_weighted_losses_of_the_heads() -> None:
     loss = Loss.parse("cross_entropy")
     assert isinstance(loss, Loss)
-    task = Classification(loss, ["a", "b", "c"], torch.device("cpu"), 0.3)
+    task = Classification().build(loss, Classes(["a", "b", "c"]), torch.device("cpu"), auxiliary=0.3)
     outputs, labels = tuple(torch.randn(3, 4, 3).unbind()), torch.tensor([0, 1, 2, 0])
     own, *heads = (nn.functional.cross_entropy(out, labels, reduction="none") for out in outputs)
     logits, losses, total = task.losses(outputs, labels)

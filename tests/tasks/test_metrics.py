@@ -16,10 +16,13 @@ from sklearn import metrics as sk
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from dltrain.config import ConfigError
-from dltrain.tasks.impl.classification import Classification
-from dltrain.tasks.impl.metrics import ClassificationReport, TrainingMetrics
+from dltrain.data.targets import Classes
+from dltrain.tasks import Classification, Task
+from dltrain.tasks.impl.classification import ClassificationMeter
+from dltrain.tasks.impl.classification_report import ClassificationReport
 from dltrain.tasks.losses import BinaryCrossEntropy, CrossEntropy, Focal, Loss
-from dltrain.testing import LossContract
+from dltrain.tasks.outputs import Logits
+from dltrain.testing import LossContract, TaskContract
 from dltrain.testing.tasks import draw
 
 CPU = torch.device("cpu")
@@ -37,7 +40,11 @@ def log_softmax(logits: torch.Tensor) -> np.ndarray:
 def loss(name: str, **options: Any) -> torch.nn.Module:
     section = Loss.parse({"name": name, **options})
     assert isinstance(section, Loss)
-    return section.build(7)
+    return section.build(Logits(7))
+
+
+class TestTasks(TaskContract):
+    names = Task.all_names()
 
 
 class TestLosses(LossContract):
@@ -161,10 +168,11 @@ def test_binary_cross_entropy_and_squares() -> None:
 def test_evaluation_reports_the_plain_loss() -> None:
     assert CrossEntropy(label_smoothing=0.1).evaluation() == CrossEntropy()
     assert Focal(gamma=3.0).evaluation() == CrossEntropy()
-    task = Classification(CrossEntropy(label_smoothing=0.5), ["a", "b"], CPU)
+    target = Classes(["a", "b"])
+    task = Classification().build(CrossEntropy(label_smoothing=0.5), target, CPU)
     logits, labels = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-    assert task.loss(logits, labels).item() > task.evaluation_loss(logits, labels).item()
-    assert task.outputs == 2 and task.report().classes == 2
+    assert task.losses(logits, labels)[1].item() > task.reported_losses(logits, labels).item()
+    assert Classification().output(target) == Logits(2) and task.report().names == ["a", "b"]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, "0.1"])
@@ -177,7 +185,7 @@ def test_label_smoothing_is_a_share(value: Any) -> None:
 
 
 def test_training_metrics_are_means_over_examples() -> None:
-    metrics = TrainingMetrics(CPU)
+    metrics = ClassificationMeter(CPU)
     assert metrics.compute() == {"loss": 0.0, "accuracy": 0.0}
     logits, labels = draw(50)
     losses = loss("cross_entropy")(logits, labels)
@@ -191,14 +199,14 @@ def test_training_metrics_are_means_over_examples() -> None:
 
 
 def test_training_metrics_count_the_larger_share_of_soft_targets() -> None:
-    metrics = TrainingMetrics(CPU)
+    metrics = ClassificationMeter(CPU)
     logits = torch.tensor([[3.0, 0.0], [3.0, 0.0]])
     metrics.update(torch.zeros(2), logits, torch.tensor([[0.7, 0.3], [0.4, 0.6]]))
     assert metrics.compute()["accuracy"] == 0.5
 
 
 def test_training_metrics_continue_exactly() -> None:
-    first, second = TrainingMetrics(CPU), TrainingMetrics(CPU)
+    first, second = ClassificationMeter(CPU), ClassificationMeter(CPU)
     logits, labels = draw(64)
     losses = loss("cross_entropy")(logits, labels)
     first.update(losses[:20], logits[:20], labels[:20])
@@ -213,7 +221,7 @@ def test_training_metrics_continue_exactly() -> None:
 
 def test_sums_do_not_drift() -> None:
     """A million additions of 0.1 in float32 are off by 1 %."""
-    metrics = TrainingMetrics(CPU)
+    metrics = ClassificationMeter(CPU)
     for _ in range(2000):
         metrics.update(torch.full((500,), 0.1), torch.zeros(500, 2), torch.zeros(500, dtype=torch.int64))
     assert metrics.compute()["loss"] == pytest.approx(0.1, rel=1e-7)
@@ -227,13 +235,13 @@ def measured() -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Probabilities, labels, and the report on them, taken in batches of which the last is padded."""
     logits, labels = draw(230)
     logits[:, 6] -= 50  # a class that is never predicted
-    report = ClassificationReport(7, CPU)
+    report = ClassificationReport([f"class {i}" for i in range(7)], CPU)
     for start in range(0, 230, 50):
         x, y = logits[start : start + 50], labels[start : start + 50]
         pad = 50 - len(x)
         x, y = torch.cat([x, torch.full((pad, 7), 9.0)]), torch.cat([y, torch.zeros(pad, dtype=torch.int64)])
         report.update(x, y, loss("cross_entropy")(x, y), valid=50 - pad)
-    return np.exp(log_softmax(logits)), labels.numpy(), report.to_dict([f"class {i}" for i in range(7)])
+    return np.exp(log_softmax(logits)), labels.numpy(), report.to_dict()
 
 
 def test_report_agrees_with_scikit_learn(measured: tuple[np.ndarray, np.ndarray, dict[str, Any]]) -> None:
@@ -283,15 +291,15 @@ def test_top5_only_where_it_makes_sense() -> None:
 def test_an_absent_class_takes_no_part_in_the_mean() -> None:
     logits, labels = draw(classes=3)
     padded = torch.cat([logits, torch.full((len(logits), 1), -99.0)], dim=1)
-    with_absent = ClassificationReport.from_logits(padded, labels).to_dict(list("abcd"))
-    without = ClassificationReport.from_logits(logits, labels).to_dict(list("abc"))
+    with_absent = ClassificationReport.from_logits(padded, labels, "abcd").to_dict()
+    without = ClassificationReport.from_logits(logits, labels, "abc").to_dict()
     assert with_absent["macro"] == pytest.approx(without["macro"])
     assert with_absent["per_class"][3] == {"class": "d", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
 
 
 def test_nothing_measured_is_an_error() -> None:
     with pytest.raises(ValueError, match="no example"):
-        _ = ClassificationReport(3, CPU).accuracy
+        _ = ClassificationReport("abc", CPU).accuracy
 
 
 def test_wrong_numbers_are_no_success() -> None:
@@ -302,14 +310,13 @@ def test_wrong_numbers_are_no_success() -> None:
 
 def test_table() -> None:
     logits, labels = draw(classes=3)
-    text = ClassificationReport.from_logits(logits, labels).table(
-        ["cat", "犬", "a name that is far too long\nfor a column"]
-    )
+    names = ["cat", "犬", "a name that is far too long\nfor a column"]
+    text = ClassificationReport.from_logits(logits, labels, names).table()
     lines = text.splitlines()
     assert lines[0].split() == ["examples", "200"] and "confusion matrix" in text and "top-5" not in text
     assert any(line.startswith("a name that is far too long…") for line in lines)
     many = ClassificationReport.from_logits(*draw(n=600, classes=40))
-    text = many.table([str(i) for i in range(40)])
+    text = many.table()
     assert "the 30 of 40 classes with the lowest F1" in text and "confusion" not in text and len(text.splitlines()) < 45
 
 
@@ -317,8 +324,8 @@ def test_updates_never_wait_for_the_device() -> None:
     """Fake tensors have no values: reading one on the host raises, as bincount's hidden read does."""
     with FakeTensorMode():
         logits, labels, losses = torch.zeros(8, 7), torch.zeros(8, dtype=torch.int64), torch.zeros(8)
-        ClassificationReport(7, CPU).update(logits, labels, losses, valid=5)
-        TrainingMetrics(CPU).update(losses, logits, labels)
-        TrainingMetrics(CPU).update(losses, logits, logits.softmax(1))
+        ClassificationReport("abcdefg", CPU).update(logits, labels, losses, valid=5)
+        ClassificationMeter(CPU).update(losses, logits, labels)
+        ClassificationMeter(CPU).update(losses, logits, logits.softmax(1))
         with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
             torch.bincount(labels)

@@ -1,17 +1,14 @@
-"""Several views of an image, for evaluation: the model's answer is then the mean of its probabilities for them."""
+"""Several views of an image, for evaluation: what is cut out of it, where it lies for that, and what each weighs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dltrain.data.evaluation import Evaluation, Views
-from dltrain.data.types import Canvas, ImageShape
+from dltrain.data.evaluation import Views
+from dltrain.data.types import Canvas
 
 MARGIN = 16
 """Where evaluation cuts nothing off, crops are of the image padded by reflection by a 16th of its size (2 pixels
@@ -55,52 +52,6 @@ def centre(images: Tensor, height: int, width: int) -> Tensor:
     """The middle of images (B, C, H, W), as (B, C, height, width)."""
     top, left = round((images.shape[2] - height) / 2), round((images.shape[3] - width) / 2)
     return images[:, :, top : top + height, left : left + width]
-
-
-def answer(
-    network: Callable[[Tensor], Tensor], images: Tensor, shape: ImageShape, evaluation: Evaluation, valid: int
-) -> Tensor:
-    """The logits (B, K) of a network for images (B, C, H, W) on `views_canvas`, of which the first `valid` count.
-
-    Of several views: the logarithm of the mean of their probabilities, for `share` of the images, those whose most
-    probable class is the least probable; the others keep their logits. Both in float64 then, where there is such.
-    """
-    alone = network(centre(images, shape.height, shape.width))
-    count = round(evaluation.share * valid)
-    if evaluation.views == "center_crop" or count == 0:
-        return alone
-    answers, rows = alone.to(wide_type(alone.device)), None
-    if count < valid:
-        confidence = answers.log_softmax(1).amax(1)
-        confidence[valid:] = 1.0  # above all logarithms
-        rows = confidence.topk(count, largest=False).indices
-        images, alone = images[rows], alone[rows]
-    seen = views_of(images, shape.height, shape.width, evaluation.views)
-    plain = 4 if evaluation.views in ("five_crop", "ten_crop") else 0
-    logits = [alone if index == plain else network(view) for index, view in enumerate(seen)]
-    together = log_mean_probability(logits, SHIFT_WEIGHTS if evaluation.views == "flip_shift" else None)
-    return together if rows is None else answers.index_copy(0, rows, together)
-
-
-def decide(logits: Tensor) -> Tensor:
-    """The class that logits (..., K) answer with, (...) int64: always found here, and before they are rounded.
-
-    Their probabilities, or the logits in fewer bits, may be equal where the logits are not.
-    """
-    return logits.argmax(-1)
-
-
-def wide_type(device: torch.device) -> torch.dtype:
-    """float64, for sums that others depend on; Apple's GPUs have none."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def log_mean_probability(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """log sum_m w_m softmax(o_m) of several (B, K), on the device of the first; float64. By default the mean."""
-    weights, device = weights or [1 / len(logits)] * len(logits), logits[0].device
-    wide = [o.to(device).to(wide_type(device)) for o in logits]
-    terms = [o.log_softmax(1) + math.log(w) for o, w in zip(wide, weights, strict=True)]
-    return torch.stack(terms).logsumexp(0)
 
 
 def _padded(images: Tensor, down: int, right: int) -> Tensor:

@@ -1,47 +1,39 @@
-"""What a model is trained for: its losses and its metrics. Imports torch: import it where a training is built.
-
-Another task (regression, reconstruction) is another class with these methods.
-"""
+"""The task `classification`, built: its losses, its sums over batches, and what logits mean. Imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from dltrain.tasks.impl.base import BuiltTask
+from dltrain.tasks.impl.classification_report import ClassificationReport, decide
 from dltrain.tasks.impl.losses import CrossEntropyLoss
-from dltrain.tasks.impl.metrics import ClassificationReport, TrainingMetrics
+from dltrain.tasks.impl.meters import Meter, wide_type
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.outputs import Logits
 
 
-class Classification:
-    """One label per image. A model's output is its logits (B, K); in training, one with auxiliary heads puts out a
-    tuple of its logits and those of each head.
+class BuiltClassification(BuiltTask):
+    """A model's output is its logits (B, K); in training, one with auxiliary heads puts out a tuple of its logits and
+    those of each head. A target is a class (B,) int64, or a share of each (B, K).
 
-    `loss` is what training minimises, `evaluation_loss` what is reported on validation and test data (`reported`, or
-    what belongs to the loss): both map (logits (B, K), targets) to (B,). `auxiliary` is the weight of the loss of each
-    auxiliary head. In training, `views` rows in a row are views of one example.
+    `loss` is what training minimises, `reported` what is reported on validation and test data: both map (logits
+    (B, K), targets) to (B,). `auxiliary` is the weight of the loss of each auxiliary head.
     """
 
     def __init__(
-        self, loss: Loss, classes: Sequence[str], device: torch.device, auxiliary: float = 0.0,
-        reported: Loss | None = None,
-    ) -> None:  # fmt: skip
-        self.auxiliary = auxiliary
+        self, loss: Loss, reported: Loss, classes: Sequence[str], device: torch.device, auxiliary: float = 0.0
+    ) -> None:
         self.classes, self.device = list(classes), device
-        self.views = loss.views
-        self.loss = loss.build(len(classes)).to(device)
-        self.evaluation_loss = (reported or loss.evaluation()).build(len(classes)).to(device)
-
-    @property
-    def outputs(self) -> int:
-        """How many numbers a model puts out per image."""
-        return len(self.classes)
+        self.auxiliary, self.views = auxiliary, loss.views
+        output = Logits(len(classes))
+        self.loss, self.reported = loss.build(output).to(device), reported.build(output).to(device)
 
     def scale(self, targets: Tensor, add: Callable[[Sequence[Tensor]], None]) -> Tensor | None:
-        """What makes a mean over the whole batch, in all its parts on all devices, the weighted mean: 1 / the mean of
-        the examples' weights. None where they have none. add: replaces tensors by their sums over processes."""
         weights = self.loss.weights_of(targets) if isinstance(self.loss, CrossEntropyLoss) else None
         if weights is None:
             return None
@@ -52,9 +44,6 @@ class Classification:
     def losses(
         self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor, scale: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The logits (B, K), their losses (B,), which are reported, and the sums (B,) that training minimises: those
-        losses and the weighted losses of the auxiliary heads. scale: of the whole batch that these are of.
-        """
         logits, *heads = (outputs,) if isinstance(outputs, Tensor) else outputs
         losses = total = self._loss(logits, targets, scale)
         for head in heads:
@@ -65,10 +54,69 @@ class Classification:
         losses: Tensor = self.loss(logits, targets)
         return losses if scale is None else losses * scale
 
-    def training_metrics(self) -> TrainingMetrics:
-        """Sums over training batches."""
-        return TrainingMetrics(self.device)
+    def reported_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses: Tensor = self.reported(outputs, targets)
+        return losses
+
+    def meter(self) -> ClassificationMeter:
+        return ClassificationMeter(self.device)
 
     def report(self) -> ClassificationReport:
-        """Sums over a split to be evaluated."""
-        return ClassificationReport(len(self.classes), self.device)
+        return ClassificationReport(self.classes, self.device)
+
+    def combine(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+        """The logarithm of the mean of the probabilities."""
+        return log_mean_probability(outputs, weights)
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """The logarithm of the probability of the most probable class."""
+        return outputs.log_softmax(1).amax(1)
+
+    @property
+    def columns(self) -> list[str]:
+        """class, probability, and the probability of each class by its name, which is `probability of NAME` where that
+        is the name of another column."""
+        own = ["class", "probability"]
+        taken = {"path", *own, *self.classes}
+        names = [
+            _free(f"probability of {name}", taken) if name in ("path", *own) else name for name in self.classes
+        ]  # fmt: skip
+        return [*own, *names]
+
+    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+        probabilities = (outputs if outputs.dtype == torch.float64 else outputs.float()).softmax(1).tolist()
+        return [
+            {"class": self.classes[best], "probability": row[best],
+             "probabilities": dict(zip(self.classes, row, strict=True))}
+            for best, row in zip(decide(outputs).tolist(), probabilities, strict=True)
+        ]  # fmt: skip
+
+
+class ClassificationMeter(Meter):
+    """The mean loss and accuracy of training batches. A mixed target (B, K) counts as right when its largest class is
+    predicted."""
+
+    kinds: ClassVar[Mapping[str, torch.dtype]] = {"correct": torch.int64}
+
+    def batch_sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        labels = targets.argmax(dim=2) if targets.ndim == 3 else targets
+        return {"correct": (decide(outputs) == labels).sum(1)}
+
+    def values(self, sums: Mapping[str, float], examples: int) -> dict[str, float]:
+        return {"accuracy": sums["correct"] / examples}
+
+
+def log_mean_probability(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """log sum_m w_m softmax(o_m) of several (B, K), on the device of the first; float64. By default the mean."""
+    weights, device = weights or [1 / len(logits)] * len(logits), logits[0].device
+    wide = [o.to(device).to(wide_type(device)) for o in logits]
+    terms = [o.log_softmax(1) + math.log(w) for o, w in zip(wide, weights, strict=True)]
+    return torch.stack(terms).logsumexp(0)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A column's name that no other has."""
+    while name in taken:
+        name += " "
+    taken.add(name)
+    return name

@@ -1,13 +1,12 @@
-"""Metrics of classification, summed up on the device and read once. Imports torch.
+"""What a split says about a classifier, summed up on the device and read once, and its table. Imports torch.
 
-logits_bk: (B, K). labels: (B,) int64. losses: (B,). No update waits for the device, and an update costs the
-same memory whatever came before. `valid` is the number of leading rows that count, for padded batches.
+logits_bk: (B, K). labels: (B,) int64. losses: (B,). An update costs the same memory whatever came before.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,106 +14,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dltrain.config.diagnostics import cells
-from dltrain.data.loading.views import decide, wide_type
-
-TOGETHER = 32
-"""Training batches whose results are kept before they are summed."""
+from dltrain.tasks.impl.meters import Report, wide_type
 
 
-class TrainingMetrics:
-    """Mean loss and accuracy of the training batches since the last `reset`.
+def decide(logits: Tensor) -> Tensor:
+    """The class that logits (..., K) answer with, (...) int64: always found here, and before they are rounded.
 
-    An update only keeps the batch's results. They are summed, many batches at once but each by itself, so that
-    what is read does not depend on when it is read; small operations in every step cost more than they compute.
+    Their probabilities, or the logits in fewer bits, may be equal where the logits are not.
     """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.reset()
-
-    def reset(self) -> None:
-        """Start again from nothing."""
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._losses = torch.zeros(0, dtype=wide_type(self._device), device=self._device)
-        self._correct = torch.zeros(0, dtype=torch.int64, device=self._device)
-        self.examples = 0
-        """How many were added since then."""
-
-    def update(self, losses: Tensor, logits_bk: Tensor, targets: Tensor) -> None:
-        """Add a batch. A soft target (B, K) counts as right when its largest class is predicted."""
-        if self._pending and (self._pending[0][1].shape != logits_bk.shape or len(self._pending) == TOGETHER):
-            self._sum()
-        self._pending.append((losses.detach(), logits_bk.detach(), targets))
-        self.examples += losses.shape[0]
-
-    @torch.no_grad()
-    def _sum(self) -> None:
-        """The pending batches as one sum and one count each."""
-        if not self._pending:
-            return
-        losses, logits, targets = (torch.stack(values) for values in zip(*self._pending, strict=True))
-        self._pending = []
-        labels = targets.argmax(dim=2) if targets.ndim == 3 else targets
-        self._losses = torch.cat([self._losses, losses.sum(1, dtype=self._losses.dtype)])
-        self._correct = torch.cat([self._correct, (decide(logits) == labels).sum(1)])
-
-    def compute(self) -> dict[str, float]:
-        """`loss` and `accuracy`, both 0 before the first update. Waits for the device."""
-        self._sum()
-        n = max(self.examples, 1)
-        return {"loss": float(self._losses.sum()) / n, "accuracy": float(self._correct.sum()) / n}
-
-    @property
-    def updates(self) -> int:
-        """Updates since the reset."""
-        return len(self._losses) + len(self._pending)
-
-    def losses_after(self, updates: Sequence[int]) -> list[float]:
-        """The mean loss of the first so many updates, for each number; all are equally large. Waits for the device."""
-        self._sum()
-        losses, examples = self._losses.cpu(), self.examples / max(len(self._losses), 1)
-        return [float(losses[:count].sum()) / (count * examples) for count in updates]
-
-    def first_non_finite(self) -> int | None:
-        """Which update since the reset, from 0, first had a loss that is infinite or not a number."""
-        self._sum()
-        bad = (~torch.isfinite(self._losses)).nonzero()
-        return int(bad[0]) if len(bad) else None
-
-    def of_all(self, add: Callable[[Sequence[Tensor]], None]) -> TrainingMetrics:
-        """The same of all processes, each with as many updates. add: replaces tensors by their sums over processes."""
-        self._sum()
-        whole = TrainingMetrics(self._device)
-        whole._losses, whole._correct = self._losses.clone(), self._correct.clone()
-        examples = torch.tensor(self.examples, device=self._device)
-        add([whole._losses, whole._correct, examples])
-        whole.examples = int(examples)
-        return whole
-
-    def state_dict(self) -> dict[str, Any]:
-        """The sums, as tensors."""
-        self._sum()
-        return {"losses": self._losses, "correct": self._correct, "examples": self.examples}
-
-    def load_state_dict(self, state: dict[str, Any], *, empty: bool = False) -> None:
-        """Continue from what `state_dict` returned. empty: with as many updates, but all of no examples."""
-        self.reset()
-        self._losses, self._correct = state["losses"].to(self._losses), state["correct"].to(self._correct)
-        self.examples = state["examples"]
-        if empty:
-            self._losses, self._correct = torch.zeros_like(self._losses), torch.zeros_like(self._correct)
-            self.examples = 0
+    return logits.argmax(-1)
 
 
-class ClassificationReport:
+class ClassificationReport(Report):
     """What a split says about a classifier: accuracy, loss, calibration, and how each class fares."""
 
     bins = 15
     """Equal bins of confidence for the expected calibration error (Guo et al. 2017)."""
 
-    def __init__(self, classes: int, device: torch.device) -> None:
-        self.classes = classes
-        wide = wide_type(device)
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        """names: of the classes."""
+        self.names, self.classes = list(names), len(names)
+        wide, classes = wide_type(device), len(names)
         self.counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
         self.in_top5 = torch.zeros((), dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=wide, device=device)
@@ -123,17 +43,15 @@ class ClassificationReport:
         self._upper = torch.arange(1, self.bins + 1, device=device)
 
     @classmethod
-    def from_logits(cls, logits_bk: Tensor, labels: Tensor) -> ClassificationReport:
-        """The report on one batch."""
-        report = cls(logits_bk.shape[1], logits_bk.device)
-        report.update(logits_bk, labels)
+    def from_logits(cls, logits_bk: Tensor, labels: Tensor, names: Sequence[str] | None = None) -> ClassificationReport:
+        """The report on one batch, with cross-entropies for losses. names: of the classes, by default their numbers."""
+        report = cls(names or list(map(str, range(logits_bk.shape[1]))), logits_bk.device)
+        report.update(logits_bk, labels, F.cross_entropy(logits_bk.float(), labels, reduction="none"))
         return report
 
     @torch.no_grad()
-    def update(self, logits_bk: Tensor, labels: Tensor, losses: Tensor | None = None, valid: int | None = None) -> None:
-        """Add a batch; `losses` are cross-entropies when left out."""
-        logits_bk, labels = logits_bk[:valid], labels[:valid]
-        losses = F.cross_entropy(logits_bk.float(), labels, reduction="none") if losses is None else losses[:valid]
+    def update(self, outputs: Tensor, targets: Tensor, losses: Tensor, valid: int | None = None) -> None:
+        logits_bk, labels, losses = outputs[:valid], targets[:valid], losses[:valid]
         predicted = decide(logits_bk)
         confidence = logits_bk.float().softmax(dim=1).gather(1, predicted[:, None])[:, 0].to(self.hits.dtype)
         right = predicted == labels
@@ -149,7 +67,6 @@ class ClassificationReport:
 
     @property
     def sums(self) -> list[Tensor]:
-        """All that is summed up: the sums of several parts of a split, added, are those of the whole."""
         return [self.counts, self.in_top5, self.loss_sum, self.hits, self.confidences]
 
     @property
@@ -186,11 +103,10 @@ class ClassificationReport:
         return float((self.hits - self.confidences).abs().sum()) / self.examples
 
     def compute(self) -> dict[str, float]:
-        """The metrics that an epoch reports, by name."""
         return {"loss": self.loss, "accuracy": self.accuracy}
 
-    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Plain numbers, ready for JSON. `macro` are means over the classes that occur or were predicted; a
+    def to_dict(self) -> dict[str, Any]:
+        """`macro` are means over the classes that occur or were predicted; a
         share of nothing is 0, as in scikit-learn."""
         matrix = self.counts.view(self.classes, self.classes).cpu()
         support, predicted, right = matrix.sum(dim=1), matrix.sum(dim=0), matrix.diagonal()
@@ -198,7 +114,7 @@ class ClassificationReport:
         recall = (right / support.clamp_min(1).double()).tolist()
         f1 = (2 * right / (support + predicted).clamp_min(1).double()).tolist()
         occurs = [i for i, n in enumerate((support + predicted).tolist()) if n]
-        rows = zip(classes, precision, recall, f1, support.tolist(), strict=True)
+        rows = zip(self.names, precision, recall, f1, support.tolist(), strict=True)
         columns = {"precision": precision, "recall": recall, "f1": f1}
         return {
             "examples": self.examples,
@@ -213,9 +129,9 @@ class ClassificationReport:
             "confusion_matrix": self.confusion,
         }
 
-    def table(self, classes: Sequence[str], most: int = 30) -> str:
-        """The report as text. With more than `most` classes, those with the lowest F1 and no matrix."""
-        return table(self.to_dict(classes), most)
+    def table(self, most: int = 30) -> str:
+        """With more than `most` classes, those with the lowest F1 and no matrix."""
+        return table(self.to_dict(), most)
 
 
 def table(report: dict[str, Any], most: int = 30) -> str:
