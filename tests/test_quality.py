@@ -61,17 +61,3 @@ def test_no_file_and_no_function_is_too_long_to_read() -> None:
                 found[f"{name} {node.name}"] = ((node.end_lineno or 0) - node.lineno + 1, 80)
     long = {name: lines for name, (lines, most) in found.items() if lines > STILL_LONG.get(name, most)}
     assert long == {}
-
-
-@pytest.mark.parametrize("hints", [False, True], ids=["imports", "and those of hints"])
-def test_no_files_import_each_other(hints: bool) -> None:
-    """hints: with the imports that are for type checkers alone."""
-    graph = grimp.build_graph("dltrain", exclude_type_checking_imports=not hints, cache_dir=None)
-    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    while leaves := [module for module, others in imports.items() if not others]:
-        for leaf in leaves:
-            del imports[leaf]
-        imports = {module: others - set(leaves) for module, others in imports.items()}
-    while roots := set(imports).difference(*imports.values()):
-        imports = {module: others for module, others in imports.items() if module not in roots}
-    assert imports == {}

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from dltrain.config import Choice, ConfigError, Fraction, NonNegativeInt, PathText, Positive, PositiveInt, reject
 from dltrain.data.targets import Classes, TargetSpec
-from dltrain.data.types import MAX_PIXELS, Copies, Splits
+from dltrain.data.types import MAX_PIXELS, Copies, ImageShape, InputSpec, Splits
 from dltrain.errors import Note
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Dataset(Choice):
     """Images with labels. An entry's `read` gives its parts; `load` divides them by the common rule."""
 
     kind: ClassVar[str] = "datasets"
+    inputs: ClassVar[type[InputSpec]] = ImageShape
+    """What it gives."""
     not_offered: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("table", "tables", "tabular", "csv", "tsv", "parquet", "excel", "dataframe", "text", "texts", "json", "jsonl",
          "audio", "video", "time_series"), IMAGES_ONLY,
@@ -140,11 +142,6 @@ class Digits(Dataset):
     source: ClassVar[str] = "Alpaydin & Kaynak 1998, UCI Optical Recognition of Handwritten Digits"
 
     @property
-    def targets(self) -> type[TargetSpec]:
-        """What its examples are to be answered with, as its options say it."""
-        return Classes
-
-    @property
     def known_channels(self) -> int:
         return 1
 
@@ -165,11 +162,6 @@ class Published(Dataset):
 
 class Idx(Published):
     """Grey 28x28 images in four IDX files, gzipped or not."""
-
-    @property
-    def targets(self) -> type[TargetSpec]:
-        """What its examples are to be answered with, as its options say it."""
-        return Classes
 
     @property
     def known_channels(self) -> int:
@@ -204,11 +196,6 @@ class KMNIST(Idx):
 
 class Color(Published):
     """RGB images that torchvision reads, and checks by their MD5 sums."""
-
-    @property
-    def targets(self) -> type[TargetSpec]:
-        """What its examples are to be answered with, as its options say it."""
-        return Classes
 
     @property
     def known_channels(self) -> int:
@@ -291,11 +278,6 @@ class ImageFolder(Collected):
     of the data set before it is divided, counted, and listed in the log and in environment.json."""
 
     @property
-    def targets(self) -> type[TargetSpec]:
-        """What its examples are to be answered with, as its options say it."""
-        return Classes
-
-    @property
     def known_channels(self) -> int:
         return self.channels
 
@@ -373,11 +355,6 @@ class Synthetic(Dataset):
             message = f"`examples` must be at least 5 for each of the {self.classes} classes, {5 * self.classes}"
             raise reject("examples", message)
         return self
-
-    @property
-    def targets(self) -> type[TargetSpec]:
-        """What its examples are to be answered with, as its options say it."""
-        return Classes
 
     @property
     def known_channels(self) -> int:

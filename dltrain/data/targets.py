@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -100,11 +99,15 @@ class Real(TargetSpec):
 
     def fitted(self, values: np.ndarray) -> Real:
         """With the mean and the population standard deviation of training values; 1 for a number that never varies."""
+        import numpy as np
+
         std = values.std(0)
         return Real(self.names, values.mean(0).tolist(), np.where(std > 0, std, 1.0).tolist())
 
     def groups(self, values: np.ndarray) -> np.ndarray:
         """Equal inputs may have been measured twice."""
+        import numpy as np
+
         return np.zeros(len(values), np.int64)
 
     def text(self, value: Sequence[float]) -> str:
@@ -129,6 +132,8 @@ class Labels(TargetSpec):
     names: Sequence[str]
 
     def groups(self, values: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         return np.unique(values, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def text(self, value: Sequence[bool]) -> str:
@@ -153,6 +158,8 @@ class NoTarget(TargetSpec):
     names: Sequence[str] = ()
 
     def groups(self, values: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         return np.zeros(len(values), np.int64)
 
     def text(self, value: Sequence[Any]) -> str:
@@ -170,8 +177,8 @@ class NoTarget(TargetSpec):
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
-    """Values of targets for a loss: class indices stay int64, everything else becomes float32. Never rounded."""
+    """Values of targets for a loss: integers, which are class indices, as int64, everything else as float32."""
     import torch
 
-    tensor = torch.from_numpy(np.array(values))
-    return tensor if tensor.dtype == torch.int64 else tensor.float()
+    tensor = torch.from_numpy(values.copy())
+    return tensor.float() if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.long()

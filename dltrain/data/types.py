@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from dltrain.errors import Note
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
     from typing_extensions import Self
 
@@ -29,16 +30,58 @@ Images: TypeAlias = "tuple[Tensor, Tensor | None]"
 """(n, C, H, W) uint8, and on a fit canvas (n, 2) int64, the height and width that each fills."""
 
 
+class InputSpec(Protocol):
+    """What a network takes; its text names it in messages."""
+
+    words: ClassVar[str]
+    """What examples are called in messages."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers an example has."""
+
+    def example(self, count: int, device: torch.device | str | None = None) -> Tensor:
+        """So many examples of zeros, float32; by default on torch's own default device."""
+
+
 @dataclass(frozen=True)
 class ImageShape:
     """Channels, height and width of one image."""
 
+    words: ClassVar[str] = "images"
     channels: int
     height: int
     width: int
 
     def __str__(self) -> str:
         return f"{self.channels}x{self.height}x{self.width}"
+
+    @property
+    def size(self) -> int:
+        return self.channels * self.height * self.width
+
+    def example(self, count: int, device: torch.device | str | None = None) -> Tensor:
+        """(count, C, H, W)."""
+        import torch
+
+        return torch.zeros(count, self.channels, self.height, self.width, device=device)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """So many numbers, as a row of a table has them."""
+
+    words: ClassVar[str] = "rows of numbers"
+    size: int
+
+    def __str__(self) -> str:
+        return f"vectors of {self.size:,} numbers"
+
+    def example(self, count: int, device: torch.device | str | None = None) -> Tensor:
+        """(count, size)."""
+        import torch
+
+        return torch.zeros(count, self.size, device=device)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from dltrain.data.loading.streaming import start_worker_server
 from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.data.random import derive_seed
-from dltrain.data.types import WHOLE, ImageShape, Share, Splits
+from dltrain.data.types import WHOLE, ImageShape, InputSpec, Share, Splits
 from dltrain.engine.after_step import AfterStep, Bounds, CountedSteps, WeightAverage
 from dltrain.engine.compiling import callable_of
 from dltrain.engine.decisions import (
@@ -57,6 +57,7 @@ from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.impl.learning import Learning, freeze, require_learning
 from dltrain.optim.impl.penalties import Penalties
 from dltrain.optim.optimizers.forms import start_momentum
+from dltrain.tasks.outputs import Output
 
 OF_DEVICE = ("device", "devices", "compile", "graph", "threads", "loader", "workers")
 """Decisions that are made anew when a run goes on on another kind of device."""
@@ -104,8 +105,8 @@ def _assembled(
         about = state["about"] if state is not None else None
         splits = experiment.data.load(like=about and about["fingerprint"])
         preprocessing = _preprocessing(experiment, splits, about)
-    training, shape, classes = experiment.training, preprocessing.shape, len(splits.classes)
-    task = experiment.resolved_task
+    training, shape, task = experiment.training, preprocessing.shape, experiment.resolved_task
+    outputs = task.output(splits.target)
     batch_size = training.batch_size
     steps_per_epoch, total_steps = count_steps(experiment, len(splits.train), group.size)
     if "steps" in kept and kept["steps"].value != total_steps:  # it has become longer
@@ -114,7 +115,7 @@ def _assembled(
     for_data = kept if kept and not elsewhere else data_decisions(experiment, splits, preprocessing, target)
     if for_data["loader"].value == "streaming" and for_data["workers"].value:
         start_worker_server()  # it imports torch while the network is built
-    model, multiply_adds = build_network(experiment, shape, classes, fresh=state is None, devices=group.size)
+    model, multiply_adds = build_network(experiment, shape, outputs, fresh=state is None, devices=group.size)
     if kept and not elsewhere:
         decisions = kept | {"device": Decision(str(target), kept["device"].reason)}
         decisions["threads"] = continue_threads(kept["threads"])
@@ -122,7 +123,7 @@ def _assembled(
         line_search = experiment.optimizer.needs_closure
         images = total_steps * batch_size
         decisions = decide(training, target, model, multiply_adds, images, line_search=line_search) | for_data
-        decisions |= of_stem(experiment.model, shape, classes, multiply_adds)
+        decisions |= of_stem(experiment.model, shape, outputs, multiply_adds)
         if elsewhere:  # what is computed stays; how it is computed follows the device
             decisions |= {name: decision for name, decision in kept.items() if name not in OF_DEVICE}
     decisions = _shared(decisions, group, batch_size, target)
@@ -171,7 +172,9 @@ def _assembled(
         with at(experiment, "model.initialization"):
             _start_weights(experiment, model, lambda: training_data(WHOLE) if group.size > 1 else (train, pipeline))
         section = without_pretrained(experiment.model)
-        loaded = initialize(experiment, model, splits.classes, lambda classes: section.make(shape, classes))
+        loaded = initialize(
+            experiment, model, splits.classes, lambda count: section.make(shape, replace(outputs, count=count))
+        )
         notes += [Note("info", "initialized", line) for line in loaded]
     idle = group.size > 1 and has_idle_weights(model, shape)
     precision = decisions["precision"].value
@@ -316,7 +319,7 @@ def _preprocessing(experiment: Experiment, splits: Splits, about: dict[str, Any]
 
 
 def build_network(
-    experiment: Experiment, shape: ImageShape, classes: int, *, fresh: bool, devices: int = 1
+    experiment: Experiment, shape: ImageShape, outputs: Output, *, fresh: bool, devices: int = 1
 ) -> tuple[nn.Module, int]:
     """The model on the CPU (the same weights on every device), and its multiply-adds an image.
 
@@ -325,17 +328,17 @@ def build_network(
     section = experiment.model if fresh else without_pretrained(experiment.model)
     seed_layers(derive_seed(experiment.seed, "weights"), torch.device("cpu"))
     with at(experiment, "model"):
-        model = section.make(shape, classes)
+        model = section.make(shape, outputs)
     freeze(model, experiment.optimizer.groups)
     require_statistics(experiment, model, shape, devices)
     return model, count_multiply_adds(model, shape)
 
 
-def has_idle_weights(model: nn.Module, shape: ImageShape) -> bool:
+def has_idle_weights(model: nn.Module, shape: InputSpec) -> bool:
     """Whether a training step gives some weights no gradient; yes where that cannot be seen on the meta device."""
     copied = copy.deepcopy(model).to("meta").train()
     try:
-        outputs = copied(torch.zeros(2, shape.channels, shape.height, shape.width, device="meta"))
+        outputs = copied(shape.example(2, "meta"))
         torch.autograd.backward([output.sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
     except (NotImplementedError, RuntimeError):
         return True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from dltrain.data.types import ImageShape
+    from dltrain.data.types import InputSpec
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _missing_to_compile(device: torch.device) -> str | None:
     return None if header.is_file() else f"{header} (package python3-dev)"
 
 
-def count_multiply_adds(network: nn.Module, shape: ImageShape) -> int:
+def count_multiply_adds(network: nn.Module, shape: InputSpec) -> int:
     """Multiply-adds of one image's forward pass, counted by running it once in evaluation mode."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -268,7 +268,7 @@ def count_multiply_adds(network: nn.Module, shape: ImageShape) -> int:
     was_training = network.training
     network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, shape.channels, shape.height, shape.width))
+        network(shape.example(1))
     network.train(was_training)
     return int(counter.get_total_flops()) // 2
 

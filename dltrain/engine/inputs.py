@@ -10,6 +10,7 @@ from dltrain.data.types import ImageShape
 from dltrain.engine.decisions import Decision, Decisions, count_multiply_adds
 from dltrain.models import Model
 from dltrain.models.adaptable import SMALL
+from dltrain.tasks.outputs import Output
 
 SET = "set in the experiment"
 
@@ -43,7 +44,7 @@ def _layout(data: Arrays) -> Decision:
     return Decision("channels_last" if shape[3] <= 4 else "channels_first", f"by the shape {shape} of images")
 
 
-def of_stem(model: Model, shape: ImageShape, classes: int, multiply_adds: int) -> Decisions:
+def of_stem(model: Model, shape: ImageShape, outputs: Output, multiply_adds: int) -> Decisions:
     """The stem of a network that has one to choose, and what it costs. multiply_adds: an image's, with this stem."""
     stem: Any = getattr(model, "stem", None)
     if "stem" not in type(model).model_fields:
@@ -54,7 +55,7 @@ def of_stem(model: Model, shape: ImageShape, classes: int, multiply_adds: int) -
         return {"stem": Decision("large", "pretrained weights are those of the stem as published")}
     if max(shape.height, shape.width) > SMALL:
         return {"stem": Decision("large", f"images of {shape.height}x{shape.width} are larger than {SMALL} pixels")}
-    published = _cost(model.model_copy(update={"stem": "large"}), shape, classes)
+    published = _cost(model.model_copy(update={"stem": "large"}), shape, outputs)
     if published == multiply_adds:
         return {"stem": Decision("large", "the network's first convolution has no stride to lose")}
     why = f"images of {shape.height}x{shape.width} are not larger than {SMALL} pixels, and keep their size in it"
@@ -63,12 +64,12 @@ def of_stem(model: Model, shape: ImageShape, classes: int, multiply_adds: int) -
     return {"stem": Decision("small", why)}
 
 
-def _cost(model: Model, shape: ImageShape, classes: int) -> int:
+def _cost(model: Model, shape: ImageShape, outputs: Output) -> int:
     """Multiply-adds of an image, by shapes alone; 0 for a network that cannot be built so."""
     import torch
 
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return count_multiply_adds(model.make(shape, classes), shape)
+            return count_multiply_adds(model.make(shape, outputs), shape)
     except Exception:  # the network that is trained was built, which is what counts
         return 0

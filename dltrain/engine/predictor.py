@@ -83,7 +83,7 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
     target = pick_device(device)
     experiment, spec = Experiment.parse(about["experiment"], str(file or "checkpoint")), Classes(about["classes"])
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
-    model, _ = build_network(experiment, preprocessing.shape, len(about["classes"]), fresh=False)
+    model, _ = build_network(experiment, preprocessing.shape, experiment.resolved_task.output(spec), fresh=False)
     kept = "model" if state["average"] is None else "average"
     try:
         require_like(state[kept], model.state_dict(), kept)

@@ -6,14 +6,17 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from dltrain.config import Diagnostic
-from dltrain.data.augmentation.base import check_order
+from dltrain.data.augmentation.base import Augmentation, check_order
 from dltrain.experiment.schema import ExperimentSchema
+from dltrain.models import Model
 from dltrain.tasks.losses import Loss
 from dltrain.tasks.metrics import SPLITS
 
 
 def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     """What does not go together, among the sections that are not `wrong` by themselves."""
+    if "data" not in wrong:
+        yield from _made_for_other_data(experiment, wrong)
     if "augmentation" not in wrong:
         for index, message in check_order(experiment.augmentation):
             yield Diagnostic(message, experiment.span("augmentation", index))
@@ -39,6 +42,21 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         yield from _metrics_of_another_task(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
+
+
+def _made_for_other_data(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
+    """Parts that take other inputs than the data gives."""
+    data = experiment.data
+    taking: list[tuple[Model | Augmentation, tuple[str | int, ...]]] = []
+    if "model" not in wrong:
+        taking.append((experiment.model, ("model",)))
+    if "augmentation" not in wrong:
+        taking += [(entry, ("augmentation", index)) for index, entry in enumerate(experiment.augmentation)]
+    for part, where in taking:
+        if data.inputs not in part.inputs:
+            takes = " or ".join(spec.words for spec in part.inputs)
+            message = f"`{part.name}` takes {takes}, and data `{data.name}` gives {data.inputs.words}"
+            yield Diagnostic(message, experiment.span(*where))
 
 
 def _mixing_for_a_loss_without(experiment: ExperimentSchema) -> Iterator[Diagnostic]:

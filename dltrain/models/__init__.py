@@ -1,8 +1,8 @@
 """Networks. Importing this completes the catalogue of the kind `Model`."""
 
 from dltrain.config.folders import import_modules
-from dltrain.models.base import Model
+from dltrain.models.base import ImageModel, Model
 
 import_modules(__name__, __path__)
 
-__all__ = ["Model"]
+__all__ = ["ImageModel", "Model"]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 
 from dltrain.config import ConfigError, Diagnostic, Fraction, Positive, reject
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageShape, InputSpec
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.dropout import DropBlock
 from dltrain.layers.norms import Norm
 from dltrain.layers.whitening import Whitening
-from dltrain.models.base import Model
+from dltrain.models.base import ImageModel
+from dltrain.tasks.outputs import Output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +26,7 @@ SMALL = 64
 """Images up to this many pixels a side get the small stem under `auto`."""
 
 
-class Adaptable(Model):
+class Adaptable(ImageModel):
     """A network with blocks that can be given attention and that can be dropped in training."""
 
     dropout: Fraction | None = None
@@ -48,12 +49,13 @@ class Adaptable(Model):
     whitening: Whitening | None = None
     """A frozen first layer that whitens patches of the images, before the network: {kernel: 2}; null for none."""
 
-    def make(self, shape: ImageShape, classes: int) -> nn.Module:
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
         if self.whitening is None:
-            return self.build(shape, classes)
+            return super().make(inputs, outputs)
+        shape = self.images(inputs)
         less = self.whitening.kernel - 1
         maps = ImageShape(self.whitening.maps(shape.channels), shape.height - less, shape.width - less)
-        network = self.build(maps, classes)
+        network = self.build(maps, outputs.count)
         whole = self.whitening.build(shape.channels, network, getattr(self, "activation", None))
         whole.adaptation = network.adaptation
         return whole

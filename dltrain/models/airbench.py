@@ -39,8 +39,8 @@ class Airbench(NativeModel):
     widths: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
     """Maps of the three groups; null: 64, 256, 256, and of `airbench96` 128, 384, 512."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.airbench import airbench
 
         widths, depth = ((64, 256, 256), 2) if self.name == "airbench94" else ((128, 384, 512), 3)
-        return airbench(self.widths or widths, depth, shape.channels, classes, parts)
+        return airbench(self.widths or widths, depth, shape.channels, outputs, parts)

@@ -1,4 +1,4 @@
-"""The kind `Model`: a section that builds a network for given images and classes."""
+"""The kind `Model`: a section that builds a network for given inputs and outputs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
 
-from dltrain.config import Choice, reject
+from dltrain.config import Choice, ConfigError, Diagnostic, reject
 from dltrain.data.pretrained import PretrainedInputs
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageShape, InputSpec
 from dltrain.layers.initializations import Initialization
+from dltrain.tasks.outputs import Output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 class Model(Choice):
-    """A network that turns images (B, C, H, W) into logits (B, K); in training, one with auxiliary heads turns them
-    into a tuple of the logits and those of each head.
+    """A network that turns inputs, such as images (B, C, H, W), into outputs, such as logits (B, K); in training, one
+    with auxiliary heads turns them into a tuple of the outputs and those of each head.
 
     `parameters` holds the published number of parameters for each name, image shape and number of
     classes: `{("lenet5", "1x28x28", 10): 61_706}`. The contract test requires it of our own networks.
@@ -43,13 +44,12 @@ class Model(Choice):
         """What the loss of each auxiliary head counts, where there are any."""
         return getattr(self, "auxiliary", None) or 0.0
 
-    @abstractmethod
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        """The network with random (or pretrained) weights. Raises ConfigError when it cannot take `shape`."""
+    inputs: ClassVar[tuple[type[InputSpec], ...]]
+    """What it takes."""
 
-    def make(self, shape: ImageShape, classes: int) -> nn.Module:
-        """The whole network: what `build` makes, with what stands in front of it. Raises as `build` does."""
-        return self.build(shape, classes)
+    @abstractmethod
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
+        """The whole network with random (or pretrained) weights. Raises ConfigError when it cannot take `inputs`."""
 
     def start(self, network: nn.Module, images: Callable[[int], Iterable[Tensor]]) -> None:
         """Set what a new network takes from the training images: `images(n)` gives batches (B, C, H, W) of about n
@@ -58,3 +58,23 @@ class Model(Choice):
     def preprocessing(self) -> PretrainedInputs | None:
         """What the pretrained weights expect, or None when the weights start random."""
         return None
+
+
+class ImageModel(Model):
+    """A network of images, with a last layer of any number of outputs."""
+
+    inputs = (ImageShape,)
+
+    @abstractmethod
+    def build(self, shape: ImageShape, outputs: int) -> nn.Module:
+        """The network (B, C, H, W) -> (B, outputs), with random (or pretrained) weights, without what `make` puts in
+        front of it. Raises ConfigError when it cannot take `shape`."""
+
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
+        return self.build(self.images(inputs), outputs.count)
+
+    def images(self, inputs: InputSpec) -> ImageShape:
+        """The inputs, which must be images. Raises ConfigError when they are not."""
+        if not isinstance(inputs, ImageShape):
+            raise ConfigError([Diagnostic(f"model `{self.name}` takes images, and the data gives {inputs}")])
+        return inputs

@@ -29,12 +29,12 @@ class DenseNetCifar(NativeModel):
     dropout: Fraction = 0.0
     """Share of the values zeroed in training after each convolution; the paper takes 0.2 without augmentation."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.densenet import densenet_cifar
 
         compressed = "_bc_" in self.name
         depth, growth = map(int, self.name.split("_")[-2:])
-        return densenet_cifar(depth, growth, compressed, shape.channels, classes, parts, self.dropout)
+        return densenet_cifar(depth, growth, compressed, shape.channels, outputs, parts, self.dropout)
 
 
 class DenseNetSmall(NativeModel):
@@ -50,7 +50,7 @@ class DenseNetSmall(NativeModel):
     }
     name: Literal["densenet_small"] = "densenet_small"
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.densenet import densenet_small
 
-        return densenet_small(shape.channels, classes, parts)
+        return densenet_small(shape.channels, outputs, parts)

@@ -30,7 +30,7 @@ class InceptionResNetV1(PhotoModel):
     dropout: Fraction = 0.2
     """Share of the last layer's inputs zeroed in training."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.inception import inception_resnet_v1
 
-        return inception_resnet_v1(shape.channels, classes, parts, self.dropout)
+        return inception_resnet_v1(shape.channels, outputs, parts, self.dropout)

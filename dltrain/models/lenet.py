@@ -32,10 +32,10 @@ class LeNet5(NativeModel):
     published_norm: ClassVar[Norm | None] = None
     name: Literal["lenet5"] = "lenet5"
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.lenet import lenet5
 
-        return lenet5(shape, classes, parts, pooling="average", gain="xavier")
+        return lenet5(shape, outputs, parts, pooling="average", gain="xavier")
 
 
 class LeNet5Modern(NativeModel):
@@ -50,7 +50,7 @@ class LeNet5Modern(NativeModel):
     published_norm: ClassVar[Norm | None] = None
     name: Literal["lenet5_modern"] = "lenet5_modern"
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.lenet import lenet5
 
-        return lenet5(shape, classes, parts, pooling="max", gain="he")
+        return lenet5(shape, outputs, parts, pooling="max", gain="he")

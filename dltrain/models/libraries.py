@@ -60,7 +60,7 @@ class LibraryModel(Exchangeable):
             raise reject("stem", "pretrained weights have the large stem; use `stem: large`, or `pretrained: false`")
         return self
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+    def build(self, shape: ImageShape, outputs: int) -> nn.Module:
         from dltrain.models.impl.library_options import Wishes
 
         library, _, name = self.library_name().partition("/")
@@ -72,7 +72,7 @@ class LibraryModel(Exchangeable):
             self.name, self.pretrained, self.dropout, self.drop_path, partial(self.fit_stem, shape=shape),
             exchangeable=self.activation is not None, auxiliary=self.auxiliary_weight > 0,
         )  # fmt: skip
-        network = build(name, shape, classes, wishes)
+        network = build(name, shape, outputs, wishes)
         return self.adapted(network, shape)
 
     def preprocessing(self) -> PretrainedInputs | None:

@@ -43,10 +43,10 @@ class GoogLeNet(PhotoModel):
     """What the losses of the two auxiliary heads count in training (0.3 in the paper), or null for no such heads. The
     reported losses are those of the network's own output."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.modular import googlenet
 
-        return googlenet(shape.channels, classes, parts, self.dropout, auxiliary=self.auxiliary is not None)
+        return googlenet(shape.channels, outputs, parts, self.dropout, auxiliary=self.auxiliary is not None)
 
 
 class ShuffleNetV1(NativeModel):
@@ -62,10 +62,10 @@ class ShuffleNetV1(NativeModel):
     groups: Literal[1, 2, 3, 4, 8] = 3
     """Groups of the 1x1 convolutions; the paper gives more groups more maps, so that the cost stays the same."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.modular import shufflenet_v1
 
-        return shufflenet_v1(_SHUFFLE_WIDTHS[self.groups], self.groups, shape.channels, classes, parts)
+        return shufflenet_v1(_SHUFFLE_WIDTHS[self.groups], self.groups, shape.channels, outputs, parts)
 
 
 class NarrowMobileNetV1(PhotoModel):
@@ -81,7 +81,7 @@ class NarrowMobileNetV1(PhotoModel):
     published_activation: ClassVar[Activation] = ReLU6()
     name: Literal["mobilenet_v1_025", "mobilenet_v1_050", "mobilenet_v1_075"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.modular import mobilenet_v1
 
-        return mobilenet_v1(int(self.name[-3:]) / 100, shape.channels, classes, parts)
+        return mobilenet_v1(int(self.name[-3:]) / 100, shape.channels, outputs, parts)

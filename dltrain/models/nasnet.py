@@ -25,7 +25,7 @@ class NASNetMobile(PhotoModel):
     }
     name: Literal["nasnet_mobile"] = "nasnet_mobile"
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.nasnet import NASNet
 
-        return NASNet(4, 1056, 32, shape.channels, classes, parts)
+        return NASNet(4, 1056, 32, shape.channels, outputs, parts)

@@ -27,7 +27,7 @@ class NativeModel(Adaptable):
     norm: Norm | None = None
     """The normalisation, or null as published."""
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+    def build(self, shape: ImageShape, outputs: int) -> nn.Module:
         from dltrain.models.impl.fitting import fit
         from dltrain.models.impl.parts import Layers, pool_first
 
@@ -36,7 +36,7 @@ class NativeModel(Adaptable):
         make_norm, least = (norm.build, norm.least_pixels) if norm is not None else (None, 1)
         parts = Layers(activation.build, activation.build_for_vectors, make_norm, shifts, least)
         network = fit(
-            self.name, shape, lambda shape: self.with_stem(self.network(shape, classes, parts), shape), fixed=False
+            self.name, shape, lambda shape: self.with_stem(self.network(shape, outputs, parts), shape), fixed=False
         )
         return pool_first(self.adapted(network, shape))
 
@@ -48,7 +48,7 @@ class NativeModel(Adaptable):
         adapter.built_with(self.activation, self.norm)
 
     @abstractmethod
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         """The network, made of `parts`. Raises ValueError when nothing of the image is left to classify."""
 
 

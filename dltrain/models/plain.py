@@ -37,10 +37,10 @@ class AlexNet(NativeModel):
     dropout: Fraction = 0.5
     """Share of the hidden units of both 4096-unit layers that is zeroed in training."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import alexnet
 
-        return alexnet(shape, classes, parts, self.dropout)
+        return alexnet(shape, outputs, parts, self.dropout)
 
 
 class ZFNet(NativeModel):
@@ -61,10 +61,10 @@ class ZFNet(NativeModel):
     dropout: Fraction = 0.5
     """Share of the hidden units of both 4096-unit layers that is zeroed in training."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import zfnet
 
-        return zfnet(shape, classes, parts, self.dropout)
+        return zfnet(shape, outputs, parts, self.dropout)
 
 
 class NetworkInNetwork(NativeModel):
@@ -86,10 +86,10 @@ class NetworkInNetwork(NativeModel):
     dropout: Fraction = 0.5
     """Share of the values zeroed in training before the last block."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import nin
 
-        return nin(shape, classes, parts, self.dropout)
+        return nin(shape, outputs, parts, self.dropout)
 
 
 class NetworkInNetworkCifar(NativeModel):
@@ -106,10 +106,10 @@ class NetworkInNetworkCifar(NativeModel):
     dropout: Fraction = 0.5
     """Share of the values zeroed in training after each pool."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import nin_cifar
 
-        return nin_cifar(shape, classes, parts, self.dropout)
+        return nin_cifar(shape, outputs, parts, self.dropout)
 
 
 class VGGCifar(NativeModel):
@@ -131,8 +131,8 @@ class VGGCifar(NativeModel):
     """Share of the values zeroed in training, or null for 0.3 in the first stage, 0.4 in the later ones and 0.5 at
     the hidden layer."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.plain import vgg_cifar
 
         depth = int(self.name.removeprefix("vgg").removesuffix("_cifar"))
-        return vgg_cifar(_VGG[depth], shape, classes, parts, self.dropout)
+        return vgg_cifar(_VGG[depth], shape, outputs, parts, self.dropout)

@@ -29,11 +29,11 @@ class PreActCifarResNet(NativeModel):
     }
     name: Literal["preact_resnet20", "preact_resnet32", "preact_resnet44", "preact_resnet56", "preact_resnet110"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import preact_resnet
 
         depth = int(self.name.removeprefix("preact_resnet"))
-        return preact_resnet("basic", (depth - 2) // 6, shape.channels, classes, parts)
+        return preact_resnet("basic", (depth - 2) // 6, shape.channels, outputs, parts)
 
 
 class PreActCifarBottleneck(NativeModel):
@@ -48,11 +48,11 @@ class PreActCifarBottleneck(NativeModel):
     }
     name: Literal["preact_resnet164", "preact_resnet1001"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import preact_resnet
 
         depth = int(self.name.removeprefix("preact_resnet"))
-        return preact_resnet("bottleneck", (depth - 2) // 9, shape.channels, classes, parts, projection=True)
+        return preact_resnet("bottleneck", (depth - 2) // 9, shape.channels, outputs, parts, projection=True)
 
 
 class WideResNet(NativeModel):
@@ -76,12 +76,12 @@ class WideResNet(NativeModel):
     dropout: Fraction = 0.3
     """Share of the values zeroed in training between the two convolutions of a block."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import preact_resnet
 
         depth, width = map(int, self.name.removeprefix("wide_resnet_").split("_"))
         blocks, dropout = (depth - 4) // 6, self.dropout
-        return preact_resnet("basic", blocks, shape.channels, classes, parts, width, projection=True, dropout=dropout)
+        return preact_resnet("basic", blocks, shape.channels, outputs, parts, width, projection=True, dropout=dropout)
 
 
 class ResNeXtCifar(NativeModel):
@@ -94,8 +94,8 @@ class ResNeXtCifar(NativeModel):
     }
     name: Literal["resnext29_8x64d", "resnext29_16x64d"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.residual import resnext_cifar
 
         groups, width = map(int, self.name.removeprefix("resnext29_").removesuffix("d").split("x"))
-        return resnext_cifar(29, groups, width, shape.channels, classes, parts)
+        return resnext_cifar(29, groups, width, shape.channels, outputs, parts)

@@ -26,7 +26,7 @@ class CifarResNet(NativeModel):
     }
     name: Literal["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.resnet import cifar_resnet
 
-        return cifar_resnet(int(self.name.removeprefix("resnet")), shape.channels, classes, parts)
+        return cifar_resnet(int(self.name.removeprefix("resnet")), shape.channels, outputs, parts)

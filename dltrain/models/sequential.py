@@ -31,9 +31,9 @@ class Sequential(NativeModel):
     layers: Annotated[list[BuildingLayer], Field(min_length=1)]
     """The layers: `dltrain list layers` shows them."""
 
-    def network(self, shape: ImageShape, classes: int, parts: Layers) -> nn.Module:
+    def network(self, shape: ImageShape, outputs: int, parts: Layers) -> nn.Module:
         from dltrain.models.impl.building_layers import sequential
         from dltrain.models.impl.parts import he_initialize
 
         given = (shape.channels, shape.height, shape.width)
-        return he_initialize(sequential(self.layers, given, classes, parts), "fan_in")
+        return he_initialize(sequential(self.layers, given, outputs, parts), "fan_in")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from dltrain.config import Fraction, PositiveInt, reject
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageShape, InputSpec, Vector
 from dltrain.layers.activations import Activation, ReLU
 from dltrain.layers.norms import BatchNorm, Norm
 from dltrain.models.adaptable import Adaptable
 from dltrain.models.base import Model
+from dltrain.tasks.outputs import Output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,20 +21,22 @@ if TYPE_CHECKING:
 
 
 class SoftmaxRegression(Model):
-    """One affine map from pixels to logits, starting at zero: a convex problem with cross-entropy."""
+    """One affine map from inputs to logits, starting at zero: a convex problem with cross-entropy."""
 
+    inputs = (ImageShape, Vector)
     parameters = {("softmax_regression", "1x28x28", 10): 7_850}
     name: Literal["softmax_regression"] = "softmax_regression"
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
         from dltrain.models.impl.simple import softmax_regression
 
-        return softmax_regression(shape, classes)
+        return softmax_regression(inputs.size, outputs.count)
 
 
 class MLP(Model):
-    """Fully connected layers on the flattened pixels."""
+    """Fully connected layers on all numbers of an example."""
 
+    inputs = (ImageShape, Vector)
     parameters = {("mlp", "1x28x28", 10): 203_530}
     name: Literal["mlp"] = "mlp"
     hidden: list[PositiveInt] = [256]
@@ -59,12 +62,12 @@ class MLP(Model):
             raise reject("activation", f"`{self.activation.name}` looks at whole maps, and an `mlp` has none")
         return self
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
         from dltrain.models.impl.changes import Adapter
         from dltrain.models.impl.simple import mlp
 
-        network = mlp(shape, classes, self.hidden, self.activation, self.norm, self.dropout)
-        adapter = Adapter(self.name, network, shape)
+        network = mlp(inputs.size, outputs.count, self.hidden, self.activation, self.norm, self.dropout)
+        adapter = Adapter(self.name, network, inputs)
         adapter.drop_connect(self.drop_connect)
         adapter.built_with(self.activation, self.norm)
         return adapter.finish()
@@ -100,12 +103,12 @@ class ConvNet(Adaptable):
             raise reject("kernel", f"`kernel` must be odd, so that maps keep their size, not {self.kernel}")
         return self
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+    def build(self, shape: ImageShape, outputs: int) -> nn.Module:
         from dltrain.models.impl.parts import pool_first
         from dltrain.models.impl.simple import convnet
 
         network = convnet(
-            shape, classes, widths=self.widths, depth=self.depth, kernel=self.kernel, norm=self.norm,
+            shape, outputs, widths=self.widths, depth=self.depth, kernel=self.kernel, norm=self.norm,
             activation=self.activation, pooling=self.pooling, dropout=self.dropout,
         )  # fmt: skip
         return pool_first(self.adapted(network, shape))

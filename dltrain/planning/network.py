@@ -148,7 +148,7 @@ def _measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dty
             kept.setdefault(storage, tensor)
         return tensor
 
-    images = torch.zeros((batch, shape.channels, shape.height, shape.width), device=device)
+    images = shape.example(batch, device)
     modes = {module: module.training for module in network.modules()}
     hooks = [module.register_forward_pre_hook(enter) for module in modes]
     hooks += [module.register_forward_hook(leave) for module in modes]

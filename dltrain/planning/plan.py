@@ -32,6 +32,7 @@ from dltrain.optim.impl.learning import freeze, require_learning
 from dltrain.optim.impl.penalties import Penalties
 from dltrain.planning import warnings as traps
 from dltrain.planning.network import Measured, measure
+from dltrain.tasks.outputs import Output
 
 SAMPLES = 200
 """Steps that a curve is sampled at."""
@@ -80,12 +81,13 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     if (timed := experiment.training.time) is not None:  # it cannot be known without training
         total_steps = ASSUMED * steps_per_epoch
         experiment = experiment.lasting(total_steps)
-    model, measured = _network(experiment, preprocessing.shape, len(splits.classes))
+    outputs = experiment.resolved_task.output(splits.target)
+    model, measured = _network(experiment, preprocessing.shape, outputs)
     images = total_steps * experiment.training.batch_size
     multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.needs_closure
     decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
     decisions |= data_decisions(experiment, splits, preprocessing, target)
-    decisions |= of_stem(experiment.model, preprocessing.shape, len(splits.classes), multiply_adds)
+    decisions |= of_stem(experiment.model, preprocessing.shape, outputs, multiply_adds)
     if (resizing := progressive_size(experiment, model, preprocessing.shape, total_steps)) is not None:
         require_statistics(experiment, model, resizing.smallest)
     dtype, pure = dtype_of(decisions["precision"].value), decisions["precision"].value.startswith(PURE)
@@ -151,12 +153,12 @@ def _load(experiment: Experiment) -> Splits:
         raise ConfigError([*others, replace(last, notes=(*notes, way_out))], error.subject) from None
 
 
-def _network(experiment: Experiment, shape: ImageShape, classes: int) -> tuple[nn.Module, Measured]:
+def _network(experiment: Experiment, shape: ImageShape, outputs: Output) -> tuple[nn.Module, Measured]:
     """The network, on the meta device where it can be built and run there, and what an image costs."""
     section, batch = without_pretrained(experiment.model), _micro_batch(experiment)
 
     def made() -> nn.Module:
-        model = section.make(shape, classes)
+        model = section.make(shape, outputs)
         freeze(model, experiment.optimizer.groups)
         require_statistics(experiment, model, shape)
         return model

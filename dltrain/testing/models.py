@@ -11,6 +11,7 @@ from torch import nn
 
 from dltrain.data.types import ImageShape
 from dltrain.models import Model
+from dltrain.tasks.outputs import Logits
 from dltrain.testing.contract import Contract
 
 
@@ -29,7 +30,7 @@ class Networks(Contract):
     def build(cls, choice: Any, shape: str, classes: int = 10) -> nn.Module:
         """The network, as the seed 0 makes it."""
         torch.manual_seed(0)
-        network: nn.Module = cls.parse(choice).make(image_shape(shape), classes)
+        network: nn.Module = cls.parse(choice).make(image_shape(shape), Logits(classes))
         return network
 
 

@@ -89,13 +89,13 @@ def test_a_first_step_that_the_scaler_skips_is_no_failure(
 
 PLUGIN = '''
 from typing import Literal
-from dltrain.models.base import Model
+from dltrain.models.base import ImageModel
 from torch import OutOfMemoryError, nn
 
 class Greedy(nn.Module):
     def __init__(self, shape, classes):
         super().__init__()
-        self.layer = nn.Linear(shape.channels * shape.height * shape.width, classes)
+        self.layer = nn.Linear(shape.size, classes)
         self.calls = 0
 
     def forward(self, x):
@@ -104,7 +104,7 @@ class Greedy(nn.Module):
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
         return self.layer(x.flatten(1))
 
-class GreedyModel(Model):
+class GreedyModel(ImageModel):
     """Takes all memory."""
     name: Literal["greedy"] = "greedy"
     def build(self, shape, classes):

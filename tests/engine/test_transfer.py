@@ -15,6 +15,7 @@ from dltrain.data.types import ImageShape
 from dltrain.engine.transfer import class_dimensions
 from dltrain.models import Model
 from dltrain.runs import checkpoints
+from dltrain.tasks.outputs import Logits
 
 FIRST = ["ant", "bee", "cat"]
 
@@ -96,8 +97,8 @@ def test_the_ramp_of_a_new_training_starts_anew(tmp_path: Path) -> None:
 def test_heads_are_found_in_any_network(model: Any, size: int, heads: int) -> None:
     section: Any = Model.parse(model)
     with torch.device("meta"):
-        own = section.make(ImageShape(3, size, size), 10).state_dict()
-    found = class_dimensions(own, 10, lambda classes: section.make(ImageShape(3, size, size), classes))
+        own = section.make(ImageShape(3, size, size), Logits(10)).state_dict()
+    found = class_dimensions(own, 10, lambda classes: section.make(ImageShape(3, size, size), Logits(classes)))
     assert len([key for key in found if key.endswith("weight")]) == heads and set(found.values()) == {0}
     assert all(own[key].shape[0] == 10 for key in found)
 

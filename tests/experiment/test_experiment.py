@@ -11,6 +11,7 @@ import yaml
 
 from dltrain.config import ConfigError
 from dltrain.data.datasets import Digits
+from dltrain.data.types import Vector
 from dltrain.experiment.experiment import Experiment
 from dltrain.models import Model
 from dltrain.optim.optimizers.sgd import SGD
@@ -549,3 +550,14 @@ def test_mistakes_of_every_kind_are_reported_together() -> None:
 def test_a_misspelt_section_gives_no_second_error_by_its_absence() -> None:
     assert errors("data: digits\nmodle: mlp") == ["unknown key `modle`"]
     assert errors(SMALL + "trainig: {epochs: 100}\nschedule: {warmup: {epochs: 20}}") == ["unknown key `trainig`"]
+
+
+def test_parts_are_for_the_inputs_that_the_data_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "data: digits\nmodel: convnet\naugmentation: [horizontal_flip]\n"
+    monkeypatch.setattr(Digits, "inputs", Vector)
+    with pytest.raises(ConfigError) as caught:
+        Experiment.parse(text, "s")
+    assert [(d.where and d.where.line, d.message) for d in caught.value.diagnostics] == [
+        (2, "`convnet` takes images, and data `digits` gives rows of numbers"),
+        (3, "`horizontal_flip` takes images, and data `digits` gives rows of numbers"),
+    ]

@@ -15,6 +15,7 @@ from dltrain.config import ConfigError
 from dltrain.data.types import ImageShape
 from dltrain.layers.impl.dropout import DropBlock, DropConnectLinear
 from dltrain.models import Model
+from dltrain.tasks.outputs import Logits
 
 FAMILIES = {
     # network: activations exchanged, those that gates keep, norms, blocks with attention, of them on a branch
@@ -50,7 +51,7 @@ def build(value: Any, size: int = 32, classes: int = 10, channels: int = 3, devi
     assert isinstance(choice, Model)
     torch.manual_seed(0)
     with torch.device(device):
-        return choice.build(ImageShape(channels, size, size), classes)
+        return choice.make(ImageShape(channels, size, size), Logits(classes))
 
 
 def report(network: nn.Module) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dltrain.config import ConfigError
 from dltrain.data.types import ImageShape
 from dltrain.layers import Initialization
 from dltrain.models import Model
+from dltrain.tasks.outputs import Logits
 from dltrain.testing import InitializationContract
 
 
@@ -33,7 +34,7 @@ weights = TestInitializations.weights
 def test_initialization_of_a_network_is_its_own_randomness(name: str) -> None:
     def initial(before: int) -> dict[str, Tensor]:
         torch.manual_seed(before)
-        network = Model.parse("resnet20").build(ImageShape(3, 16, 16), 10)  # type: ignore[attr-defined]
+        network = Model.parse("resnet20").make(ImageShape(3, 16, 16), Logits(10))  # type: ignore[attr-defined]
         if name == "dirac":
             nn.init.zeros_(network[-1].weight)
         images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -47,7 +48,7 @@ def test_initialization_of_a_network_is_its_own_randomness(name: str) -> None:
 
     first, second = initial(0), initial(1)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    network = Model.parse("resnet20").build(ImageShape(3, 16, 16), 10)  # type: ignore[attr-defined]
+    network = Model.parse("resnet20").make(ImageShape(3, 16, 16), Logits(10))  # type: ignore[attr-defined]
     before = {key: tensor.clone() for key, tensor in network.state_dict().items() if tensor.ndim < 2}
     parse(name).apply(network, 5, torch.randn(8, 3, 16, 16))
     head = f"{len(network) - 1}.bias"  # the one bias of a weighted layer
@@ -119,7 +120,7 @@ def test_dirac_gives_its_input(groups: int) -> None:
 
 @pytest.mark.parametrize("network", ["resnet20", "convnet", "lenet5_modern"])
 def test_lsuv_gives_each_layer_unit_variance(network: str) -> None:
-    model = Model.parse(network).build(ImageShape(3, 32, 32), 10)  # type: ignore[attr-defined]
+    model = Model.parse(network).make(ImageShape(3, 32, 32), Logits(10))  # type: ignore[attr-defined]
     images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 4 - 1
     state = {key: value.clone() for key, value in model.named_buffers()}
     model[0].eval()
@@ -144,8 +145,8 @@ def test_lsuv_asks_for_images_and_leaves_dead_layers() -> None:
 
 
 def test_constant_is_refused_where_units_would_stay_equal() -> None:
-    regression = Model.parse("softmax_regression").build(ImageShape(1, 4, 4), 3)  # type: ignore[attr-defined]
+    regression = Model.parse("softmax_regression").make(ImageShape(1, 4, 4), Logits(3))  # type: ignore[attr-defined]
     parse({"name": "constant", "value": 0.5}).apply(regression, 0)
     assert (regression[-1].weight == 0.5).all()
     with pytest.raises(ConfigError, match="makes all units of a hidden layer equal"):
-        parse("zeros").apply(Model.parse("mlp").build(ImageShape(1, 4, 4), 3), 0)  # type: ignore[attr-defined]
+        parse("zeros").apply(Model.parse("mlp").make(ImageShape(1, 4, 4), Logits(3)), 0)  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from dltrain import Experiment
 from dltrain.data.types import ImageShape
 from dltrain.layers import Activation, Norm
 from dltrain.models import Model
+from dltrain.tasks.outputs import Logits
 from dltrain.testing import NormContract
 from dltrain.testing.layers import perturb
 
@@ -229,7 +230,7 @@ def test_norms_of_one_pixel_are_finite_and_weights_do_not_decay() -> None:
 def test_network_with_any_norm_trains_two_steps(network: str, value: Any) -> None:
     torch.manual_seed(0)
     options = {"widths": [4, 8]} if network == "convnet" else {}
-    model = Model.parse({"name": network, "norm": value, **options}).build(ImageShape(3, 16, 16), 4)  # type: ignore[attr-defined]
+    model = Model.parse({"name": network, "norm": value, **options}).make(ImageShape(3, 16, 16), Logits(4))  # type: ignore[attr-defined]
     model.to(memory_format=torch.channels_last)
     images, labels = torch.randn(8, 3, 16, 16), torch.arange(8) % 4
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -249,7 +250,7 @@ def test_network_with_any_norm_trains_two_steps(network: str, value: Any) -> Non
 def test_norm_is_set_by_yaml(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("data: digits\nmodel: {name: resnet20, norm: {name: switchable_norm, momentum: 0.2}}\n")
-    model = Experiment.load(file).override("model.norm.epsilon", 1e-4).model.build(ImageShape(1, 8, 8), 10)
+    model = Experiment.load(file).override("model.norm.epsilon", 1e-4).model.make(ImageShape(1, 8, 8), Logits(10))
     ours = [module for module in model.modules() if type(module).__name__ == "SwitchableNorm"]
     assert len(ours) == 19 and ours[0].momentum == 0.2 and ours[0].epsilon == 1e-4
 

@@ -21,7 +21,7 @@ def network(name: str, **options: Any) -> nn.Module:
     torch.manual_seed(0)
     section = Model.parse({"name": name, **options})
     assert isinstance(section, Model)
-    return section.make(SHAPE, 5)
+    return section.make(SHAPE, Logits(5))
 
 
 def images(count: int = 6) -> Tensor:

@@ -9,6 +9,7 @@ from dltrain import ConfigError, EpochReport, Experiment, build
 from dltrain.data.types import ImageShape
 from dltrain.layers.attention import Attention
 from dltrain.layers.initializations import Initialization
+from dltrain.tasks.outputs import Logits
 
 TEXT = """
 data: {name: synthetic, examples: 60, classes: 3, shape: [3, 16, 16]}
@@ -34,9 +35,9 @@ def test_attention_stands_on_every_residual_branch() -> None:
     model = Experiment.parse(TEXT % "{name: resnet20, attention: squeeze_excitation}").model
     plain = Experiment.parse(TEXT % "resnet20").model
     shape = ImageShape(3, 16, 16)
-    gates = {name for name in model.build(shape, 3).state_dict() if ".extra." in name}
+    gates = {name for name in model.make(shape, Logits(3)).state_dict() if ".extra." in name}
     assert {name.split(".extra.")[0] for name in gates} == {f"{index}.norm2" for index in range(3, 12)}
-    assert len(plain.build(shape, 3).state_dict()) + len(gates) == len(model.build(shape, 3).state_dict())
+    assert len(plain.make(shape, Logits(3)).state_dict()) + len(gates) == len(model.make(shape, Logits(3)).state_dict())
 
 
 @pytest.mark.parametrize("initialization", Initialization.all_names())

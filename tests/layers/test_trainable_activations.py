@@ -18,6 +18,7 @@ from dltrain.data.types import ImageShape
 from dltrain.layers import Activation
 from dltrain.models import Model
 from dltrain.optim.impl.roles import exempt
+from dltrain.tasks.outputs import Logits
 
 Array = np.ndarray[Any, Any]
 WRITTEN = [
@@ -396,7 +397,7 @@ def test_network_learns_with_any_activation(network: str, name: str) -> None:
     torch.manual_seed(0)
     value = {"name": name, "statistics_steps": 0} if name == "pwlu" else name
     model: Any = Model.parse({"name": network, "activation": value})
-    model = model.build(ImageShape(3, 16, 16), 4).to(memory_format=torch.channels_last)
+    model = model.make(ImageShape(3, 16, 16), Logits(4)).to(memory_format=torch.channels_last)
     images, labels = torch.randn(8, 3, 16, 16), torch.arange(8) % 4
     optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.001), []
     for _ in range(4):
@@ -425,7 +426,7 @@ def test_mlp_refuses_what_needs_maps_and_vectors_get_relu_for_frelu() -> None:
     assert isinstance(choice("frelu").build_for_vectors(8), nn.ReLU)
     model: Any = Model.parse({"name": "alexnet", "activation": "meta_acon"})
     with torch.device("meta"):
-        network = model.build(ImageShape(3, 64, 64), 4)
+        network = model.make(ImageShape(3, 64, 64), Logits(4))
     assert sum(type(module).__name__ == "OnVectors" for module in network) == 2
 
 

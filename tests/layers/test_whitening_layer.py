@@ -15,6 +15,7 @@ from dltrain.data.types import ImageShape
 from dltrain.engine.predictor import restore_predictor
 from dltrain.layers.whitening import Whitening
 from dltrain.runs import checkpoints
+from dltrain.tasks.outputs import Logits
 
 TEXT = """
 data: {name: synthetic, examples: 200, classes: 3, shape: [3, 16, 16]}
@@ -74,7 +75,7 @@ def test_pretrained_weights_want_images() -> None:
 def test_the_published_network_for_94_percent() -> None:
     from dltrain.models import Model
 
-    network = Model.parse("airbench94").make(ImageShape(3, 32, 32), 10)  # type: ignore[attr-defined]
+    network = Model.parse("airbench94").make(ImageShape(3, 32, 32), Logits(10))  # type: ignore[attr-defined]
     first = network.network[0].first[0]
     identity = torch.zeros(24, 24, 3, 3)
     identity[range(24), range(24), 1, 1] = 1

@@ -17,13 +17,14 @@ from dltrain.data.types import ImageShape
 from dltrain.models import Model
 from dltrain.tasks import Classification
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.outputs import Logits
 
 SMALL = {"name": "googlenet", "auxiliary": 0.3, "stem": "small"}
 
 
 def build(value: Any, side: int = 32, classes: int = 10) -> nn.Module:
     torch.manual_seed(0)
-    return Model.parse(value).build(ImageShape(3, side, side), classes)  # type: ignore[attr-defined, no-any-return]
+    return Model.parse(value).make(ImageShape(3, side, side), Logits(classes))  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.mark.parametrize(

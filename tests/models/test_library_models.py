@@ -17,6 +17,7 @@ from torch import nn
 from dltrain.config import ConfigError
 from dltrain.data.types import ImageShape
 from dltrain.models import Model
+from dltrain.tasks.outputs import Logits
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def build(value: Any, shape: str = "3x32x32", classes: int = 10) -> nn.Module:
     choice = Model.parse(value)
     assert isinstance(choice, Model)
     torch.manual_seed(0)
-    return choice.build(image_shape(shape), classes)
+    return choice.make(image_shape(shape), Logits(classes))
 
 
 def image_shape(text: str) -> ImageShape:

@@ -16,6 +16,7 @@ from dltrain.config import ConfigError
 from dltrain.models import Model
 from dltrain.models.libraries import LibraryModel, TimmModel, TorchvisionModel, table
 from dltrain.models.sequential import Sequential
+from dltrain.tasks.outputs import Logits
 from dltrain.testing import ModelContract, ModelSizeContract
 from dltrain.testing.models import image_shape
 
@@ -39,7 +40,7 @@ def build(value: Any, shape: str = "3x32x32", classes: int = 10) -> nn.Module:
     choice = Model.parse(value)
     assert isinstance(choice, Model)
     torch.manual_seed(0)
-    return choice.make(image_shape(shape), classes)
+    return choice.make(image_shape(shape), Logits(classes))
 
 
 def count(network: nn.Module) -> int:

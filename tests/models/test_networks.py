@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from dltrain.config import ConfigError
 from dltrain.config.section import is_name_enough
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageShape, Vector
 from dltrain.models import Model
 from dltrain.models.native import NativeModel
 from dltrain.models.published import PublishedModel
+from dltrain.tasks.outputs import Logits
 
 NATIVE = [entry for entry in Model.catalogue if issubclass(entry, NativeModel) and is_name_enough(entry)]
 
@@ -23,7 +24,7 @@ def build(value: Any, shape: str = "3x32x32", classes: int = 10) -> nn.Module:
     choice = Model.parse(value)
     assert isinstance(choice, Model)
     torch.manual_seed(0)
-    return choice.make(ImageShape(*map(int, shape.split("x"))), classes)
+    return choice.make(ImageShape(*map(int, shape.split("x"))), Logits(classes))
 
 
 def on_meta(value: Any, shape: str = "3x224x224", classes: int = 10) -> nn.Module:
@@ -200,3 +201,12 @@ def test_errors_and_weights_of_published_names_say_that_name() -> None:
         assert isinstance(choice, PublishedModel)
         preprocessing = choice.preprocessing()
         assert preprocessing is not None and preprocessing.size == (size, size)
+
+
+def test_fully_connected_networks_take_rows_of_numbers_and_others_say_that_they_take_images() -> None:
+    for name in ("mlp", "softmax_regression"):
+        network = Model.parse(name).make(Vector(5), Logits(3))  # type: ignore[attr-defined]
+        assert network(Vector(5).example(2)).shape == (2, 3)
+    for name in ("convnet", "airbench94"):
+        with pytest.raises(ConfigError, match=f"model `{name}` takes images, and the data gives vectors of 5 numbers"):
+            Model.parse(name).make(Vector(5), Logits(3))  # type: ignore[attr-defined]

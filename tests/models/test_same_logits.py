@@ -17,6 +17,7 @@ from dltrain.models.gated import GatedResNet
 from dltrain.models.impl.modular import AuxiliaryHead, mobilenet_v1
 from dltrain.models.impl.parts import Layers
 from dltrain.models.published import PublishedModel
+from dltrain.tasks.outputs import Logits
 
 PUBLISHED = [
     min(entry.libraries, key=lambda name: min(n for (own, *_), n in entry.parameters.items() if own == name))
@@ -30,7 +31,7 @@ LARGE = {"nasnet_large", "wide_resnet50_2", "inception_resnet_v2"}
 def ours(value: Any, side: int = 32, classes: int = 10) -> nn.Module:
     choice = Model.parse(value)
     assert isinstance(choice, Model)
-    return choice.build(ImageShape(3, side, side), classes).eval()
+    return choice.make(ImageShape(3, side, side), Logits(classes)).eval()
 
 
 def library(label: str) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import nn
 from dltrain import ConfigError, Experiment, build
 from dltrain.data.types import ImageShape
 from dltrain.models.base import Model
+from dltrain.tasks.outputs import Logits
 
 BY_HAND = {
     "lenet5": ("lenet5", (1, 28, 28)),
@@ -27,7 +28,7 @@ BY_HAND = {
 def network(model: Any, shape: tuple[int, int, int], classes: int = 10) -> nn.Module:
     section = model if isinstance(model, Model) else Model.parse(model)
     assert isinstance(section, Model)
-    return section.make(ImageShape(*shape), classes)
+    return section.make(ImageShape(*shape), Logits(classes))
 
 
 @pytest.mark.parametrize("name", BY_HAND)

@@ -11,13 +11,14 @@ from torch import nn
 from dltrain.data.types import ImageShape
 from dltrain.layers.attention import ConvolutionalBlockAttention
 from dltrain.models import Model
+from dltrain.tasks.outputs import Logits
 
 
 def count(value: Any, shape: ImageShape, classes: int) -> int:
     choice = Model.parse(value)
     assert isinstance(choice, Model)
     with torch.device("meta"):
-        return sum(p.numel() for p in choice.build(shape, classes).parameters())
+        return sum(p.numel() for p in choice.make(shape, Logits(classes)).parameters())
 
 
 @pytest.mark.parametrize(
@@ -43,14 +44,14 @@ def test_every_block_is_gated_before_the_addition(name: str) -> None:
     choice = Model.parse(name)
     assert isinstance(choice, Model)
     with torch.device("meta"):
-        network = choice.build(ImageShape(3, 32, 32), 10)
+        network = choice.make(ImageShape(3, 32, 32), Logits(10))
     assert network.adaptation.lines() == [  # type: ignore[union-attr, operator]
         f"attention: {name.removesuffix('_resnet50')} in 16 places; 16 of them on a residual branch"
     ]
 
 
 def test_another_gate_takes_the_published_ones_place() -> None:
-    network = Model.parse({"name": "eca_resnet50", "attention": "cbam"}).build(ImageShape(3, 32, 32), 10)  # type: ignore[attr-defined]
+    network = Model.parse({"name": "eca_resnet50", "attention": "cbam"}).make(ImageShape(3, 32, 32), Logits(10))  # type: ignore[attr-defined]
     gates = [type(m).__name__ for m in network.modules() if "Attention" in type(m).__name__]
     assert set(gates) == {ConvolutionalBlockAttention.__name__} and len(gates) == 16
 
@@ -58,7 +59,7 @@ def test_another_gate_takes_the_published_ones_place() -> None:
 def test_mobilenets_stem_suits_the_images() -> None:
     sides = []
     for shape, stem in ((32, "auto"), (32, "large"), (96, "auto")):
-        network = Model.parse({"name": "mobilenet_v1_025", "stem": stem}).build(ImageShape(3, shape, shape), 10)  # type: ignore[attr-defined]
+        network = Model.parse({"name": "mobilenet_v1_025", "stem": stem}).make(ImageShape(3, shape, shape), Logits(10))  # type: ignore[attr-defined]
         sides.append(network[0](torch.zeros(1, 3, shape, shape)).shape[-1])
     assert sides == [32, 16, 48]
 

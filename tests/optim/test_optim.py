@@ -565,8 +565,9 @@ def test_layer_decay_is_timms_for_timms_networks() -> None:
 def test_layer_decay_falls_from_the_head_to_the_stem() -> None:
     from dltrain.data.types import ImageShape
     from dltrain.models import Model
+    from dltrain.tasks.outputs import Logits
 
-    model = Model.parse("resnet20").build(ImageShape(3, 32, 32), 10)  # type: ignore[attr-defined]
+    model = Model.parse("resnet20").make(ImageShape(3, 32, 32), Logits(10))  # type: ignore[attr-defined]
     found = scales(model, layer_decay=0.5)
     assert found["14.weight"] == found["14.bias"] == 1.0
     assert found["11.convolution1.weight"] == found["11.norm2.bias"] == 0.5

@@ -14,6 +14,7 @@ from dltrain.data.types import ImageShape
 from dltrain.models import Model
 from dltrain.optim import Optimizer
 from dltrain.optim.impl.groups import parameter_groups
+from dltrain.tasks.outputs import Logits
 
 NOT_WEIGHTS = (
     "pos_embed", "cls_token", "class_token", "dist_token", "relative_position_bias_table", "attention_biases",
@@ -31,7 +32,7 @@ TRANSFORMERS = (
 def network(value: Any, size: int = 224, classes: int = 10) -> nn.Module:
     with torch.device("meta"):
         section = Model.parse(value)
-        return section.make(ImageShape(3, size, size), classes)  # type: ignore[attr-defined, no-any-return]
+        return section.make(ImageShape(3, size, size), Logits(classes))  # type: ignore[attr-defined, no-any-return]
 
 
 def groups(model: nn.Module, value: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ from dltrain.models.impl.fitting import refusal
 from dltrain.planning.network import measure
 from dltrain.planning.plan import optimizer_bytes, plan
 from dltrain.planning.text import plot, render
+from dltrain.tasks.outputs import Logits
 
 SYNTHETIC = {"name": "synthetic", "examples": 100, "classes": 10}
 
@@ -75,7 +76,7 @@ MODELS: list[Any] = [
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_a_network_costs_what_a_real_forward_costs(model: Any, dtype: torch.dtype) -> None:
     shape = ImageShape(3, 160, 160) if "vit" in str(model) else ImageShape(3, 32, 32)
-    network = experiment(model=model).model.build(shape, 10)
+    network = experiment(model=model).model.make(shape, Logits(10))
     found = measure(network, shape, 4, dtype)
     real = kept_bytes(network, torch.rand(4, shape.channels, shape.height, shape.width), dtype)
     assert found.activation_bytes == pytest.approx(real, rel=0.01 if dtype == torch.bfloat16 else 0)
@@ -87,7 +88,7 @@ def test_a_network_costs_what_a_real_forward_costs(model: Any, dtype: torch.dtyp
 def test_the_rows_add_up_to_the_network(model: Any, depth: int | None) -> None:
     shape = ImageShape(3, 160, 160) if "vit" in str(model) else ImageShape(3, 32, 32)
     with torch.device("meta"):
-        network = experiment(model=model).model.build(shape, 10)
+        network = experiment(model=model).model.make(shape, Logits(10))
     found = measure(network, shape, 2)
     rows = found.layers(depth)
     assert sum(row.parameters for row in rows) == sum(p.numel() for p in network.parameters())
@@ -156,7 +157,7 @@ def test_a_network_that_looks_at_numbers_is_measured_with_numbers() -> None:
 
 
 def test_measuring_leaves_no_trace() -> None:
-    network = experiment().model.build(ImageShape(3, 32, 32), 10).eval()
+    network = experiment().model.make(ImageShape(3, 32, 32), Logits(10)).eval()
     before, drawn = {key: value.clone() for key, value in network.state_dict().items()}, torch.get_rng_state()
     measure(network, ImageShape(3, 32, 32), 4)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -265,7 +266,7 @@ def test_auxiliary_heads_are_in_the_table_and_not_in_the_decisions() -> None:
     data = {**SYNTHETIC, "shape": [3, 64, 64], "validation": 0}
     tiny = experiment(data=data, model={"name": "torchvision/googlenet", "auxiliary": 0.3})
     found = plan(tiny, "cpu")
-    network = tiny.model.build(ImageShape(3, 64, 64), 10)
+    network = tiny.model.make(ImageShape(3, 64, 64), Logits(10))
     once = count_multiply_adds(network, ImageShape(3, 64, 64))
     assert found["multiply_adds"] == sum(layer["multiply_adds"] for layer in found["layers"]) > once
     work = 3 * once * found["steps"] * found["batch_size"]

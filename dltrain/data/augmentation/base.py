@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dltrain.config import Choice
 from dltrain.data.random import Draws
-from dltrain.data.types import Batch, ImageShape
+from dltrain.data.types import Batch, ImageShape, InputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,8 @@ class Augmentation(Choice):
     stage: ClassVar[Literal["pixels", "scaled", "batch"]] = "pixels"
     """pixels: values 0..255, uint8 or float32 (keep the dtype when values do not change); scaled: float32
     after input scaling; batch: after scaling, mixes examples and sets `targets`. They run in this order."""
+    inputs: ClassVar[tuple[type[InputSpec], ...]] = (ImageShape,)
+    """What it changes."""
     needs_covariance: ClassVar[bool] = False
     needs_soft_targets: ClassVar[bool] = False
 

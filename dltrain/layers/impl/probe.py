@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageShape, InputSpec
 
 Shape = tuple[int, ...]
 
@@ -115,8 +115,8 @@ class _Functions(TorchFunctionMode):
         return result
 
 
-def probe(network: nn.Module, shape: ImageShape) -> Probe:
-    """What a training forward of two images of `shape` does. Raises what the network raises."""
+def probe(network: nn.Module, shape: InputSpec) -> Probe:
+    """What a training forward of two examples of `shape` does. Raises what the network raises."""
     modules = dict(network.named_modules())
     found, stack, names = Probe(modules), [""], {module: name for name, module in modules.items()}
     order = itertools.count()
@@ -146,7 +146,7 @@ def probe(network: nn.Module, shape: ImageShape) -> Probe:
             found.calls.setdefault(name, []).append(Call(next(order), inputs, output, listed))
 
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors_of(network).items()}
-    images = torch.empty((2, shape.channels, shape.height, shape.width), device="meta")
+    images = shape.example(2, "meta")
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _hooked(network, enter, leave), _Functions(seen):
         functional_call(network, meta, images, tie_weights=False)
     return found
@@ -181,8 +181,10 @@ def _hooked(network: nn.Module, enter: Any, leave: Any) -> Iterator[None]:
             module.training = training
 
 
-def native_probe(network: nn.Module, shape: ImageShape) -> Probe:
-    """A probe at 224 pixels at least, or at `shape` for a network that takes no other."""
+def native_probe(network: nn.Module, shape: InputSpec) -> Probe:
+    """Of a network of images a probe at 224 pixels at least, or at `shape` for a network that takes no other."""
+    if not isinstance(shape, ImageShape):
+        return probe(network, shape)
     larger = ImageShape(shape.channels, max(shape.height, _NATIVE), max(shape.width, _NATIVE))
     try:
         return probe(network, larger)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.types import ImageShape
+from dltrain.data.types import InputSpec
 from dltrain.layers.activations import Activation
 from dltrain.layers.attention import Attention
 from dltrain.layers.dropout import DropBlock
@@ -27,9 +27,9 @@ from dltrain.models.impl.adaptation_report import Adaptation, Change
 
 
 class Adapter:
-    """Changes one network, made for images of `shape`; `label` is its name in messages."""
+    """Changes one network, made for inputs of `shape`; `label` is its name in messages."""
 
-    def __init__(self, label: str, network: nn.Module, shape: ImageShape) -> None:
+    def __init__(self, label: str, network: nn.Module, shape: InputSpec) -> None:
         self.label, self.network, self.shape = label, network, shape
         self.report = Adaptation()
         self._replaced: dict[nn.Module, nn.Module] = {}

@@ -15,27 +15,28 @@ if TYPE_CHECKING:
     from dltrain.layers.norms import Norm
 
 
-def softmax_regression(shape: ImageShape, classes: int) -> nn.Module:
-    """(B, C, H, W) -> (B, K), all zero at the start."""
-    linear = nn.Linear(shape.channels * shape.height * shape.width, classes)
+def softmax_regression(size: int, outputs: int) -> nn.Module:
+    """(B, ...) with `size` numbers an example -> (B, K), all zero at the start."""
+    linear = nn.Linear(size, outputs)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     return nn.Sequential(nn.Flatten(), linear)
 
 
 def mlp(
-    shape: ImageShape, classes: int, hidden: list[int], activation: Activation, norm: Norm | None, dropout: float
+    size: int, outputs: int, hidden: list[int], activation: Activation, norm: Norm | None, dropout: float
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, K): per hidden width a linear layer, the norm, the activation, and dropout."""
+    """(B, ...) with `size` numbers an example -> (B, K): per hidden width a linear layer, the norm, the activation, and
+    dropout."""
     layers: list[nn.Module] = [nn.Flatten()]
-    width = shape.channels * shape.height * shape.width
+    width = size
     for units in hidden:
         layers.append(nn.Linear(width, units, bias=norm is None or not norm.shifts))
         if norm is not None:
             layers.append(OnVectors(norm.build(units)))
         layers += [activation.build(units), nn.Dropout(dropout)]  # also at 0, so that its value renames no weights
         width = units
-    return nn.Sequential(*layers, nn.Linear(width, classes))
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
 def convnet(
