@@ -181,6 +181,25 @@ def predict(
     return predict_files(runs, paths, output, checkpoint, existing_device(device), batch_size, views, share)
 
 
+@app.command(epilog="Example: dltrain record runs/digits/001 wandb project=digits")
+@request
+def record(
+    run: RunPath,
+    recorder: Annotated[str, typer.Argument(metavar="RECORDER", help="One of `dltrain list recorders`.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the recorder: project=digits.")
+    ] = None,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Replay a run, finished or not, into one more recorder: what its directory holds, without training."""
+    load_plugins(plugin)
+    from dltrain.commands.record import record as replay
+    from dltrain.console.display import Display
+
+    replay(run, recorder, options or (), Display())
+    return 0
+
+
 @app.command(epilog="Example: dltrain adapt runs/photos/001 new_photos/ --output adapted.pt")
 @request
 def adapt(

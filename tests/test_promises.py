@@ -39,6 +39,9 @@ from dltrain.engine.predictor import restore_predictor
 from dltrain.errors import RunError
 from dltrain.runs import checkpoints
 from dltrain.runs.checkpoints import CheckpointError
+from dltrain.runs.recorders.base import About
+from dltrain.runs.recorders.tensorboard import TensorBoard
+from dltrain.runs.recording import Recordings
 from dltrain.runs.reports import NonFiniteError
 
 
@@ -190,8 +193,9 @@ def test_no_duplicates_after_a_resume(arrays: Path, tmp_path: Path) -> None:
     history = checkpoints.load(run.last)["history"]
     before = scalars(run.path)
     for _ in range(2):  # what a resume begins with
-        run.start_events(history, history[-1]["step"], {"seed": 0}, None)
-        run.close()
+        recordings = Recordings([TensorBoard()])
+        recordings.start(About(run.path, "tiny", {"seed": 0}, ["loss", "accuracy"], {}), history, history[-1]["step"])
+        recordings.close("finished")
     assert scalars(run.path) == before and len(list(run.path.glob("events.*"))) == 3
     assert [row["epoch"] for row in table(run.path)] == ["1", "2", "3"]
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from signal import Signals as Signal
 from typing import Any
 
-from torch import Tensor
-
 from dltrain.commands.failures import explain, is_out_of_memory, judge, resume_command
 from dltrain.commands.resuming import changed, continued, device_of, differences, extension, moved, resumption
+from dltrain.commands.showing import close_recordings, require_libraries, start_recordings, tell_failures
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.data.loading.resources import crowded
@@ -31,6 +30,7 @@ from dltrain.experiment.experiment import Experiment
 from dltrain.planning.plan import plan_of
 from dltrain.runs.environment import Hyperparameters, environment, flatten
 from dltrain.runs.interrupts import Signals
+from dltrain.runs.recording import Recordings
 from dltrain.runs.reports import EpochReport, NonFiniteError, best_epoch
 from dltrain.runs.run import FULL, ReadOnlyRun, Run, next_free, unwritable
 from dltrain.tasks.metrics import was_evaluated
@@ -49,7 +49,7 @@ def fit(
     """Train an experiment in a new run directory; the exit code and the run.
 
     path: the directory, or None for the next number under `runs`/<experiment name>.
-    hyperparameters: the run's row in TensorBoard's table, by default what the experiment states.
+    hyperparameters: what recorders show of the experiment, by default what it states.
     profile_steps: how many steps to trace with torch's profiler. group: the processes that train together; when they
     were started again, they continue the run that they had begun.
 
@@ -59,6 +59,7 @@ def fit(
     begun = group.broadcast(_begun_by(group, runs / experiment.name) if group.leads and group.restarts else None)
     if begun is not None:
         return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
+    require_libraries(experiment)
     with _built(experiment, device, group=group) as trainer, Signals() as signals:
         trainer.about["plugins"] = dict(plugins or {})
         if experiment.training.time is not None:  # the run repeats what was trained, however fast the machine is
@@ -72,7 +73,9 @@ def fit(
         with contextlib.closing(run):
             try:
                 run.write("experiment.yaml", experiment.dump().encode())
-                run.write_json("environment.json", environment(trainer.about, experiment.seed) | _launch(group))
+                shown = {"hyperparameters": hyperparameters or flatten(experiment.stated())}
+                facts = environment(trainer.about, experiment.seed) | shown | _launch(group)
+                run.write_json("environment.json", facts)
                 if plan:
                     run.write_json("plan.json", plan)
             except OSError as error:
@@ -100,6 +103,7 @@ def resume(
         begun = run.read_json("environment.json")
         warnings = list(differences(run, begun, dict(plugins or {}), device, group.size))  # or no plug-in for its parts
         experiment, before = continued(run, state, file, overrides)
+        require_libraries(experiment)
         for warning in warnings:
             display.warning(warning)
         if device is None:
@@ -226,6 +230,7 @@ def train(
     """Run the trainer to its end, a signal or a failure. Returns the exit code."""
     display.log, group = run.log, trainer.parts.group
     clock = Clock(run.read_json("result.json") if trainer.step else {})
+    recordings, metrics = Recordings(experiment.recorders, leads=group.leads), experiment.resolved_task.metrics
 
     def result(state: str, why: str | None = None) -> None:
         run.write_json("result.json", summary(trainer, state, why, clock))
@@ -237,9 +242,7 @@ def train(
 
     try:
         announce(run, trainer, experiment, display)
-        shown = hyperparameters or flatten(experiment.stated())
-        metrics, images = experiment.resolved_task.metrics, sample_images(trainer) if group.leads else None
-        run.start_events(trainer.history, trainer.step, shown, metrics, images)
+        start_recordings(recordings, run, trainer, experiment, hyperparameters)
         result("running")
         saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]
@@ -252,7 +255,7 @@ def train(
             stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
             if profiler:
                 _tell(profiler, display)
-            run.add_points(event.points)
+            recordings.steps(event.points)
             if (line := forecast.news(event)) is not None:
                 display.line(line)
             if isinstance(event, EpochReport):
@@ -263,7 +266,7 @@ def train(
                     display.warning(stuck)
                 event.metrics["seconds/checkpoint"] = saving + save(best=event.is_best)
                 saving = 0.0
-                run.record(trainer.history)
+                recordings.epoch(trainer.history[-1])
                 result("running")
                 saved = time.monotonic()
             else:
@@ -272,6 +275,7 @@ def train(
                     saving += (seconds := save())
                     clock.inside += seconds
                     saved = time.monotonic()
+            tell_failures(recordings, run, display)
             if stopping:
                 raise KeyboardInterrupt
         result("finished", stuck)
@@ -295,6 +299,7 @@ def train(
         return 1
     finally:
         display.stop()
+        close_recordings(recordings, run, display)
     _farewell(run, trainer, display)
     _say_what_was_slow(trainer, experiment, clock, display)
     return 0
@@ -324,17 +329,6 @@ def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Displa
     undecided = alone and experiment.training.threads == "auto"
     if undecided and (line := crowded(decided["threads"]["value"])) is not None:
         display.warning(line)
-
-
-def sample_images(trainer: Trainer, count: int = 32) -> Tensor:
-    """The first training images as the model gets them, in full size: (B, C, H, W) float32, scaled back to 0..1."""
-    batches = trainer.parts.train.batches(0)
-    batch = next(batches)
-    batches.close()
-    pipeline = trainer.parts.pipeline
-    inputs, _ = pipeline.full(batch, 0)
-    images: Tensor = pipeline.scaling.invert(inputs[:count].float())
-    return images.clamp(0, 255).cpu() / 255
 
 
 def _how_to_go_on(run: Run, trainer: Trainer) -> str:

@@ -106,6 +106,8 @@ def options(cls: type[Section]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     if not isinstance(value, Section):
         return value
     plain = value.model_dump(mode="json", exclude_defaults=True)

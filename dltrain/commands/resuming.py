@@ -20,8 +20,11 @@ from dltrain.runs.run import Run
 
 PLACES = ("data.root", "data.path", "data.cache", "data.download")
 """Where the data is: the fingerprint says whether it is the same."""
+SHOWING = ("recorders", "training.log_every")
+"""What is shown of a training, which does not depend on it."""
 MAY_CHANGE = (
     *PLACES, "training.epochs", "training.steps", "training.early_stopping.patience", "training.checkpoint_every",
+    *SHOWING,
 )  # fmt: skip
 """What may be set anew when a run is continued; nothing that was trained depends on it."""
 _WHAT_CAN = f"what can: {', '.join(MAY_CHANGE)}"
@@ -38,7 +41,7 @@ def continued(
     """
     for text in overrides:
         key = text.partition("=")[0].strip()
-        if key not in MAY_CHANGE:
+        if key not in MAY_CHANGE and not key.startswith("recorders."):
             again = f"dltrain fit {shlex.quote(str(run.path / 'experiment.yaml'))} {text}"
             raise RunError(f"`{key}` cannot change when a run is continued; {_WHAT_CAN}\nwith other settings: {again}")
     now = Experiment.load(run.path / "experiment.yaml", overrides)
@@ -175,6 +178,6 @@ def _differing(one: Any, other: Any, key: str = "") -> Iterator[str]:
 
 
 def _at(values: Any, key: str) -> Any:
-    for name in key.split("."):
+    for name in key.split(".") if key else ():
         values = values.get(name) if isinstance(values, dict) else None
     return values

@@ -223,7 +223,7 @@ def _assembled(
     settings = LoopSettings(
         total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size,
         accumulate=training.accumulate, evaluate_every=training.evaluate_every,
-        early_stopping=stopping, watched=watched, limit_batches=training.limit_batches,
+        early_stopping=stopping, watched=watched, limit_batches=training.limit_batches, log_every=training.log_every,
         sizes=resizing.sizes if resizing is not None else [],
     )  # fmt: skip
     trainer = Trainer(parts, settings)

@@ -101,10 +101,11 @@ class Experiment(ExperimentSchema):
         return experiment
 
     def stated(self) -> dict[str, Any]:
-        """The settings that the file, what it extends and overrides state, as nested plain values, without the sweep.
-        What is left to its default is not among them."""
-        values: dict[str, Any] = _stated(self.model_dump(mode="json", exclude={"sweep"}), self.document.tree)
-        return values
+        """The settings that the file, what it extends and overrides state, as nested plain values, without the sweep
+        and the recorders. What is left to its default is not among them."""
+        values = self.model_dump(mode="json", exclude={"sweep", "recorders"})
+        stated: dict[str, Any] = _stated(values, self.document.tree)
+        return stated
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Experiment) and self.model_dump() == other.model_dump()

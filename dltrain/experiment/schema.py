@@ -20,6 +20,8 @@ from dltrain.models import Model
 from dltrain.optim import Optimizer, Penalty, Schedule
 from dltrain.optim.optimizers.sgd import SGD
 from dltrain.optim.schedules.cosine import Cosine
+from dltrain.runs.recorders.base import Recorder
+from dltrain.runs.recorders.tensorboard import TensorBoard
 from dltrain.tasks import Classification, CrossEntropy, Loss, Task
 
 
@@ -54,6 +56,8 @@ class ExperimentSchema(Section):
     """How long and how to train."""
     evaluation: Evaluation = Evaluation()
     """What the trained network is shown of each image."""
+    recorders: list[Recorder] = [TensorBoard()]
+    """What shows the training, besides metrics.csv, which is always written."""
     sweep: Sweep | None = None
     """What `dltrain sweep` searches."""
 

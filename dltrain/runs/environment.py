@@ -1,4 +1,4 @@
-"""What the numbers of a run depend on besides its experiment: for environment.json and TensorBoard."""
+"""What the numbers of a run depend on besides its experiment: for environment.json and recorders."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _git_commit() -> str | None:
 
 
 def flatten(experiment: dict[str, Any]) -> Hyperparameters:
-    """Settings of an experiment as dotted keys with plain values, for TensorBoard's hyperparameter table."""
+    """Settings of an experiment as dotted keys with plain values: the hyperparameters that recorders show."""
     flat: Hyperparameters = {}
 
     def walk(value: Any, prefix: str) -> None:

@@ -7,11 +7,12 @@ begins by telling it to forget what lies beyond the step from which the training
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class EventFile:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         earlier = sorted(folder.glob(PATTERN))
-        self._seen = _points(earlier, step)
+        self._seen = {(value.tag, at) for at, value in _values(earlier) if at <= step}  # what they lack comes again
         self._file = (folder / _next_name(earlier)).open("xb")
         self._records = RecordWriter(self._file)
         self._write(0, file_version="brain.Event:2")
@@ -91,21 +92,43 @@ class EventFile:
         self._records.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
 
 
-def _points(files: list[Path], step: int) -> set[tuple[str, int]]:
-    """The tag and the step of every value in event files, up to a step. What is damaged or no event
-    ends its file: what it lacks is written again."""
+def _values(files: list[Path]) -> Iterator[tuple[int, Any]]:
+    """The step of every value in event files, and the value. What is damaged or no event ends its file."""
     if not files:
-        return set()
+        return
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
 
-    found = set()
     for path in files:
         with contextlib.suppress(Exception):  # of foreign bytes, its parsers raise many kinds
             for record in RawEventFileLoader(str(path)).Load():
                 event = Event.FromString(record)
-                found |= {(value.tag, event.step) for value in event.summary.value if event.step <= step}
-    return found
+                for value in event.summary.value:
+                    yield event.step, value
+
+
+def read_scalars(folder: Path) -> dict[int, dict[str, float]]:
+    """The numbers in the event files of a run: by step, a row with that `step`. What was written again counts last."""
+    rows: dict[int, dict[str, float]] = {}
+    for step, value in _values(sorted(folder.glob(PATTERN))):
+        if value.HasField("simple_value"):
+            rows.setdefault(step, {"step": step})[value.tag] = value.simple_value
+    return rows
+
+
+def read_images(folder: Path) -> dict[str, Tensor]:
+    """The pictures (3, H, W) in 0..1 in the event files of a run, by tag."""
+    values = [value for _, value in _values(sorted(folder.glob(PATTERN))) if value.HasField("image")]
+    return {value.tag: picture(io.BytesIO(value.image.encoded_image_string)) for value in values}
+
+
+def picture(file: Path | io.BytesIO) -> Tensor:
+    """An image file as (3, H, W) in 0..1."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    return torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) / 255
 
 
 def _next_name(earlier: list[Path]) -> str:

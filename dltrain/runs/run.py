@@ -3,38 +3,26 @@
     experiment.yaml  environment.json  result.json  metrics.csv  log.txt  events.out.tfevents.*
     checkpoints/last.pt  checkpoints/best.pt  eval/<split>.json
 
-After a resume neither the table nor the events hold a row twice: the table is always written from the whole history,
-and a new event file holds what the earlier ones lack. Points within epochs are in the events alone.
+The table and the event files are those of recorders, which show a run: see `recording`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from dltrain.errors import RunError
 from dltrain.runs import checkpoints
 from dltrain.runs.checkpoints import CheckpointError, write_atomically
-from dltrain.runs.events import EventFile
-from dltrain.runs.reports import THROUGHPUT
 from dltrain.runs.stored import StoredError, is_result, require_checkpoint, require_environment
-from dltrain.tasks.metrics import SPLITS, Metric
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-History = Sequence[Mapping[str, float]]
-CHARTS = {"learning rate": ["lr"], "images per second": [THROUGHPUT], "norms": ["norm/gradient", "norm/weights"]}
-"""The charts of a training in TensorBoard, by title, besides those of its metrics."""
 JOURNAL = "journal.log"
 """The file that makes a directory that of a sweep."""
 STATES = ("running", "finished", "interrupted", "failed")
@@ -60,7 +48,6 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path / ".lock", timeout=0)
-        self._events: EventFile | None = None
         self.failure: Failure | None = None
         """What ended the training that this process made here, when it failed."""
 
@@ -106,10 +93,7 @@ class Run:
             checkpoints.remove_temporaries(folder)
 
     def close(self) -> None:
-        """Finish the event file and give the run free."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        """Give the run free."""
         self._lock.release()
 
     # -- checkpoints
@@ -201,55 +185,6 @@ class Run:
         ):
             file.write(text + "\n")
 
-    def record(self, history: History) -> None:
-        """Write the table of all epochs, and the newest epoch's scalars as events."""
-        self._write_table(history)
-        if self._events is not None and history:
-            self._add_scalars(history[-1])
-            self._events.flush()
-
-    def add_points(self, points: History) -> None:
-        """Write points of the curves within an epoch as events; the table has none."""
-        if self._events is not None and points:
-            for point in points:
-                self._add_scalars(point)
-            self._events.flush()
-
-    def start_events(
-        self, history: History, step: int, hyperparameters: Mapping[str, Any], metrics: Sequence[Metric],
-        images: Tensor | None,
-    ) -> None:  # fmt: skip
-        """Begin the event file: charts, hyperparameters, a grid of training images, and the epochs so far, as far as
-        the files of earlier processes lack them.
-
-        step: from which the training goes on. metrics: that have a chart. images: (B, C, H, W) in 0..1.
-        """
-        self._events = EventFile(self.path, step)
-        names = [metric.name for metric in metrics]
-        charts = {name: [f"train/{name}", f"validation/{name}"] for name in names}
-        self._events.charts({" and ".join(names): charts, "training": CHARTS})
-        tags = [f"{split}/{name}" for split in SPLITS for name in names]
-        self._events.hyperparameters(hyperparameters, tags)
-        if images is not None:
-            self._events.image("train/images", _grid(images))
-        for row in history:
-            self._add_scalars(row)
-        self._events.flush()
-        self._write_table(history)
-
-    def _add_scalars(self, row: Mapping[str, float]) -> None:
-        assert self._events is not None
-        shown = {tag: value for tag, value in row.items() if "/" in tag or tag == "lr"}
-        self._events.scalars(shown, int(row["step"]))
-
-    def _write_table(self, history: History) -> None:
-        columns = list(dict.fromkeys(key for row in history for key in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_atomically(self.path / "metrics.csv", text.getvalue().encode())
-
 
 class ReadOnlyRun(Run):
     """A run as the processes see it that train it together with the one that writes it."""
@@ -276,31 +211,6 @@ class ReadOnlyRun(Run):
 
     def log(self, text: str) -> None:
         pass
-
-    def record(self, history: History) -> None:
-        pass
-
-    def add_points(self, points: History) -> None:
-        pass
-
-    def start_events(
-        self, history: History, step: int, hyperparameters: Mapping[str, Any], metrics: Sequence[Metric],
-        images: Tensor | None,
-    ) -> None:  # fmt: skip
-        pass
-
-
-def _grid(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:
-    """(B, C, H, W) as one picture (3, rows * (H + gap), columns * (W + gap)); grey becomes RGB."""
-    from torch.nn import functional as F
-
-    count, channels, height, width = images.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    shown = images[:, :3] if channels >= 3 else images[:, :1].expand(-1, 3, -1, -1)
-    cells = F.pad(shown, (0, gap, 0, gap, 0, 0, 0, rows * columns - count))
-    cells = cells.view(rows, columns, 3, height + gap, width + gap).permute(2, 0, 3, 1, 4)
-    return cells.reshape(3, rows * (height + gap), columns * (width + gap))
 
 
 def unwritable(error: OSError, path: Path) -> RunError:

@@ -143,6 +143,7 @@ class EnvironmentData(_Data):
     plugins: dict[str, str] = {}
     decisions: dict[str, DecisionData] = {}
     launch: Text = ""
+    hyperparameters: dict[str, str | int | float | bool] = {}
     _decided = field_validator("decisions")(_decided)
 
     @model_validator(mode="after")

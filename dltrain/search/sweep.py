@@ -28,7 +28,8 @@ from filelock import FileLock, Timeout
 
 from dltrain.commands.failures import judge
 from dltrain.commands.fit import Hyperparameters, fit, resume
-from dltrain.commands.resuming import PLACES
+from dltrain.commands.resuming import PLACES, SHOWING
+from dltrain.commands.showing import require_libraries
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.errors import RunError
@@ -65,6 +66,7 @@ def run_sweep(
     when another process runs it or its directory cannot be written.
     """
     assert experiment.sweep is not None
+    require_libraries(experiment)
     splits = experiment.data.load()  # before anything is created: unfit data would fail every trial
     for note in splits.remarks:
         display.tell(note)
@@ -96,7 +98,7 @@ def run_sweep(
 
 
 def _searched(experiment: Experiment) -> dict[str, Any]:
-    """All that a trial depends on, by dotted key: the experiment without the number of trials."""
+    """All that a trial depends on, by dotted key: the experiment without the number of trials and what is shown."""
     flat: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:
@@ -107,7 +109,7 @@ def _searched(experiment: Experiment) -> dict[str, Any]:
             flat[key] = value
 
     walk(experiment.model_dump(mode="json", exclude={"sweep": {"trials"}}), "")
-    return flat
+    return {key: value for key, value in flat.items() if key not in SHOWING}
 
 
 def _refuse_changes(experiment: Experiment, before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
@@ -344,7 +346,7 @@ def _forget_last_trial(threads: int) -> None:
 
 
 def _plain(values: dict[str, Any]) -> Hyperparameters:
-    """For TensorBoard's hyperparameter table."""
+    """What recorders show of a trial."""
     return {key: v if isinstance(v, (str, int, float)) else _text(v) for key, v in values.items()}
 
 

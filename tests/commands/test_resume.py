@@ -142,8 +142,10 @@ def test_killed_after_the_last_checkpoint_the_results_are_completed(
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 2})
     reference = uninterrupted(zygote, experiment, tmp_path)
     killer = Killer(zygote, experiment, tmp_path)
-    setup = ("import os, dltrain.runs.run as r; record = r.Run.record\n"
-             "r.Run.record = lambda s, h: os.kill(os.getpid(), 9) if len(h) == 2 else record(s, h)")  # fmt: skip
+    setup = (
+        "import os\nfrom dltrain.runs.recording import Recordings as R\nepoch = R.epoch\n"
+        "R.epoch = lambda self, row: os.kill(os.getpid(), 9) if row['epoch'] == 2 else epoch(self, row)"
+    )
     assert killer.start(setup).wait() == -9
     killer.finish()
     assert_same_run(reference, killer.run)
@@ -201,7 +203,7 @@ def test_what_was_changed_since_the_run_began_is_named(zygote: Zygote, arrays: P
     data = write_arrays(tmp_path / "b.npz")
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(data), "training.epochs": 2})
     killer = Killer(zygote, experiment, tmp_path)
-    stop = "import os, dltrain.runs.run as r; r.Run.record = lambda *_: os.kill(os.getpid(), 9)"
+    stop = "import os, dltrain.runs.recording as r; r.Recordings.epoch = lambda *_: os.kill(os.getpid(), 9)"
     assert killer.start(stop).wait() == -9
     resolved = killer.run / "experiment.yaml"
     text = resolved.read_text()

@@ -17,6 +17,7 @@ import dltrain.engine.seeding
 from dltrain import ConfigError, Experiment, Run
 from dltrain.cli import app
 from dltrain.runs import checkpoints
+from dltrain.runs.recording import Recordings
 
 TEXT = """
 data: {{name: arrays, path: {path}, validation: 0.2, test: 0}}
@@ -111,15 +112,15 @@ def test_a_resume_keeps_the_number_of_steps_and_the_weights(
     arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "e.yaml").write_text(TEXT.format(path=arrays, length="time: 3s, checkpoint_every: 1.0e-9"))
-    add = Run.add_points
+    add = Recordings.steps
 
-    def interrupted(self: Run, points: list[dict[str, Any]]) -> None:
+    def interrupted(self: Recordings, points: list[dict[str, Any]]) -> None:
         add(self, points)
         if any(point["step"] > 40 for point in points):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "add_points", interrupted)
+        patch.setattr(Recordings, "steps", interrupted)
         assert invoke("fit", tmp_path / "e.yaml", "--runs", tmp_path, "--device", "cpu").exit_code == 130
     run = Run(tmp_path / "e/001")
     steps = result(run)["total_steps"]

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import dltrain.engine.seeding
 from dltrain import Experiment, Run, build
 from dltrain.cli import app
+from dltrain.runs.recording import Recordings
 from dltrain.runs.reports import EpochReport
 
 TEXT = """
@@ -81,9 +82,9 @@ def test_a_short_epoch_has_its_end_alone(arrays: Path, tmp_path: Path) -> None:
 
 def test_a_resume_within_an_epoch_repeats_no_point(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on from a checkpoint behind which points were written already."""
-    add = Run.add_points
+    add = Recordings.steps
 
-    def fails_late(self: Run, found: list[dict[str, Any]]) -> None:
+    def fails_late(self: Recordings, found: list[dict[str, Any]]) -> None:
         add(self, found)
         if any(point["step"] > 40 for point in found):
             raise RuntimeError("the machine fails")
@@ -91,7 +92,7 @@ def test_a_resume_within_an_epoch_repeats_no_point(run: Path, tmp_path: Path, mo
     seed = dltrain.engine.seeding.seed_layers
     (tmp_path / "e.yaml").write_text((run / "experiment.yaml").read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "add_points", fails_late)
+        patch.setattr(Recordings, "steps", fails_late)
         patch.setattr(dltrain.engine.seeding, "seed_layers", lambda *given: (time.sleep(0.03), seed(*given)))
         command = ["fit", str(tmp_path / "e.yaml"), "--runs", str(tmp_path), "training.checkpoint_every=1e-9"]
         assert CliRunner().invoke(app, command).exit_code == 1

@@ -20,6 +20,7 @@ import dltrain.search.sweep as sweep_module
 from dltrain.cli import app
 from dltrain.experiment.experiment import Experiment
 from dltrain.experiment.training import Range, Sweep
+from dltrain.runs.recording import Recordings
 from dltrain.runs.run import JOURNAL, Run
 from dltrain.search.study import Study, settings, values_of
 
@@ -383,12 +384,12 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "point", ["Study.start", "Run.create", "Run.record", "Run.save", "Study.finish", "Search.rank"]
+    "point", ["Study.start", "Run.create", "Recordings.epoch", "Run.save", "Study.finish", "Search.rank"]
 )
 def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(
     yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    owner = {"Study": Study, "Run": Run, "Search": sweep_module.Search}[point.split(".")[0]]
+    owner = {"Study": Study, "Run": Run, "Recordings": Recordings, "Search": sweep_module.Search}[point.split(".")[0]]
     name = point.split(".")[1]
     original, calls = getattr(owner, name), []
 
@@ -411,12 +412,12 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(
     assert ranking(folder) == uninterrupted
 
 
-@pytest.mark.parametrize("point", ["Run.create", "Run.record", "Study.finish"])
+@pytest.mark.parametrize("point", ["Run.create", "Recordings.epoch", "Study.finish"])
 def test_interrupted_at_any_point(
     yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     """A signal is not lost, whether it comes before, within or after the training of a trial."""
-    owner, name = {"Study": Study, "Run": Run}[point.split(".")[0]], point.split(".")[1]
+    owner, name = {"Study": Study, "Run": Run, "Recordings": Recordings}[point.split(".")[0]], point.split(".")[1]
     original, calls = getattr(owner, name), []
 
     def pressing(*args: Any, **options: Any) -> Any:
