@@ -309,7 +309,7 @@ def test_a_checkpoint_is_self_contained(tmp_path: Path) -> None:
     sample = torch.from_numpy(images[:16])
     assert torch.equal(predictor.pipeline.evaluate(sample), trainer.parts.pipeline.evaluate(sample))
     assert predictor.preprocessing.to_dict() == trainer.about["preprocessing"]
-    assert list(predictor.target.names) == trainer.about["classes"]
+    assert predictor.target.to_dict() == trainer.about["target"]
     network = trainer.parts.average.model
     with torch.no_grad():
         expected = network(trainer.parts.pipeline.evaluate(sample)).softmax(1)

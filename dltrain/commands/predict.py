@@ -55,7 +55,7 @@ def predict_files(
         predictor.look(views, share)
         require_files(predictor)
         if predictor.target != target:
-            raise RunError(f"the runs have different classes: {', '.join(map(str, paths))}")
+            raise RunError(f"the runs have different {target.kind}: {', '.join(map(str, paths))}")
     targets = [(predictor.canvas, predictor.preprocessing.shape.channels) for predictor in predictors]
     row = _csv(task.columns) if form == "csv" else _json_line
     total = failed = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class TargetSpec(ABC):
     """What the targets of a data set are. A source holds them as an array `values` with one row an example."""
 
+    kind: ClassVar[str]
+    """What `names` are the names of."""
     words: ClassVar[str]
     """What an example has, for messages."""
     names: Sequence[str]
@@ -49,6 +51,11 @@ class TargetSpec(ABC):
     def mark(self) -> str:
         """What the fingerprint keeps of the targets as a whole."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, which `target_from` reads."""
+        values: Any = vars(self)
+        return {"kind": self.kind, **{name: list(value) for name, value in values.items()}}
+
     @abstractmethod
     def soft(self, targets: Tensor) -> Tensor:
         """Targets of a batch as float32, so that they can be mixed."""
@@ -58,7 +65,7 @@ class TargetSpec(ABC):
 class Classes(TargetSpec):
     """One of several classes. values: (N,) int64, places in `names`."""
 
-    words = "a class"
+    kind, words = "classes", "a class"
     names: Sequence[str]
 
     def problem(self) -> str | None:
@@ -92,7 +99,7 @@ class Classes(TargetSpec):
 class Real(TargetSpec):
     """Numbers. values: (N, n) float64. mean, std: of each over the training examples, for who scales them."""
 
-    words = "numbers"
+    kind, words = "numbers", "numbers"
     names: Sequence[str]
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
@@ -128,7 +135,7 @@ class Real(TargetSpec):
 class Labels(TargetSpec):
     """Any number of labels. values: (N, K) bool, whether an example has each."""
 
-    words = "any number of labels"
+    kind, words = "labels", "any number of labels"
     names: Sequence[str]
 
     def groups(self, values: np.ndarray) -> np.ndarray:
@@ -154,7 +161,7 @@ class Labels(TargetSpec):
 class NoTarget(TargetSpec):
     """Nothing but the inputs. values: (N, 0)."""
 
-    words = "no target"
+    kind, words = "nothing", "no target"
     names: Sequence[str] = ()
 
     def groups(self, values: np.ndarray) -> np.ndarray:
@@ -174,6 +181,16 @@ class NoTarget(TargetSpec):
 
     def soft(self, targets: Tensor) -> Tensor:
         return targets
+
+
+KINDS: dict[str, type[Classes | Real | Labels | NoTarget]] = {
+    spec.kind: spec for spec in (Classes, Real, Labels, NoTarget)
+}
+
+
+def target_from(values: Mapping[str, Any]) -> TargetSpec:
+    """What `to_dict` returned, as a spec again."""
+    return KINDS[values["kind"]](**{name: value for name, value in values.items() if name != "kind"})
 
 
 def as_tensor(values: np.ndarray) -> Tensor:

@@ -22,6 +22,7 @@ from dltrain.data.loading.streaming import start_worker_server
 from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
 from dltrain.data.random import derive_seed
+from dltrain.data.targets import target_from
 from dltrain.data.types import WHOLE, ImageShape, InputSpec, Share, Splits
 from dltrain.engine.after_step import AfterStep, Bounds, CountedSteps, WeightAverage
 from dltrain.engine.compiling import callable_of
@@ -229,7 +230,7 @@ def _assembled(
     trainer = Trainer(parts, settings)
     trainer.about = {
         "experiment": experiment.dump(),
-        "classes": splits.classes,
+        "target": splits.target.to_dict(),
         "preprocessing": preprocessing.to_dict(),
         "decisions": {name: asdict(decision) for name, decision in decisions.items()},
         "fingerprint": splits.fingerprint,
@@ -313,8 +314,9 @@ def _preprocessing(experiment: Experiment, splits: Splits, about: dict[str, Any]
     if about["fingerprint"] != splits.fingerprint:
         message = f"the data has changed since the run began ({about['fingerprint']} -> {splits.fingerprint})"
         raise experiment.error("data", message, "start a new run: dltrain fit on the run's experiment.yaml")
-    if about["classes"] != splits.classes:
-        raise experiment.error("data", "the checkpoint's classes are not those of the data", "start a new run")
+    if (before := target_from(about["target"])).mark != splits.target.mark:
+        message = f"the checkpoint's {before.kind} are not those of the data"
+        raise experiment.error("data", message, "start a new run")
     return Preprocessing.from_dict(about["preprocessing"])
 
 
@@ -407,9 +409,9 @@ def _summary(
 ) -> dict[str, str]:  # fmt: skip
     """What the run will do, a line each."""
     counts = ", ".join(f"{count:,} {name}" for name, count in split_sizes(splits).items())
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters, targets = sum(p.numel() for p in model.parameters()), f"{len(splits.target.names)} {splits.target.kind}"
     lines = {
-        "data": f"{experiment.data.name}: {counts}, {len(splits.classes)} classes, {preprocessing.shape}",
+        "data": f"{experiment.data.name}: {counts}, {targets}, {preprocessing.shape}",
         "model": f"{experiment.model.name}: {parameters:,} parameters, {multiply_adds / 1e6:,.2f}M multiply-adds",
         "training": f"{settings.epochs} epochs of {settings.steps_per_epoch} steps, batch {settings.batch_size}",
     }

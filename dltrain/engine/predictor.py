@@ -17,7 +17,7 @@ from dltrain.data.loading.pipeline import Pipeline, build_pipeline
 from dltrain.data.loading.resources import keep_freed_memory
 from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import Preprocessing
-from dltrain.data.targets import Classes, TargetSpec
+from dltrain.data.targets import TargetSpec, target_from
 from dltrain.data.types import Canvas
 from dltrain.engine.builder import build_network
 from dltrain.engine.decisions import PURE, autocast_of, dtype_of, pick_device
@@ -81,7 +81,7 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
     """
     about = state["about"]
     target = pick_device(device)
-    experiment, spec = Experiment.parse(about["experiment"], str(file or "checkpoint")), Classes(about["classes"])
+    experiment, spec = Experiment.parse(about["experiment"], str(file or "checkpoint")), target_from(about["target"])
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
     model, _ = build_network(experiment, preprocessing.shape, experiment.resolved_task.output(spec), fresh=False)
     kept = "model" if state["average"] is None else "average"

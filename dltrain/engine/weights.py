@@ -52,7 +52,7 @@ def read_weights(path: str) -> Weights:
     tensors: dict[str, Tensor] = state["model"]
     if state["average"] is not None:
         tensors = {**tensors, **state["average"]}
-    return Weights(file, tensors, state["about"]["classes"])
+    return Weights(file, tensors, state["about"]["target"]["names"])
 
 
 def _is_ours(file: Path) -> bool:

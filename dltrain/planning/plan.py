@@ -130,7 +130,7 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     measured = measure(parts.model, shape, _micro_batch(experiment), dtype_of(decisions["precision"].value))
     settings, groups = trainer.settings, parameter_groups(parts.model, experiment.optimizer)
     training = _Training(
-        experiment, parts.model, measured, shape, len(about["classes"]), trainer.examples,
+        experiment, parts.model, measured, shape, len(about["target"]["names"]), trainer.examples,
         [(loader.source, loader.canvas) for loader in loaders], decisions, groups, settings.steps_per_epoch,
         settings.total_steps, parts.learning_rate, parts.momentum, parts.pipeline.resize,
     )  # fmt: skip

@@ -125,7 +125,7 @@ class Run:
     def checkpoint_at(self, path: Path) -> tuple[Path, dict[str, Any]]:
         """The checkpoint in the file `path`. Raises RunError like `checkpoint`."""
         try:
-            state = checkpoints.load(path)
+            state = _as_now(checkpoints.load(path))
             require_checkpoint(state)
         except CheckpointError as error:
             raise RunError(f"{error}{self._offer(path)}") from None
@@ -211,6 +211,15 @@ class ReadOnlyRun(Run):
 
     def log(self, text: str) -> None:
         pass
+
+
+def _as_now(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint as it is written now: before there were tasks, it told its classes alone."""
+    about = state.get("about")
+    if not isinstance(about, dict) or "target" in about or "classes" not in about:
+        return state
+    rest = {key: value for key, value in about.items() if key != "classes"}
+    return {**state, "about": {**rest, "target": {"kind": "classes", "names": about["classes"]}}}
 
 
 def unwritable(error: OSError, path: Path) -> RunError:

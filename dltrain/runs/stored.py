@@ -161,11 +161,30 @@ class ResultData(_Data):
     time: dict[str, Seconds] = {}
 
 
+class TargetData(_Data):
+    """A TargetSpec."""
+
+    kind: Literal["classes", "numbers", "labels", "nothing"]
+    names: list[Annotated[str, Field(max_length=1000)]]
+    mean: list[Annotated[float, Field(allow_inf_nan=False)]] = []
+    std: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
+
+    @model_validator(mode="after")
+    def _whole(self) -> TargetData:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"{self.kind} must differ")
+        if self.kind == "classes" and len(self.names) < 2:
+            raise ValueError("there must be two classes at least")
+        if any(len(numbers) not in (0, len(self.names)) for numbers in (self.mean, self.std)):
+            raise ValueError("mean and std must be as many as the names")
+        return self
+
+
 class AboutData(_Data):
     """What a checkpoint says of its training."""
 
     experiment: Annotated[str, Field(max_length=10**7)]
-    classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=2)]
+    target: TargetData
     preprocessing: PreprocessingData
     decisions: dict[str, DecisionData]
     fingerprint: Text
@@ -175,18 +194,23 @@ class AboutData(_Data):
 
     @model_validator(mode="after")
     def _whole(self) -> AboutData:
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes must differ")
         _require_needed(self.decisions)
         return self
 
 
 class MetricsData(_Data):
-    """The sums of an epoch that has begun."""
+    """The sums of an epoch that has begun, those of its task among them."""
 
     losses: Tensor
-    correct: Tensor
     examples: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _alike(self) -> MetricsData:
+        sums = {"losses": self.losses, **(self.model_extra or {})}
+        for name, values in sums.items():
+            if not isinstance(values, Tensor) or values.ndim != 1 or len(values) != len(self.losses):
+                raise ValueError(f"{' and '.join(sums)} must be as many numbers; {name} are not")
+        return self
 
 
 class OptimizerData(_Data):
@@ -226,8 +250,6 @@ class CheckpointData(_Data):
             absent += [f"train/{name}" for name in sorted(trained - _names(row, "train"))]
             if absent:
                 raise ValueError(f"history.{number}: it must tell {', '.join(absent)}")
-        if not self.metrics.losses.shape == self.metrics.correct.shape or self.metrics.losses.ndim != 1:
-            raise ValueError("metrics: losses and correct must be as many numbers")
         return self
 
 

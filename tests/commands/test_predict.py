@@ -253,12 +253,12 @@ def test_arrays_label_files_of_their_size(tmp_path: Path) -> None:
 def test_classes_called_as_the_columns_are(photos: Path, run: Path, tmp_path: Path) -> None:
     """The CSV can still be read by the names of its columns, of which there are no two alike."""
     state = Run(run).checkpoint("best")[1]
-    state["about"]["classes"] = ["class", "path", "probability of class"]
+    state["about"]["target"]["names"] = ["class", "path", "probability of class"]
     checkpoints.save(state, tmp_path / "renamed.pt")
     file = photos / "data" / "red" / "02.jpg"
     row, before = rows(tmp_path / "renamed.pt", file)[0], rows(run, file)[0]
     assert (row["path"], row["probability"]) == (str(file), before["probability"])
-    assert row["class"] == state["about"]["classes"][CLASSES.index(before["class"])]
+    assert row["class"] == state["about"]["target"]["names"][CLASSES.index(before["class"])]
     assert list(row.values())[3:] == list(before.values())[3:]
     assert list(row)[3:] == ["probability of class ", "probability of path", "probability of class"]
 

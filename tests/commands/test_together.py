@@ -95,7 +95,7 @@ def test_prediction_with_another_run_is_the_mean(photos: Path, runs: list[Path])
 
 def test_members_must_know_the_same_classes(photos: Path, runs: list[Path]) -> None:
     state = checkpoints.load(runs[1] / "checkpoints/best.pt")
-    state["about"]["classes"] = ["a", "b", "x"]
+    state["about"]["target"]["names"] = ["a", "b", "x"]
     checkpoints.save(state, runs[1] / "checkpoints/best.pt")
     result = invoke("eval", *runs)
     assert result.exit_code == 2 and "(new: `c`; missing: `x`)" in result.stderr

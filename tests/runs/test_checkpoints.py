@@ -67,7 +67,7 @@ def test_plain_torch_loads_it_safely(saved: Path) -> None:
     for options in ({}, {"mmap": True}):
         state = torch.load(saved, weights_only=True, **options)
         assert {"about", "step", "history", "model", "average", "optimizer", "scaler", "metrics"} <= set(state)
-        assert {"experiment", "classes", "preprocessing", "decisions", "fingerprint"} <= set(state["about"])
+        assert {"experiment", "target", "preprocessing", "decisions", "fingerprint"} <= set(state["about"])
     assert zipfile.ZipFile(saved).testzip() is None
 
 

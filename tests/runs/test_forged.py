@@ -88,9 +88,10 @@ LAUGHS: Any = ["ha"]
 for _ in range(200):
     DEEP, LAUGHS = [DEEP], [LAUGHS, LAUGHS]
 FORGED: list[tuple[str, Any]] = [
-    ("about", GONE), ("about", []), ("about.experiment", GONE), ("about.experiment", 3), ("about.classes", "abc"),
-    ("about.classes", ["0", "1", 2]), ("about.classes", ["0", "0", "1"]), ("about.classes", ["0"]),
-    ("about.classes.0", "x" * 10**6), ("about.preprocessing", GONE), ("about.preprocessing.shape", [3, 8]),
+    ("about", GONE), ("about", []), ("about.experiment", GONE), ("about.experiment", 3), ("about.target.names", "abc"),
+    ("about.target.names", ["0", "1", 2]), ("about.target.names", ["0", "0", "1"]), ("about.target.names", ["0"]),
+    ("about.target", {"kind": "classes"}), ("about.target.kind", "pixels"), ("about.target.names.0", "x" * 10**6),
+    ("about.preprocessing", GONE), ("about.preprocessing.shape", [3, 8]),
     ("about.preprocessing.shape", [3, -8, 8]), ("about.preprocessing.shape", [3, 10**9, 8]),
     ("about.preprocessing.train.height", "8"), ("about.preprocessing.train.rule", "wish"),
     ("about.preprocessing.evaluation.crop", math.nan), ("about.preprocessing.evaluation.height", 9),

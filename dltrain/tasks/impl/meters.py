@@ -110,7 +110,10 @@ class Meter(ABC):
         return {"losses": self._losses, **self._sums, "examples": self.examples}
 
     def load_state_dict(self, state: Mapping[str, Any], *, empty: bool = False) -> None:
-        """Continue from what `state_dict` returned. empty: with as many updates, but all of no examples."""
+        """Continue from what `state_dict` returned. empty: with as many updates, but all of no examples. Raises
+        ValueError for the sums of another task."""
+        if missing := [name for name in self.kinds if name not in state]:
+            raise ValueError(f"the sums of the epoch lack `{missing[0]}`")
         self.reset()
         self._losses, self.examples = state["losses"].to(self._losses), state["examples"]
         self._sums = {name: state[name].to(values) for name, values in self._sums.items()}
