@@ -81,9 +81,10 @@ def network_and_optimizer(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     from dltrain.data.types import ImageShape
     from dltrain.experiment.experiment import Experiment
     from dltrain.optim.impl.groups import parameter_groups
+    from dltrain.tasks.outputs import Logits
 
     experiment = Experiment.parse(experiment_text(args))
-    network = experiment.model.build(ImageShape(3, 32, 32), 10)
+    network = experiment.model.make(ImageShape(3, 32, 32), Logits(10))
     network.to(args.device)
     optimizer = experiment.optimizer.build(parameter_groups(network, experiment.optimizer), torch.device(args.device))
     return network, optimizer, torch.nn.functional.cross_entropy

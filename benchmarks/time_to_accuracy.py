@@ -114,6 +114,7 @@ def measure_loop(args: argparse.Namespace) -> list[float]:
 
     from dltrain import Experiment
     from dltrain.data.types import ImageShape
+    from dltrain.tasks.outputs import Logits
 
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment.parse(experiment_text(args, Path(folder)))
@@ -137,7 +138,7 @@ def measure_loop(args: argparse.Namespace) -> list[float]:
             return self.transform(self.images[index]), self.labels[index]
 
     torch.manual_seed(args.round)
-    network = experiment.model.build(ImageShape(1, size, size), 10)
+    network = experiment.model.make(ImageShape(1, size, size), Logits(10))
     workers = 2 if args.goal == "fashion" else 0  # starting them takes longer than an epoch of digits
     loader = DataLoader(
         Images(train, T.Compose([*moves, *scale])), args.batch, shuffle=True, num_workers=workers,
