@@ -242,7 +242,7 @@ def train(
 
     try:
         announce(run, trainer, experiment, display)
-        start_recordings(recordings, run, trainer, experiment, hyperparameters)
+        start_recordings(recordings, run, trainer, experiment, hyperparameters, display)
         result("running")
         saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]

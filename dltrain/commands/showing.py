@@ -30,8 +30,9 @@ def require_libraries(experiment: Experiment) -> None:
 
 
 def start_recordings(
-    recordings: Recordings, run: Run, trainer: Trainer, experiment: Experiment, hyperparameters: Hyperparameters | None
-) -> None:
+    recordings: Recordings, run: Run, trainer: Trainer, experiment: Experiment,
+    hyperparameters: Hyperparameters | None, display: Display,
+) -> None:  # fmt: skip
     """Begin with what the run is, its epochs so far and the first images. hyperparameters: those to show, by default
     those that the run began with."""
     facts = run.read_json("environment.json")
@@ -40,6 +41,7 @@ def start_recordings(
     recordings.start(About(run.path, experiment.name, shown, metrics, facts), trainer.history, trainer.step)
     if recordings:
         recordings.images("train/images", grid_of(sample_images(trainer)))
+    tell_failures(recordings, run, display)
 
 
 def close_recordings(recordings: Recordings, run: Run, display: Display) -> None:

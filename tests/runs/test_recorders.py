@@ -55,6 +55,8 @@ class MemoryRecording(Recording):
         self.options = options
 
     def start(self, about, history, step):
+        if self.options.fails_at == 0:
+            raise PermissionError("not logged in")
         TOLD.append(("start", about.title, dict(about.hyperparameters), [row["step"] for row in history], step))
 
     def step(self, row):
@@ -176,6 +178,8 @@ def test_one_that_fails_is_left_out_and_the_training_goes_on(memory: Commands, a
     assert memory.told[-1] == ("close", "failed") and memory.steps == [7, 14]
     assert [step for step, _ in scalars(run)["lr"]] == STEPS and len(table(run)) == 2
     assert "Traceback" in (run / "log.txt").read_text()
+    text = memory.fit(arrays, "recorders=[{name: memory, fails_at: 0}]")[0].stderr
+    assert 0 < text.index("PermissionError: not logged in") < text.index("epoch 1/2")
 
 
 def test_a_full_disk_is_an_error_of_the_run(memory: Commands, arrays: Path, tmp_path: Path) -> None:
