@@ -1,0 +1,1 @@
+"""Tables: files of rows and columns, as numbers for a network."""
