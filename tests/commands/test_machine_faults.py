@@ -17,6 +17,7 @@ from training import write_experiment as write_everything
 import dltrain.search.sweep as sweep_module
 from dltrain.data.loading.streaming import LostWorkerError
 from dltrain.runs import checkpoints
+from dltrain.runs.recording import Recordings
 from dltrain.runs.reports import NonFiniteError
 from dltrain.runs.run import Run
 
@@ -213,7 +214,7 @@ def test_a_trial_with_a_damaged_checkpoint_begins_anew(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "record", full)
+        patch.setattr(Recordings, "epoch", full)
         assert sweep(yaml, "sweep.trials=1", "--runs", tmp_path).exit_code == 1
     folder = tmp_path / "tiny/sweep-001"
     last = folder / "trials/001/checkpoints/last.pt"
@@ -230,7 +231,7 @@ def test_a_sweep_whose_data_has_moved_goes_on(yaml: Path, tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "record", full)
+        patch.setattr(Recordings, "epoch", full)
         assert sweep(yaml, "sweep.trials=2", "--runs", tmp_path).exit_code == 1
     moved = (tmp_path / "images.npz").rename(tmp_path / "moved.npz")
     folder = tmp_path / "tiny/sweep-001"
