@@ -99,7 +99,7 @@ def test_every_auto_is_decided_once_with_its_reason_and_reused_on_resume(
         raise AssertionError("decided a second time")
 
     for place in ("decide", "choose_loader", "choose_workers"):
-        monkeypatch.setattr(f"dltrain.engine.builder.{place}", again)
+        monkeypatch.setattr(f"dltrain.engine.resolve.{place}", again)
     decided = {**decided, "precision": {"value": "bfloat16", "reason": "as it was then"}}
     state = {**first.state_dict(), "about": {**first.about, "decisions": decided}}
     assert build(experiment, "cpu", state).about["decisions"] == decided

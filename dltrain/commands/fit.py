@@ -60,13 +60,12 @@ def fit(
     if begun is not None:
         return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
     require_libraries(experiment)
-    with _built(experiment, device, group=group) as trainer, Signals() as signals:
-        trainer.about["plugins"] = dict(plugins or {})
+    with _built(experiment, device, plugins=plugins, group=group) as trainer, Signals() as signals:
         if experiment.training.time is not None:  # the run repeats what was trained, however fast the machine is
             experiment = experiment.lasting(trainer.settings.total_steps)
         if experiment.training.threads == "probe":
             experiment = experiment.override("training.threads", trainer.about["decisions"]["threads"]["value"])
-        plan = _plan(experiment, trainer) if group.leads else {}
+        plan, notes = _plan(experiment, trainer) if group.leads else ({}, [])
         path = group.broadcast(path or next_free(runs / experiment.name) if group.leads else None)
         assert path is not None
         run = _kind_of_run(group).create(path)
@@ -80,7 +79,7 @@ def fit(
                     run.write_json("plan.json", plan)
             except OSError as error:
                 raise unwritable(error, run.path) from None
-            return train(run, trainer, experiment, display, signals, hyperparameters, profile_steps), run
+            return train(run, trainer, experiment, display, signals, hyperparameters, profile_steps, notes), run
 
 
 def resume(
@@ -110,11 +109,10 @@ def resume(
             device = device_of(run, begun) if group.size == 1 else _began_on(begun)
         with contextlib.ExitStack() as opened:
             try:
-                trainer = opened.enter_context(_built(experiment, device, state, begun.get("decisions", {}), group))
+                trainer = opened.enter_context(_built(experiment, device, state, begun, plugins, group))
             except ConfigError as error:
                 raise moved(error, experiment, run) from None
             signals = opened.enter_context(Signals())
-            trainer.about["plugins"] = begun.get("plugins", dict(plugins or {}))
             if state is not None:
                 try:
                     trainer.load_state_dict(state)
@@ -128,14 +126,15 @@ def resume(
                     _rewrite(run, trainer, experiment, begun, changes)
                 display.line(f"{run.path} is finished already; {_how_to_train_on(trainer, experiment)}")
                 return 0, run
+            notes = []
             if trainer.settings.total_steps > steps and trainer.step:
                 last = trainer.history[-1]["lr"] if trainer.history else None
                 longer = extension(steps, trainer.settings.total_steps, trainer.lr(trainer.step), last)
-                trainer.notes.append(Note("info", "longer", longer))
-            _rewrite(run, trainer, experiment, begun, changed(before, experiment))
+                notes.append(Note("info", "longer", longer))
+            notes += _rewrite(run, trainer, experiment, begun, changed(before, experiment))
             display.log = run.log
             display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
-            return train(run, trainer, experiment, display, signals, hyperparameters), run
+            return train(run, trainer, experiment, display, signals, hyperparameters, notes=notes), run
 
 
 def _began_on(begun: dict[str, Any]) -> str:
@@ -154,28 +153,36 @@ def _how_to_train_on(trainer: Trainer, experiment: Experiment) -> str:
 
 def _rewrite(
     run: Run, trainer: Trainer, experiment: Experiment, begun: dict[str, Any], changes: dict[str, list[Any]]
-) -> None:
-    """Record in the run that it is continued, and with what. Raises RunError when it cannot be written."""
+) -> list[Note]:
+    """Record in the run that it is continued, and with what. Returns what there is to say of its plan.
+
+    Raises RunError when it cannot be written.
+    """
     about = begun or environment(trainer.about, experiment.seed)  # it was killed before this was written
     told = begun.get("resumed")
     entry = resumption(trainer.step, trainer.about, changes)
+    plan, notes = _plan(experiment, trainer) if changes else ({}, [])
     try:
         run.write_json("environment.json", about | {"resumed": [*(told if isinstance(told, list) else []), entry]})
         if changes:
             run.write("experiment.yaml", experiment.dump().encode())
-            if plan := _plan(experiment, trainer):
+            if plan:
                 run.write_json("plan.json", plan)
     except OSError as error:
         raise unwritable(error, run.path) from None
+    return notes
 
 
 @contextlib.contextmanager
 def _built(
-    experiment: Experiment, device: str, state: dict[str, Any] | None = None, decisions: dict[str, Any] | None = None,
-    group: Group = ALONE,
+    experiment: Experiment, device: str, state: dict[str, Any] | None = None, begun: dict[str, Any] | None = None,
+    plugins: Plugins | None = None, group: Group = ALONE,
 ) -> Iterator[Trainer]:  # fmt: skip
+    """begun: the environment of the run that goes on, whose decisions and plug-ins it keeps."""
+    begun = begun or {}
+    plugins = begun.get("plugins", plugins)
     try:
-        trainer = build(experiment, group.device(device), state, decisions, group)
+        trainer = build(experiment, group.device(device), state, begun.get("decisions"), group, plugins)
     except OSError as error:
         if is_out_of_memory(error):
             raise RunError("the machine has no memory left", "memory") from None
@@ -194,16 +201,14 @@ def _built(
         yield trainer
 
 
-def _plan(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
-    """The plan of the training, its warnings now among the trainer's notes; empty when it cannot be made."""
+def _plan(experiment: Experiment, trainer: Trainer) -> tuple[dict[str, Any], list[Note]]:
+    """The plan of the training, empty when it cannot be made; and its warnings, or why there is none."""
     try:
         plan = plan_of(experiment, trainer)
     except Exception as error:  # a plug-in's network may run on its own device only: that is no reason not to train
-        trainer.notes.append(Note("info", "no_plan", f"no plan.json: {type(error).__name__}: {error}"))
-        return {}
+        return {}, [Note("info", "no_plan", f"no plan.json: {type(error).__name__}: {error}")]
     told = {note.text for note in trainer.notes}
-    trainer.notes += [Note("warning", "plan", text) for text in plan["warnings"] if text not in told]
-    return plan
+    return plan, [Note("warning", "plan", text) for text in plan["warnings"] if text not in told]
 
 
 def _kind_of_run(group: Group) -> type[Run]:
@@ -225,9 +230,9 @@ def _begun_by(group: Group, folder: Path) -> Path | None:
 
 def train(
     run: Run, trainer: Trainer, experiment: Experiment, display: Display, signals: Signals,
-    hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
+    hyperparameters: Hyperparameters | None = None, profile_steps: int = 0, notes: Sequence[Note] = (),
 ) -> int:  # fmt: skip
-    """Run the trainer to its end, a signal or a failure. Returns the exit code."""
+    """Run the trainer to its end, a signal or a failure. Returns the exit code. notes: told with the trainer's."""
     display.log, group = run.log, trainer.parts.group
     clock = Clock(run.read_json("result.json") if trainer.step else {})
     recordings, metrics = Recordings(experiment.recorders, leads=group.leads), experiment.resolved_task.metrics
@@ -241,7 +246,7 @@ def train(
         return time.perf_counter() - started
 
     try:
-        announce(run, trainer, experiment, display)
+        announce(run, trainer, experiment, display, notes)
         start_recordings(recordings, run, trainer, experiment, hyperparameters, display)
         result("running")
         saved = time.monotonic()
@@ -316,13 +321,13 @@ def _judged(error: Exception, run: Run) -> str:
     return run.failure.why
 
 
-def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Display) -> None:
+def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Display, notes: Sequence[Note]) -> None:
     """Say before training what it will do."""
     display.line(f"{experiment.name} -> {run.path}", "bold")
     for note in experiment.notes:
         display.tell(note)
     display.settings(trainer.summary)
-    for note in trainer.notes:
+    for note in (*trainer.notes, *notes):
         display.tell(note)
     decided = trainer.about["decisions"]
     alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own

@@ -84,7 +84,8 @@ def write_experiment(
 def seconds_of(experiment: Experiment) -> float | None:
     """How long a training takes, from a few steps of it: with random weights, uncompiled, and with images that are read
     as they are needed, and not before. None when that cannot be measured, whatever the reason: nothing needs it."""
-    from dltrain.engine.builder import build, without_pretrained
+    from dltrain.engine.builder import build
+    from dltrain.engine.networks import without_pretrained
 
     cheap: dict[str, Any] = {"training.compile": False}
     if isinstance(experiment.data, ImageFolder):

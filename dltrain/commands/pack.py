@@ -7,10 +7,8 @@ import time
 from dltrain.console.display import Display
 from dltrain.data.loading.packs import Pack, make_pack
 from dltrain.data.loading.resources import size
-from dltrain.data.loading.views import views_canvas
-from dltrain.data.preprocessing import plan_preprocessing
 from dltrain.data.types import Canvas, ImageFiles
-from dltrain.engine.builder import at
+from dltrain.engine.resolve import at, resolve
 from dltrain.experiment.experiment import Experiment
 
 
@@ -26,17 +24,11 @@ def pack(experiment: Experiment, display: Display) -> list[Pack]:
     if not dataset.cache:
         display.warning("`data.cache` is off: without `cache: true` in the experiment, `fit` decodes the files again")
         dataset = dataset.model_copy(update={"cache": True})
-    dataset = dataset.model_copy(update={"scaling": "none"})  # which spares a pass over all images
     packs = []
     with at(experiment, "data"):
         splits = dataset.load()
-        pretrained = experiment.model.preprocessing()
-        preprocessing = plan_preprocessing(dataset, splits.train, experiment.augmentation, pretrained)
-        evaluation = views_canvas(preprocessing.evaluation, experiment.evaluation.views)
-        wanted = {"train": (splits.train, preprocessing.train), "validation": (splits.validation, evaluation),
-                  "test": (splits.test, evaluation)}  # fmt: skip
-        for name, (source, canvas) in wanted.items():
-            if source is not None and source.files is not None:
+        for name, (source, canvas) in resolve(experiment, splits, rough=True).images(splits).items():
+            if source.files is not None:
                 packs.append(_one(name, source.files, canvas, display))
     return packs
 

@@ -11,12 +11,12 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from statistics import median
+from typing import Protocol
 
 import torch
 
-from dltrain.engine.decisions import Decision
+from dltrain.engine.decisions import Decision, Decisions
 from dltrain.engine.forecast import MEASURED, Forecast
 from dltrain.engine.trainer import Trainer
 from dltrain.experiment.experiment import Experiment
@@ -54,9 +54,21 @@ def count_steps(experiment: Experiment, examples: int, devices: int = 1) -> tupl
     return steps_per_epoch, training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
 
 
-def build_timed(experiment: Experiment, assemble: Callable[[Experiment], Trainer], kept: Decision | None) -> Trainer:
+class Assemble(Protocol):
+    """Makes the trainer of an experiment."""
+
+    def __call__(self, experiment: Experiment, *, timing: bool = False, measured: Decisions | None = None) -> Trainer:
+        """timing: whether its steps are only timed. measured: what was decided by timing some."""
+
+
+def slowed(learning_rate: Callable[[int], float]) -> Callable[[int], float]:
+    """The learning rate of steps that are timed."""
+    return lambda step: STILL * learning_rate(step)
+
+
+def build_timed(experiment: Experiment, assemble: Assemble, kept: Decision | None, measured: Decisions) -> Trainer:
     """A trainer of as many steps as fit into `training.time`. kept: how many were decided on before; None: a few steps
-    are timed first, by trainers that are thrown away.
+    are timed first, by trainers that are thrown away. measured: what else was decided by timing some.
 
     Whether it pays to compile the network depends on the number of steps: they are timed again when it does.
     """
@@ -64,24 +76,17 @@ def build_timed(experiment: Experiment, assemble: Callable[[Experiment], Trainer
     undecided = experiment.training.compile == "auto"
     if steps is None:
         uncompiled = longest.override("training.compile", False) if undecided else longest
-        steps = _steps_within(experiment, assemble(uncompiled))
+        steps = _steps_within(experiment, assemble(uncompiled, timing=True))
         forget()
-    trainer = assemble(experiment.lasting(steps.value))
+    trainer = assemble(experiment.lasting(steps.value), measured=measured | {"steps": steps})
     if kept is None and undecided and trainer.about["decisions"]["compile"]["value"]:
         trainer.close()
         del trainer
         forget()
-        steps = _steps_within(experiment, assemble(longest.override("training.compile", True)))
+        steps = _steps_within(experiment, assemble(longest.override("training.compile", True), timing=True))
         forget()
-        trainer = assemble(experiment.lasting(steps.value))
-    note_decision(trainer, "steps", steps)
+        trainer = assemble(experiment.lasting(steps.value), measured=measured | {"steps": steps})
     return trainer
-
-
-def note_decision(trainer: Trainer, name: str, decision: Decision) -> None:
-    """Tell in a training's values and lines what was decided by timing some of its steps."""
-    trainer.about["decisions"][name] = asdict(decision)
-    trainer.summary[name] = str(decision)
 
 
 def forget() -> None:
@@ -101,9 +106,7 @@ def _steps_within(experiment: Experiment, trainer: Trainer) -> Decision:
     """
     seconds = experiment.training.seconds
     assert seconds is not None
-    parts, settings = trainer.parts, replace(trainer.settings, early_stopping=None)
-    rate = parts.learning_rate
-    trainer.settings, parts.learning_rate = settings, lambda step: STILL * rate(step)
+    parts, settings = trainer.parts, trainer.settings
     with contextlib.closing(trainer):
         forecast, pace = Forecast(trainer, _timing(seconds)), None
         try:
@@ -145,10 +148,9 @@ def _evaluation(trainer: Trainer) -> float:
     batches = trainer.examples["validation"] / settings.batch_size
     batches = min(batches, settings.limit_batches or batches)
     for count in (1, min(TIMED_BATCHES, max(round(batches), 1))):  # the first one may compile
-        trainer.settings, started = replace(settings, limit_batches=count), time.perf_counter()
-        trainer.evaluate(validation)
+        started = time.perf_counter()
+        trainer.evaluate(validation, count)
         spent = time.perf_counter() - started
-    trainer.settings = settings
     return spent / count * batches
 
 

@@ -69,7 +69,7 @@ class LoopSettings:
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Parts:
     """What `build` assembles for the trainer."""
 

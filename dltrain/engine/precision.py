@@ -17,7 +17,6 @@ from dltrain.engine.after_step import Stateful, Stateless
 from dltrain.engine.decisions import PURE, dtype_of
 from dltrain.engine.shortcuts import own_step
 from dltrain.experiment.experiment import Experiment
-from dltrain.optim.impl.groups import parameter_groups
 
 SMALL = 4
 """Side of the tensors that an optimizer is tried on."""
@@ -34,17 +33,15 @@ def halve(network: nn.Module, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-def halved(
-    experiment: Experiment, network: nn.Module, dtype: torch.dtype, device: torch.device
-) -> torch.optim.Optimizer:
-    """Halve the weights of `network`, and make the optimizer anew: some make their state when they are made.
+def halve_for(experiment: Experiment, network: nn.Module, groups: list[dict[str, Any]], precision: str) -> None:
+    """Halve the weights of `network` where the decided precision is a pure one. groups: the optimizer's, of these
+    weights; some optimizers make their state when they are made, so that it is made afterwards.
 
     Raises ConfigError as `require_half` does.
     """
-    halve(network, dtype)
-    groups = parameter_groups(network, experiment.optimizer)
-    require_half(experiment, groups, dtype)
-    return experiment.optimizer.build(groups, device)
+    if precision.startswith(PURE):
+        halve(network, dtype_of(precision))
+        require_half(experiment, groups, dtype_of(precision))
 
 
 def require_half(experiment: Experiment, groups: list[dict[str, Any]], dtype: torch.dtype) -> None:

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.evaluation import Evaluation, Views
-from dltrain.data.loading.pipeline import Pipeline, build_pipeline
+from dltrain.data.loading.pipeline import Pipeline
 from dltrain.data.loading.resources import keep_freed_memory
 from dltrain.data.loading.views import views_canvas
 from dltrain.data.preprocessing import Preprocessing
-from dltrain.data.targets import TargetSpec, target_from
+from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Canvas
-from dltrain.engine.builder import build_network
 from dltrain.engine.decisions import PURE, autocast_of, dtype_of, pick_device
+from dltrain.engine.networks import build_network, place
 from dltrain.engine.precision import halve
+from dltrain.engine.resolve import resolve_checkpoint
 from dltrain.engine.views import answer
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
@@ -79,34 +79,29 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
 
     Raises RunError, which names the file, when its weights are not those of its network.
     """
-    about = state["about"]
-    target = pick_device(device)
-    experiment, spec = Experiment.parse(about["experiment"], str(file or "checkpoint")), target_from(about["target"])
-    preprocessing = Preprocessing.from_dict(about["preprocessing"])
-    model, _ = build_network(experiment, preprocessing.shape, experiment.resolved_task.output(spec), fresh=False)
+    about, target, name = state["about"], pick_device(device), str(file or "checkpoint")
+    resolved = resolve_checkpoint(about, name)
+    experiment, preprocessing = resolved.experiment, resolved.preprocessing
+    model = build_network(resolved, fresh=False).model
     kept = "model" if state["average"] is None else "average"
     try:
         require_like(state[kept], model.state_dict(), kept)
     except StoredError as error:
         raise RunError(f"{file or 'the checkpoint'} does not hold the weights of its network: {error}") from None
     model.load_state_dict(state[kept])
-    model.to(target).eval()
+    decided = {name: decision["value"] for name, decision in about["decisions"].items()}
+    place(model.eval(), target, channels_last=decided["channels_last"])
     if target.type == "cpu":
         keep_freed_memory()
-    decided = {name: decision["value"] for name, decision in about["decisions"].items()}
     dtype = torch.float32
-    if channels_last := bool(decided["channels_last"]):
-        model.to(memory_format=torch.channels_last)
     if target.type == torch.device(decided["device"]).type:  # then the numbers are those of training
         dtype = dtype_of(decided["precision"])
         if decided["precision"].startswith(PURE) and state["average"] is None:
             halve(model, dtype)
         torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
-    context = AugmentationContext(
-        shape=preprocessing.shape, target=spec, seed=experiment.seed,
-        mean=torch.tensor(preprocessing.scaling.mean), std=torch.tensor(preprocessing.scaling.std),
+    scaling = preprocessing.scaling.on(target, channels_last=decided["channels_last"])
+    return Predictor(
+        model, Pipeline((), (), (), scaling, experiment.seed), preprocessing, resolved.target,
+        experiment.resolved_task.build(experiment.loss, resolved.target, target), experiment, target,
+        autocast_of(dtype, target), experiment.evaluation,
     )  # fmt: skip
-    pipeline = build_pipeline([], context, preprocessing.scaling.on(target, channels_last=channels_last))
-    autocast = autocast_of(dtype, target)
-    task = experiment.resolved_task.build(experiment.loss, spec, target)
-    return Predictor(model, pipeline, preprocessing, spec, task, experiment, target, autocast, experiment.evaluation)

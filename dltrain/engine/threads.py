@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import median
 
 import torch
 
 from dltrain.data.types import Batch
 from dltrain.engine.decisions import Decision, pick_device, threads_of_environment
-from dltrain.engine.length import STILL, TIMED_STEPS, forget
-from dltrain.engine.trainer import Trainer
+from dltrain.engine.length import TIMED_STEPS, Assemble, forget
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.reports import NonFiniteError
 
@@ -35,7 +34,7 @@ def probes_threads(experiment: Experiment, device: str) -> bool:
     return asked and pick_device(device).type == "cpu" and torch.get_num_threads() > 1
 
 
-def faster_threads(experiment: Experiment, assemble: Callable[[Experiment], Trainer]) -> Decision:
+def faster_threads(experiment: Experiment, assemble: Assemble) -> Decision:
     """One thread or as many as torch has, whichever trains faster beside what else this machine does now.
 
     The trainer that is timed is thrown away. Raises ConfigError when no step can be timed.
@@ -56,9 +55,7 @@ def faster_threads(experiment: Experiment, assemble: Callable[[Experiment], Trai
                 spent.append(seconds / steps)
 
     shortened = experiment.lasting(TIMED_STEPS).override("training.compile", False)
-    trainer = assemble(shortened)
-    rate = trainer.parts.learning_rate
-    trainer.parts.learning_rate = lambda step: STILL * rate(step)
+    trainer = assemble(shortened, timing=True)
     began = time.perf_counter()
     try:
         with contextlib.closing(trainer):

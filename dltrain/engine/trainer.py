@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,16 +48,19 @@ KERNELS = ("fused", "foreach", "capturable")
 class Trainer:
     """Trains one model. `run` is the loop; `state_dict` between two events continues it bit-exactly."""
 
-    def __init__(self, parts: Parts, settings: LoopSettings) -> None:
+    def __init__(
+        self, parts: Parts, settings: LoopSettings, *, about: dict[str, Any] | None = None,
+        summary: dict[str, str] | None = None, notes: Sequence[Note] = (), examples: dict[str, int] | None = None,
+        guess: Guess | None = None,
+    ) -> None:  # fmt: skip
         self.parts, self.settings = parts, settings
-        self.about: dict[str, Any] = {}
+        self.about = about or {}
         """Plain values that a checkpoint carries beside the weights: experiment, target, preprocessing, decisions."""
-        self.summary: dict[str, str] = {}
-        self.notes: list[Note] = []
+        self.summary, self.notes = summary or {}, list(notes)
         """What this training is, and what there is to say about it before it starts."""
-        self.examples: dict[str, int] = {}
+        self.examples = examples or {}
         """How many each split of the data has."""
-        self.guess: Guess | None = None
+        self.guess = guess
         """What guessing reaches on the split that judges the training."""
         self.step = 0
         self.history: list[Row] = []
@@ -167,14 +170,15 @@ class Trainer:
             for step, loss in zip(steps, losses, strict=True)
         ]
 
-    def evaluate(self, loader: Loader) -> Report:
-        """Loss and metrics on a split, with the averaged weights when there are any."""
+    def evaluate(self, loader: Loader, limit_batches: int | None = None) -> Report:
+        """Loss and metrics on a split, with the averaged weights when there are any, by at most so many batches; None:
+        by those that the settings allow."""
         parts = self.parts
         network, forward = parts.model, parts.forward
         if parts.average is not None:
             network = forward = parts.average.model
         parts.group.copy(network.buffers())  # statistics of batches, which are the first process's
-        report = evaluate(network, forward, loader, parts, self.settings.limit_batches)
+        report = evaluate(network, forward, loader, parts, limit_batches or self.settings.limit_batches)
         parts.group.add(report.sums)
         return report
 

@@ -6,7 +6,7 @@ Imports torch: import it where a plan is made.
 from __future__ import annotations
 
 import warnings as python_warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,24 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.config import ConfigError
-from dltrain.data.loading.views import views_canvas
-from dltrain.data.preprocessing import plan_preprocessing
 from dltrain.data.types import Canvas, ImageShape, Source, Splits
-from dltrain.engine.builder import at, data_decisions, downgrades, split_sizes, without_pretrained
-from dltrain.engine.decisions import PURE, Decision, Decisions, count_multiply_adds, decide, dtype_of, pick_device
-from dltrain.engine.inputs import of_stem
-from dltrain.engine.length import count_steps
-from dltrain.engine.precision import halve, require_half
+from dltrain.engine.decisions import Decision, Decisions, count_multiply_adds, dtype_of, pick_device
+from dltrain.engine.networks import make_network, without_pretrained
+from dltrain.engine.precision import halve_for
 from dltrain.engine.progressive import progressive_size
+from dltrain.engine.resolve import Resolved, ResolvedTraining, at, decide_all, resolve, resolve_training
+from dltrain.engine.sections import Curve, build_sections
 from dltrain.engine.statistics import require_statistics
+from dltrain.engine.summary import downgrades, split_sizes
 from dltrain.engine.trainer import Trainer
 from dltrain.experiment.experiment import Experiment
 from dltrain.optim.impl.groups import parameter_groups
-from dltrain.optim.impl.learning import freeze, require_learning
-from dltrain.optim.impl.penalties import Penalties
 from dltrain.planning import warnings as traps
 from dltrain.planning.network import Measured, measure
-from dltrain.tasks.outputs import Output
 
 SAMPLES = 200
 """Steps that a curve is sampled at."""
@@ -40,8 +36,6 @@ ASSUMED = 10
 """Epochs of a training whose length is a time."""
 LARGEST_TRIAL = 5e7
 """Parameters up to which an optimizer that looks at numbers is tried out on real tensors."""
-
-Curve = Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -73,52 +67,36 @@ def plan(experiment: Experiment, device: str = "auto", depth: int | None = None)
     """
     target = pick_device(device)
     splits = _load(experiment)
-    data = experiment.data.model_copy(update={"scaling": "none"})  # which spares a pass over all images
-    pretrained = experiment.model.preprocessing()
-    with at(experiment, "data"):
-        preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
-    steps_per_epoch, total_steps = count_steps(experiment, len(splits.train))
-    if (timed := experiment.training.time) is not None:  # it cannot be known without training
-        total_steps = ASSUMED * steps_per_epoch
-        experiment = experiment.lasting(total_steps)
-    outputs = experiment.resolved_task.output(splits.target)
-    model, measured = _network(experiment, preprocessing.shape, outputs)
-    images = total_steps * experiment.training.batch_size
-    multiply_adds, line_search = _multiply_adds(experiment, model, measured), experiment.optimizer.needs_closure
-    decisions = decide(experiment.training, target, model, multiply_adds, images, line_search=line_search)
-    decisions |= data_decisions(experiment, splits, preprocessing, target)
-    decisions |= of_stem(experiment.model, preprocessing.shape, outputs, multiply_adds)
-    if (resizing := progressive_size(experiment, model, preprocessing.shape, total_steps)) is not None:
-        require_statistics(experiment, model, resizing.smallest)
-    dtype, pure = dtype_of(decisions["precision"].value), decisions["precision"].value.startswith(PURE)
-    if pure:
-        halve(model, dtype)
-    if dtype != torch.float32:
-        measured = measure(model, preprocessing.shape, _micro_batch(experiment), dtype)
-    with at(experiment, "optimizer"):
-        groups = parameter_groups(model, experiment.optimizer)
-        require_learning(groups, total_steps, steps_per_epoch)
-    if pure:
-        require_half(experiment, groups, dtype)
-    with at(experiment, "penalties"):
-        Penalties(model, experiment.penalties)  # whether they fit: what `fit` would refuse has no plan
-    with at(experiment, "loss"):
-        experiment.resolved_task.build(experiment.loss, splits.target, torch.device("cpu"))
-    with at(experiment, "schedule"):
-        learning_rate = experiment.schedule.build(experiment.optimizer.lr, total_steps, steps_per_epoch)
-    canvas = views_canvas(preprocessing.evaluation, experiment.evaluation.views)
-    parts = [(splits.train, preprocessing.train), (splits.validation, canvas)]
-    training = _Training(
-        experiment, model, measured, preprocessing.shape, len(splits.classes), split_sizes(splits),
-        [(source, canvas) for source, canvas in parts if source is not None], decisions, groups, steps_per_epoch,
-        total_steps, learning_rate, experiment.schedule.build_momentum(total_steps, steps_per_epoch), resizing,
-    )  # fmt: skip
-    written = _written(training, depth)
-    if timed is not None:
+    training = resolve_training(resolve(experiment, splits, rough=True), splits, target)
+    timed = experiment.training.time is not None
+    if timed:  # it cannot be known without training
+        training = training.lasting(ASSUMED * training.steps_per_epoch)
+    written = _written(_resolved(training), depth)
+    if timed:
         epochs = f"here it is taken for {ASSUMED} epochs"
         written["warnings"].append(f"`training.time`: `fit` times a few steps to decide on their number; {epochs}")
     written["warnings"] += [note.text for note in splits.remarks if note.level == "warning"]
     return written
+
+
+def _resolved(training: ResolvedTraining) -> _Training:
+    """What a plan says of a training that is not built. Raises ConfigError for what `fit` would refuse."""
+    experiment, resolved, splits = training.experiment, training.resolved, training.splits
+    model, measured = _network(resolved)
+    decisions = decide_all(training, model, _multiply_adds(experiment, model, measured))
+    if (resizing := progressive_size(experiment, model, resolved.shape, training.total_steps)) is not None:
+        require_statistics(experiment, model, resizing.smallest)
+    sections = build_sections(training, model, torch.device("cpu"))
+    precision = decisions["precision"].value
+    halve_for(experiment, model, sections.groups, precision)
+    if (dtype := dtype_of(precision)) != torch.float32:
+        measured = measure(model, resolved.shape, _micro_batch(experiment), dtype)
+    images = [each for name, each in resolved.images(splits).items() if name != "test"]
+    return _Training(
+        experiment, model, measured, resolved.shape, len(splits.target.names), split_sizes(splits), images, decisions,
+        sections.groups, training.steps_per_epoch, training.total_steps, sections.learning_rate, sections.momentum,
+        resizing,
+    )  # fmt: skip
 
 
 def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
@@ -126,11 +104,10 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     parts, about = trainer.parts, trainer.about
     decisions = {name: Decision(**decision) for name, decision in about["decisions"].items()}
     loaders = [loader for loader in (parts.train, parts.validation) if loader is not None]
-    shape = ImageShape(*about["preprocessing"]["shape"])
-    measured = measure(parts.model, shape, _micro_batch(experiment), dtype_of(decisions["precision"].value))
+    measured = measure(parts.model, parts.shape, _micro_batch(experiment), dtype_of(decisions["precision"].value))
     settings, groups = trainer.settings, parameter_groups(parts.model, experiment.optimizer)
     training = _Training(
-        experiment, parts.model, measured, shape, len(about["target"]["names"]), trainer.examples,
+        experiment, parts.model, measured, parts.shape, len(about["target"]["names"]), trainer.examples,
         [(loader.source, loader.canvas) for loader in loaders], decisions, groups, settings.steps_per_epoch,
         settings.total_steps, parts.learning_rate, parts.momentum, parts.pipeline.resize,
     )  # fmt: skip
@@ -153,24 +130,16 @@ def _load(experiment: Experiment) -> Splits:
         raise ConfigError([*others, replace(last, notes=(*notes, way_out))], error.subject) from None
 
 
-def _network(experiment: Experiment, shape: ImageShape, outputs: Output) -> tuple[nn.Module, Measured]:
+def _network(resolved: Resolved) -> tuple[nn.Module, Measured]:
     """The network, on the meta device where it can be built and run there, and what an image costs."""
-    section, batch = without_pretrained(experiment.model), _micro_batch(experiment)
-
-    def made() -> nn.Module:
-        model = section.make(shape, outputs)
-        freeze(model, experiment.optimizer.groups)
-        require_statistics(experiment, model, shape)
-        return model
-
+    section, batch = without_pretrained(resolved.experiment.model), _micro_batch(resolved.experiment)
     try:
         with torch.device("meta"):
-            model = made()
-        return model, measure(model, shape, batch)
+            model = make_network(resolved, section)
+        return model, measure(model, resolved.shape, batch)
     except Exception:  # a mistake of the experiment's shows below, where numbers are computed
-        with at(experiment, "model"):
-            model = made()
-        return model, measure(model, shape, batch)
+        model = make_network(resolved, section)
+        return model, measure(model, resolved.shape, batch)
 
 
 def _micro_batch(experiment: Experiment) -> int:

@@ -205,10 +205,10 @@ def test_an_image_that_breaks_before_its_batch_is_named(
 ) -> None:
     root = write_folder(tmp_path / "images")
 
-    def cut(*_: object) -> dict[str, object]:  # when all files have been looked at
+    def cut(*_: object) -> tuple[dict[str, object], list[object]]:  # when all files have been looked at
         for path in (root / "dark").iterdir():
             path.write_bytes(path.read_bytes()[:60])
-        return {}
+        return {}, []
 
     monkeypatch.setattr("dltrain.commands.fit._plan", cut)
     data = {"name": "image_folder", "root": str(root), "size": 8, "loader": "streaming", "workers": 0,

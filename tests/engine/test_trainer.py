@@ -107,7 +107,7 @@ def test_validation_measures_the_averaged_weights(arrays: Path) -> None:
     assert trainer.parts.validation is not None
     measured = trainer.history[-1]["validation/loss"]
     assert trainer.evaluate(trainer.parts.validation).loss == measured
-    trainer.parts.average = None
+    trainer.parts = replace(trainer.parts, average=None)
     assert trainer.evaluate(trainer.parts.validation).loss != measured
 
 

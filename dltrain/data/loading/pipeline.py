@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -83,37 +83,30 @@ class Crops:
 First = Moves | Crops
 
 
+@dataclass(frozen=True)
 class Pipeline:
     """What happens to images on the device; a function of (seed, step) and the batch."""
 
-    def __init__(
-        self, pixels: list[Drawn], scaled: list[Drawn], mixing: list[Drawn], scaling: ScalingOnDevice, seed: int
-    ) -> None:
-        self.pixels: list[Drawn | Moves | Crops] = []
-        for drawn in pixels:
-            last, transform = self.pixels[-1] if self.pixels else None, drawn.transform
-            if isinstance(transform, ResizedCrop):
-                self.pixels.append(Crops(transform, drawn.seed, drawn.share))
-            elif not isinstance(transform, Rearrange):
-                self.pixels.append(drawn)
-            elif isinstance(last, Moves):
-                last.parts.append((transform, drawn.seed))
-            else:
-                self.pixels.append(Moves([(transform, drawn.seed)], drawn.share))
-        self.scaled, self.mixing, self.scaling, self.seed = scaled, mixing, scaling, seed
-        self.resize: Callable[[Tensor, int], Tensor] | None = None
-        """What gives the inputs of a step its size."""
-        self.beside_workers = False
-        """Whether other processes use the same cores meanwhile: threads would wait for each other in turns."""
+    pixels: Sequence[Drawn | Moves | Crops]
+    scaled: Sequence[Drawn]
+    mixing: Sequence[Drawn]
+    """Of which each step takes one."""
+    scaling: ScalingOnDevice
+    seed: int
+    resize: Callable[[Tensor, int], Tensor] | None = None
+    """What gives the inputs of a step their size."""
+    beside_workers: bool = False
+    """Whether other processes use the same cores meanwhile: threads would wait for each other in turns."""
 
     @property
     def first(self) -> First | None:
         """What comes before everything else, if a loader may do it while it gets the batch together."""
         return self.pixels[0] if self.pixels and isinstance(self.pixels[0], First) else None
 
-    def leave_out_first(self) -> None:
-        """The loader does it."""
-        del self.pixels[0]
+    def behind(self, *, does_first: bool, beside_workers: bool) -> Pipeline:
+        """What is left of it behind a loader. does_first: whether the loader does `first`."""
+        pixels = self.pixels[1:] if does_first else self.pixels
+        return replace(self, pixels=pixels, beside_workers=beside_workers)
 
     def train(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Inputs (B, C, h, w) float32, and targets: (B,) int64, or (B, K) float32 when examples are mixed."""
@@ -144,9 +137,26 @@ def _draws(seed: int, step: int, batch: Batch, share: Share) -> Draws:
     return Draws(seed, step, batch.inputs.device, len(batch), share)
 
 
+def _joined(pixels: Sequence[Drawn]) -> list[Drawn | Moves | Crops]:
+    """The pixel stage, neighbours that only move whole pixels joined."""
+    found: list[Drawn | Moves | Crops] = []
+    for drawn in pixels:
+        last, transform = found[-1] if found else None, drawn.transform
+        if isinstance(transform, ResizedCrop):
+            found.append(Crops(transform, drawn.seed, drawn.share))
+        elif not isinstance(transform, Rearrange):
+            found.append(drawn)
+        elif isinstance(last, Moves):
+            last.parts.append((transform, drawn.seed))
+        else:
+            found.append(Moves([(transform, drawn.seed)], drawn.share))
+    return found
+
+
 def build_pipeline(
-    augmentations: Sequence[Augmentation], context: AugmentationContext, scaling: ScalingOnDevice, share: Share = WHOLE
-) -> Pipeline:
+    augmentations: Sequence[Augmentation], context: AugmentationContext, scaling: ScalingOnDevice, share: Share = WHOLE,
+    resize: Callable[[Tensor, int], Tensor] | None = None,
+) -> Pipeline:  # fmt: skip
     """The pipeline of a list of augmentations that `check_order` accepts, for a process's share of each batch.
 
     An augmentation's draws depend on its name and on how many of that name stand before it, so that adding
@@ -159,4 +169,4 @@ def build_pipeline(
         seed = derive_seed(context.seed, name, seen.count(name))
         stages[entry.stage].append(Drawn(entry.build(context), seed, share))
         seen.append(name)
-    return Pipeline(stages["pixels"], stages["scaled"], stages["batch"], scaling, context.seed)
+    return Pipeline(_joined(stages["pixels"]), stages["scaled"], stages["batch"], scaling, context.seed, resize)

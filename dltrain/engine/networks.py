@@ -1,0 +1,93 @@
+"""The network of a training: made, placed on its device, and given the weights that it starts from. Imports torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.data.random import derive_seed
+from dltrain.data.types import InputSpec
+from dltrain.engine.decisions import count_multiply_adds
+from dltrain.engine.resolve import Resolved, at
+from dltrain.engine.seeding import seed_layers
+from dltrain.engine.statistics import require_statistics
+from dltrain.engine.transfer import initialize
+from dltrain.errors import Note
+from dltrain.models.base import Model
+from dltrain.optim.impl.learning import freeze
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and what it costs."""
+
+    model: nn.Module
+    multiply_adds: int
+    """Of an image."""
+
+
+def build_network(resolved: Resolved, *, fresh: bool, devices: int = 1) -> Network:
+    """The network on the CPU, where its weights are the same for every device.
+
+    fresh: whether no checkpoint's weights will replace them. devices: how many share a batch.
+    Raises ConfigError for a network that cannot be trained on what one of them sees at once.
+    """
+    section = resolved.experiment.model if fresh else without_pretrained(resolved.experiment.model)
+    seed_layers(derive_seed(resolved.experiment.seed, "weights"), torch.device("cpu"))
+    model = make_network(resolved, section, devices)
+    return Network(model, count_multiply_adds(model, resolved.shape))
+
+
+def make_network(resolved: Resolved, section: Model, devices: int = 1) -> nn.Module:
+    """What `section` makes for the data, its frozen groups frozen. See build_network."""
+    with at(resolved.experiment, "model"):
+        model = section.make(resolved.shape, resolved.outputs)
+    freeze(model, resolved.experiment.optimizer.groups)
+    require_statistics(resolved.experiment, model, resolved.shape, devices)
+    return model
+
+
+def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
+    """Move a network to its device, in the layout in which it computes."""
+    model.to(device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+
+
+def without_pretrained(model: Model) -> Model:
+    """The same network with random weights: a checkpoint's will replace them, nothing is downloaded."""
+    return model.model_copy(update={"pretrained": False}) if getattr(model, "pretrained", False) else model
+
+
+def start_weights(resolved: Resolved, model: nn.Module, images: Callable[[int], Iterator[Tensor]]) -> list[Note]:
+    """Set what the weights start from: `model.initialization`, what the network takes from training images, and
+    `initialize_from`. Returns what there is to say of it.
+
+    images: gives so many of the first training images, in whole batches (B, C, H, W).
+    """
+    experiment, section = resolved.experiment, resolved.experiment.model
+    with at(experiment, "model.initialization"):
+        if (initialization := section.initialization) is not None:
+            first = next(images(1)) if initialization.needs_images else None
+            initialization.apply(model, experiment.seed, first)
+        section.start(model, images)
+    bare, outputs, names = without_pretrained(section), resolved.outputs, list(resolved.target.names)
+    loaded = initialize(
+        experiment, model, names, lambda count: bare.make(resolved.shape, replace(outputs, count=count))
+    )
+    return [Note("info", "initialized", line) for line in loaded]
+
+
+def has_idle_weights(model: nn.Module, shape: InputSpec) -> bool:
+    """Whether a training step gives some weights no gradient; yes where that cannot be seen on the meta device."""
+    copied = copy.deepcopy(model).to("meta").train()
+    try:
+        outputs = copied(shape.example(2, "meta"))
+        torch.autograd.backward([output.sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
+    except (NotImplementedError, RuntimeError):
+        return True
+    return any(weight.requires_grad and weight.grad is None for weight in copied.parameters())
