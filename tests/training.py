@@ -96,9 +96,11 @@ def arrays_experiment(path: Path, **changes: Any) -> Experiment:
     return Experiment.parse(yaml.safe_dump(document), "tiny")
 
 
-def built(experiment: Experiment, progress_seconds: float = 0.0) -> Trainer:
-    """Its trainer on the CPU, reporting after every step unless told otherwise."""
-    trainer = build(experiment, "cpu")
+def built(experiment: Experiment, progress_seconds: float = 0.0, state: dict[str, Any] | None = None) -> Trainer:
+    """Its trainer on the CPU, reporting after every step unless told otherwise. state: to go on from."""
+    trainer = build(experiment, "cpu", state)
+    if state is not None:
+        trainer.load_state_dict(state)
     trainer.settings = replace(trainer.settings, progress_seconds=progress_seconds)
     return trainer
 

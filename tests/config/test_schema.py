@@ -88,17 +88,17 @@ def jsonable(value: Any) -> bool:
 def test_experiments(kind: str) -> None:
     said: Counter[str] = Counter()
 
-    @fuzz(150)
+    @fuzz(80)
     @given(mutated() if kind == "mutated" else st.deferred(lambda: mappings(Experiment)))
     def try_all(tree: dict[str, Any]) -> None:
         if jsonable(tree):
             said[agree(tree)] += 1
 
     try_all()
-    assert said["right"] > 5 and said["wrong"] > (50 if kind == "mutated" else -1), said
+    assert said["right"] > 2 and said["wrong"] > (25 if kind == "mutated" else -1), said
 
 
-@fuzz(80)
+@fuzz(50)
 @given(st.data(), st.sampled_from(TREES))
 def test_what_a_file_may_change_of_another(data: st.DataObject, base: dict[str, Any]) -> None:
     """Any part of an experiment under `extends`: the rest is in the other file."""

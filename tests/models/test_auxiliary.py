@@ -91,8 +91,7 @@ def test_training_with_heads_resumes_bit_for_bit(tmp_path: Path) -> None:
     path = write_arrays(tmp_path / "images.npz", 50)
     experiment = arrays_experiment(path, **changes)
     whole, part = trained(experiment), trained(experiment, until=3)
-    again = built(experiment, 1e9)
-    again.load_state_dict(part.state_dict())
+    again = built(experiment, 1e9, part.state_dict())
     list(again.run())
     assert whole.step > 3
     left, right = again.state_dict(), whole.state_dict()

@@ -62,16 +62,13 @@ def combinations(heavy: bool) -> list[Combination]:
 
 
 HEAVY = {
-    "inception_resnet_v1",
-    "wide_resnet50_2",
-    "inception_resnet_v2",
-    "resnext29_8x64d",
-    "preact_resnet164",
-    "densenet_bc_100_12",
-}
-"""Slow members of families of which a faster one runs always."""
+    "inception_resnet_v1", "inception_v3", "wide_resnet50_2", "inception_resnet_v2", "resnext29_8x64d",
+    "resnext50_32x4d", "preact_resnet164", "densenet_bc_100_12", "densenet121", "nasnet_mobile",
+}  # fmt: skip
+"""Slow networks: a faster one of their family runs always, or else their exchanges are counted on the meta device
+(test_adaptation) and a shipped experiment trains them."""
 
-SAMPLE = 32
+SAMPLE = 28
 """One of each family that is not slow."""
 FAST = combinations(heavy=False)
 SLOW = FAST[SAMPLE : SAMPLE + 465] + combinations(heavy=True)[:40]
@@ -100,8 +97,7 @@ def check(combination: Combination) -> None:
     assert whole.history[-1]["train/loss"] < float("inf")
     assert all(parameter.isfinite().all() for parameter in whole.parts.model.parameters())
     saved.seek(0)
-    resumed = built(chosen)
-    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    resumed = built(chosen, state=torch.load(saved, weights_only=True))
     for _ in resumed.run():
         pass
     assert_same_state(whole.parts.model.state_dict(), resumed.parts.model.state_dict())
