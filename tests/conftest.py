@@ -61,6 +61,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def one_stem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training does not say how much more its stem costs than the other one, which would be built for that."""
+    monkeypatch.setattr("dltrain.engine.inputs._cost", lambda *_: 0)
+
+
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
     """A warm interpreter that forks a process per command."""

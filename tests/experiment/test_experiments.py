@@ -39,6 +39,7 @@ def shortened(path: Path, folder: Path) -> list[str]:
     return overrides
 
 
+@pytest.mark.usefixtures("one_stem")
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_trains_for_a_step(path: Path, tmp_path: Path) -> None:
     experiment = Experiment.load(path, shortened(path, tmp_path))

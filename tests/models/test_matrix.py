@@ -110,6 +110,7 @@ def label(combination: Combination) -> str:
     return "-".join(str(part) for part in combination)
 
 
+@pytest.mark.usefixtures("one_stem")
 @pytest.mark.parametrize("combination", FAST[:SAMPLE], ids=label)
 def test_any_network_takes_any_parts(combination: Combination) -> None:
     check(combination)

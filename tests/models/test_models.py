@@ -59,6 +59,11 @@ def message(value: Any, shape: str = "3x32x32") -> str:
 class TestSizes(ModelSizeContract):
     names = NATIVE
 
+    @pytest.fixture(autouse=True)
+    def only_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That networks take their images is found by the other contract."""
+        monkeypatch.setattr("dltrain.models.impl.fitting.refusal", lambda *_: None)
+
 
 class TestModels(ModelContract):
     names = ["resnet50", *(fewest(entry) for entry in OWN if not issubclass(entry, LibraryModel))]
