@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +47,14 @@ class LoopSettings:
     sizes: list[Size] = field(default_factory=list)
     """Of images that grow while the network is trained; none when they do not."""
 
-    log_every: int | Literal["auto"] = "auto"
+    log_every: int | None = None
     """See Training."""
 
     @property
     def point_steps(self) -> int | None:
         """Steps from one point of the curves within an epoch to the next. None in short epochs, whose ends are points
         enough."""
-        if self.log_every != "auto":
+        if self.log_every is not None:
             return self.log_every
         steps = min(self.steps_per_epoch, self.total_steps)
         return math.ceil(steps / POINTS) if steps >= 2 * POINTS else None

@@ -138,9 +138,9 @@ class Training(Section):
     """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
     checkpoint_every: Positive = 10.0
     """Minutes between checkpoints inside an epoch; one is written after every epoch too."""
-    log_every: PositiveInt | Literal["auto"] = "auto"
+    log_every: PositiveInt | None = None
     """Steps from one point of the curves `train/loss` and `lr` to the next, counted from the begin of each epoch, whose
-    end is a point too. auto: a tenth of an epoch, and none within epochs under 20 steps."""
+    end is a point too. null: a tenth of an epoch, and none within epochs under 20 steps."""
     limit_batches: PositiveInt | None = None
     """Use only this many batches of each split per epoch: to try things out. Of the validation split, always the same
     ones, with all classes in proportion."""
