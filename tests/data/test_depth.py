@@ -73,7 +73,7 @@ def test_values_of_fewer_bits_in_files_of_16_keep_their_contrast(
         found = decode(tmp_path / name / f"03{suffix}", 1, canvas)[0].numpy()
         assert np.array_equal(found, np.rint(images[3] * 255 / white).astype(np.uint8))
     streamed = trainer_of(tmp_path, loader="streaming", workers=0, cache=str(tmp_path / "cache"))
-    assert {image.numpy().tobytes() for image in next(streamed.parts.train.batches(0)).images} <= seen
+    assert {image.numpy().tobytes() for image in next(streamed.parts.train.batches(0)).inputs} <= seen
 
 
 def test_32_bit_files_of_bytes_are_read_as_bytes(tmp_path: Path) -> None:
