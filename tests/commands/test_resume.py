@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,13 @@ def uninterrupted(zygote: Zygote, experiment: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_at_random_moments(recipe: str, zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), **RECIPES[recipe]})
+    zygote.capture("--version")  # it is warm from now on
+    started = time.perf_counter()
     reference = uninterrupted(zygote, experiment, tmp_path)
+    seconds = time.perf_counter() - started  # on the machine as it is now
     killer, draw = Killer(zygote, experiment, tmp_path), random.Random(recipe)
-    for _ in range(3):
-        killer.kill_after(draw.uniform(0.1, 0.6))
+    for _ in range(4):
+        killer.kill_after(seconds * draw.uniform(0.2, 0.8))
     killer.finish()
     assert killer.kills >= 1
     assert len(table(reference)) < 12 or "stopping early" not in recipe

@@ -202,7 +202,7 @@ def test_a_missing_library_stops_before_anything_is_created(memory: Commands, ar
 def test_a_run_is_continued_with_other_recorders(memory: Commands, arrays: Path, tmp_path: Path) -> None:
     _, whole = memory.fit(arrays, "recorders=[]")
     _, run = memory.fit(arrays, "recorders=[]", "training.epochs=1", "schedule=constant")
-    resumed = ["resume", run, "recorders=[memory]", "training.epochs=2", "training.log_every=auto"]
+    resumed = ["resume", run, "recorders=[memory]", "training.epochs=2", "training.log_every=null"]
     assert memory.run(*resumed).exit_code == 0
     assert memory.told[0][3:] == ([20], 20) and memory.told[0][2]["training.log_every"] == 7  # what the run began with
     assert memory.steps == [22, 24, 26, 28, 30, 32, 34, 36, 38, 40]
