@@ -56,8 +56,12 @@ def test_the_resolved_dump_is_the_same_experiment(path: Path) -> None:
     assert Experiment.parse(experiment.dump(), "dump") == experiment
 
 
-def test_notes_recipe_has_the_learning_rates_of_the_notes() -> None:
-    experiment = Experiment.load(REPOSITORY / "experiments/notes_recipe.yaml")
+@pytest.mark.parametrize(("name", "dropout", "smoothing"), [("notes_recipe", 0.2, 0.1), ("notes_recipe_small", 0.1, 0)])
+def test_notes_recipe_has_the_numbers_of_the_notes(name: str, dropout: float, smoothing: float) -> None:
+    experiment = Experiment.load(REPOSITORY / f"experiments/{name}.yaml")
+    values = experiment.model_dump()
+    assert values["model"]["dropout"] == dropout and values["loss"]["label_smoothing"] == smoothing
+    assert values["optimizer"]["weight_decay"] == 4e-5 and values["training"]["batch_size"] == 1024
     lr = experiment.schedule.build(experiment.optimizer.lr, 150, 1)
     expected = {0: 0.1, 1: 0.16, 2: 0.22, 3: 0.28, 4: 0.34, 5: 0.4, 50: 0.312237, 100: 0.106318}
     assert {epoch: round(lr(epoch), 6) for epoch in expected} == expected
