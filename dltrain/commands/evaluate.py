@@ -103,7 +103,7 @@ def measure(predictor: Predictor, source: Source, experiment: Experiment) -> Rep
 
 def measure_together(predictors: Sequence[Predictor], source: Source, experiment: Experiment) -> list[Report]:
     """A report for each predictor, and after those of several one for what the task combines of their answers."""
-    batch_size = min(experiment.training.batch_size, len(source))
+    batch_size = min(experiment.training.batch_of(len(source)), len(source))
     loaders: list[Loader] = []
     tasks = [predictor.measuring_task(combined=not predictor.evaluation.is_plain) for predictor in predictors]
     together = predictors[0].measuring_task(combined=True)

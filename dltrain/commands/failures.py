@@ -135,7 +135,7 @@ def _advice_on_compiler(again: str) -> list[str]:
 
 def _advice_on_memory(experiment: Experiment, trainer: Trainer, again: str) -> list[str]:
     training, decisions = experiment.training, trainer.about["decisions"]
-    batch, parts = training.batch_size, training.accumulate
+    batch, parts = training.batch, training.accumulate
     lines = [f"out of memory with {batch // parts} images at a time on {trainer.parts.device}; what takes less:"]
     more = next((n for n in range(2 * parts, batch + 1) if batch % n == 0), None)
     if more is not None:

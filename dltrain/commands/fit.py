@@ -61,10 +61,7 @@ def fit(
         return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
     require_libraries(experiment)
     with _built(experiment, device, plugins=plugins, group=group) as trainer, Signals() as signals:
-        if experiment.training.time is not None:  # the run repeats what was trained, however fast the machine is
-            experiment = experiment.lasting(trainer.settings.total_steps)
-        if experiment.training.threads == "probe":
-            experiment = experiment.override("training.threads", trainer.about["decisions"]["threads"]["value"])
+        experiment = _settled(experiment, trainer)
         plan, notes = _plan(experiment, trainer) if group.leads else ({}, [])
         path = group.broadcast(path or next_free(runs / experiment.name) if group.leads else None)
         assert path is not None
@@ -135,6 +132,19 @@ def resume(
             display.log = run.log
             display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
             return train(run, trainer, experiment, display, signals, hyperparameters, notes=notes), run
+
+
+def _settled(experiment: Experiment, trainer: Trainer) -> Experiment:
+    """The experiment with the numbers that were found when its trainer was built: the run repeats what was trained,
+    however fast the machine is."""
+    training, settings, found = experiment.training, trainer.settings, dict[str, Any]()
+    if training.time is not None:
+        found["training.steps"] = settings.total_steps
+    if training.threads == "probe":
+        found["training.threads"] = trainer.about["decisions"]["threads"]["value"]
+    if training.batch_size == "all":
+        found["training.batch_size"] = settings.batch_size
+    return experiment.settled(found) if found else experiment
 
 
 def _began_on(begun: dict[str, Any]) -> str:

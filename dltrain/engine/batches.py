@@ -40,7 +40,10 @@ def build_batches(training: ResolvedTraining, decisions: Decisions, resizing: Re
     train, pipeline = _training_batches(training, decisions, resizing, share)
     with at(training.experiment, "data"):
         loader = _loader(training, decisions, share)
-        validation = loader(*images["validation"]) if "validation" in images else None
+        validation = None
+        if "validation" in images:
+            size = _evaluation_batch(training, len(images["validation"][0]))
+            validation = loader(*images["validation"], batch_size=size)
     return Batches(train, pipeline, validation)
 
 
@@ -60,9 +63,17 @@ def first_images(training: ResolvedTraining, decisions: Decisions, batches: Batc
             loader.close()
 
 
+def _evaluation_batch(training: ResolvedTraining, examples: int) -> int:
+    """Examples of a batch in evaluation: as in training, but where a step takes the whole training part, no more than
+    the split has, as a last batch is completed by repeating."""
+    batch, devices = training.experiment.training.batch, training.group.size
+    whole = batch == len(training.splits.train)
+    return min(batch, -(-examples // devices) * devices) if whole else batch
+
+
 def _loader(training: ResolvedTraining, decisions: Decisions, share: Share) -> Callable[..., Loader]:
     return partial(
-        make_loader, decisions["loader"].value, batch_size=training.experiment.training.batch_size,
+        make_loader, decisions["loader"].value, batch_size=training.experiment.training.batch,
         seed=training.experiment.seed, device=training.device, workers=decisions["workers"].value, share=share,
     )  # fmt: skip
 

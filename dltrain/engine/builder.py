@@ -123,7 +123,7 @@ def _settings(training: ResolvedTraining, resizing: Resizing | None, *, timing: 
     stopping = section.early_stopping
     stops_by, validation = stopping.metric if stopping is not None else None, training.splits.validation is not None
     return LoopSettings(
-        total_steps=training.total_steps, steps_per_epoch=training.steps_per_epoch, batch_size=section.batch_size,
+        total_steps=training.total_steps, steps_per_epoch=training.steps_per_epoch, batch_size=section.batch,
         accumulate=section.accumulate, evaluate_every=section.evaluate_every,
         early_stopping=stopping if not timing else None,
         watched=experiment.resolved_task.decisive(stops_by, validation=validation),
@@ -151,7 +151,7 @@ def _parts(
     gradients = Gradients(
         parameters=[p for p in model.parameters() if p.requires_grad], forward=forward, task=sections.task,
         learning=Learning(model, optimizer, experiment.optimizer.groups), penalties=sections.penalties,
-        scaler=scaler_of(precision, experiment.training.batch_size, device), group=group,
+        scaler=scaler_of(precision, experiment.training.batch, device), group=group,
         accumulate=experiment.training.accumulate, autocast=autocast_of(dtype_of(precision), device),
         no_sync=getattr(together, "no_sync", nullcontext),
     )  # fmt: skip

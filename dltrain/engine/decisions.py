@@ -192,7 +192,7 @@ def _precision(
     if line_search:
         return Decision("float32", "the optimizer compares losses that differ by less than 16 bits can tell")
     if device.type == "cpu":
-        return _cpu_precision(network, multiply_adds * (training.batch_size // training.accumulate))
+        return _cpu_precision(network, multiply_adds * training.micro_batch)
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return Decision("bfloat16", "the GPU has bfloat16 units")
     reason = "the GPU has no bfloat16 units" if device.type == "cuda" else "reduced precision is slower on this device"

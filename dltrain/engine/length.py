@@ -16,6 +16,7 @@ from typing import Protocol
 
 import torch
 
+from dltrain.config import ConfigError
 from dltrain.engine.decisions import Decision, Decisions
 from dltrain.engine.forecast import MEASURED, Forecast
 from dltrain.engine.trainer import Trainer
@@ -38,20 +39,35 @@ def count_steps(experiment: Experiment, examples: int, devices: int = 1) -> tupl
 
     Raises ConfigError for a batch larger than the split, or one that the devices cannot share evenly.
     """
-    training = experiment.training
-    if training.batch_size % (devices * training.accumulate):
-        parts = f" in {training.accumulate} parts each" if training.accumulate > 1 else ""
-        message = f"{devices} devices{parts} cannot share a batch of {training.batch_size} evenly"
-        unit = devices * training.accumulate
-        nearest = max(round(training.batch_size / unit), 1) * unit
-        raise experiment.error("training.batch_size", message, f"write batch_size: {nearest}")
-    if training.batch_size > examples:
-        message = f"a batch of {training.batch_size} is larger than the training split of {examples} examples"
+    training, batch = experiment.training, experiment.training.batch_of(examples)
+    if batch % (unit := devices * training.accumulate):
+        raise _uneven(experiment, batch, unit, devices)
+    if batch > examples:
+        message = f"a batch of {batch} is larger than the training split of {examples} examples"
         raise experiment.error("training.batch_size", message, f"write batch_size: {examples} or less")
-    steps_per_epoch = -(-examples // training.batch_size)
+    steps_per_epoch = -(-examples // batch)
     if training.limit_batches is not None:
         steps_per_epoch = min(steps_per_epoch, training.limit_batches)
     return steps_per_epoch, training.steps or max(round((training.epochs or 0) * steps_per_epoch), 1)
+
+
+def _uneven(experiment: Experiment, batch: int, unit: int, devices: int) -> ConfigError:
+    """The error for a batch that is cut into `unit` parts, which would not be equal."""
+    training = experiment.training
+    if training.batch_size != "all":
+        parts = f" in {training.accumulate} parts each" if training.accumulate > 1 else ""
+        message = f"{devices} devices{parts} cannot share a batch of {batch} evenly"
+        note = f"write batch_size: {max(round(batch / unit), 1) * unit}"
+        return experiment.error("training.batch_size", message, note)
+    message = f"all {batch:,} training examples cannot be cut into {unit} equal parts"
+    if devices > 1:
+        message += f", {training.accumulate} for each of {devices} devices" if training.accumulate > 1 else ""
+        return experiment.error("training.batch_size", message, f"change `data.validation` so that {unit} divides them")
+    near = sorted(range(2, 4 * unit), key=lambda parts: (abs(parts - unit), parts))
+    note = next((f"write accumulate: {parts}, or " for parts in near if batch % parts == 0), "")
+    return experiment.error(
+        "training.accumulate", message, f"{note}change `data.validation` so that {unit} divides them"
+    )
 
 
 class Assemble(Protocol):

@@ -134,11 +134,16 @@ def resolve_training(
 
     Raises ConfigError for batches that the data or the processes cannot fill.
     """
-    steps_per_epoch, total_steps = count_steps(resolved.experiment, len(splits.train), group.size)
+    experiment, examples = resolved.experiment, len(splits.train)
+    steps_per_epoch, total_steps = count_steps(experiment, examples, group.size)
+    whole: Decisions = {}
+    if experiment.training.batch_size == "all":
+        resolved = replace(resolved, experiment=experiment.settled({"training.batch_size": examples}))
+        whole = {"batch_size": Decision(examples, "all training examples: an epoch is a step")}
     kept = dict(kept or {})
     if "steps" in kept and kept["steps"].value != total_steps:  # it has become longer
         del kept["steps"]
-    of_data = kept if _is_for(kept, device) else _decide_data(resolved, splits, device)
+    of_data = whole | (kept if _is_for(kept, device) else _decide_data(resolved, splits, device))
     return ResolvedTraining(resolved, splits, device, steps_per_epoch, total_steps, of_data, kept, group)
 
 
@@ -149,7 +154,7 @@ def decide_all(training: ResolvedTraining, model: nn.Module, multiply_adds: int)
         decisions = kept | {"device": Decision(str(device), kept["device"].reason)}
         decisions["threads"] = continue_threads(kept["threads"])
         return _shared(decisions, training)
-    images, line_search = training.total_steps * experiment.training.batch_size, experiment.optimizer.needs_closure
+    images, line_search = training.total_steps * experiment.training.batch, experiment.optimizer.needs_closure
     decisions = decide(experiment.training, device, model, multiply_adds, images, line_search=line_search)
     decisions |= training.of_data
     decisions |= of_stem(experiment.model, training.resolved.shape, training.resolved.outputs, multiply_adds)
@@ -189,7 +194,7 @@ def _shared(decisions: Decisions, training: ResolvedTraining) -> Decisions:
     decisions = group.broadcast(decisions)
     if group.size == 1:
         return {name: decision for name, decision in decisions.items() if name != "devices"}
-    each = training.experiment.training.batch_size // group.size
+    each = training.experiment.training.batch // group.size
     decisions["device"] = Decision(str(device), decisions["device"].reason)
     decisions["devices"] = Decision(group.size, f"each takes {each} images of a batch")
     if "graph" in decisions:

@@ -14,7 +14,7 @@ def require_statistics(experiment: Experiment, model: nn.Module, shape: ImageSha
     """Raise ConfigError where norms would measure single values: a part of a batch is one image, of one pixel there, or
     they look at one channel of such an image. shape: of the smallest images that the network is trained on."""
     training = experiment.training
-    images = training.batch_size // (training.accumulate * devices)
+    images = training.micro_batch // devices
     if not (found := single_values(model, shape, images, devices)):
         return
     name, layer = next(iter(found.items()))
@@ -29,5 +29,5 @@ def require_statistics(experiment: Experiment, model: nn.Module, shape: ImageSha
         f" / {key} {count}" for key, count in (("accumulate", training.accumulate), ("devices", devices)) if count > 1
     ]
     key = "training.accumulate" if training.accumulate > 1 else "training.batch_size"
-    whole = [f"batch_size {training.batch_size}{''.join(cut)} is 1"] if cut else []
+    whole = [f"batch_size {training.batch}{''.join(cut)} is 1"] if cut else []
     raise experiment.error(key, message, *whole, "take more images at a time, or a norm that needs no batch")

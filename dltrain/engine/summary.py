@@ -70,7 +70,7 @@ def notes(training: ResolvedTraining, decisions: Decisions, of_weights: list[Not
 def downgrades(experiment: Experiment, decisions: Decisions, examples: dict[str, int]) -> list[Note]:
     """What the experiment asks for and does not get, and what it leaves out. examples: of each split."""
     notes, training = [], experiment.training
-    seen, unseen = (training.limit_batches or 0) * training.batch_size, examples.get("validation", 0)
+    seen, unseen = (training.limit_batches or 0) * training.batch, examples.get("validation", 0)
     if 0 < seen < unseen:
         measured = f"`limit_batches` measures {seen:,} of {unseen:,} validation examples"
         text = f"{measured}: the same ones each time, with all classes in proportion"

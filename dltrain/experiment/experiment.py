@@ -96,8 +96,12 @@ class Experiment(ExperimentSchema):
 
     def lasting(self, steps: int) -> Experiment:
         """The same training, of so many steps."""
-        experiment = self.override("training.steps", steps)
-        experiment._notes = self._notes  # that the unit has changed is no news
+        return self.settled({"training.steps": steps})
+
+    def settled(self, values: dict[str, Any]) -> Experiment:
+        """The same training, with what was left open at some dotted keys written out."""
+        experiment = self.override_all(values)
+        experiment._notes = self._notes  # that a unit has changed is no news
         return experiment
 
     def stated(self) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         if "loss" not in wrong:
             yield from _mixing_for_a_loss_without(experiment)
             yield from _views_and_loss(experiment)
+        if "training" not in wrong:
+            yield from _mixing_of_one(experiment)
     if "schedule" not in wrong and "training" not in wrong:
         yield from _too_long_warmup(experiment)
     if "schedule" not in wrong and "optimizer" not in wrong:
@@ -65,6 +67,13 @@ def _mixing_for_a_loss_without(experiment: ExperimentSchema) -> Iterator[Diagnos
         if augmentation.needs_soft_targets and not loss.soft_targets:
             message = f"`{augmentation.name}` mixes labels, and loss `{loss.name}` takes none that are mixed"
             yield Diagnostic(message, experiment.span("augmentation", index), notes=("use loss `cross_entropy`",))
+
+
+def _mixing_of_one(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    for index, augmentation in enumerate(experiment.augmentation):
+        if augmentation.needs_soft_targets and experiment.training.batch_size == 1:
+            message = f"`{augmentation.name}` mixes examples of a batch, and `training.batch_size: 1` leaves one alone"
+            yield Diagnostic(message, experiment.span("augmentation", index))
 
 
 def _views_and_loss(experiment: ExperimentSchema) -> Iterator[Diagnostic]:

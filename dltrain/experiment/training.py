@@ -104,8 +104,9 @@ class Training(Section):
     time: Positive | str | None = None
     """How long the training takes, instead of epochs: `2h`, `90m`, `1h30m`, or a number of seconds. `fit` times a few
     steps and an evaluation, and decides the number of steps by them, once: the schedule ends where the time ends."""
-    batch_size: PositiveInt = 128
-    """Examples per optimizer step."""
+    batch_size: PositiveInt | Literal["all"] = 128
+    """Examples per optimizer step. all: the whole training part, so that an epoch is a step; the run's experiment.yaml
+    has the number."""
     accumulate: PositiveInt = 1
     """Parts into which a batch is cut to save memory; gradients are averaged over them."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "pure_bfloat16", "pure_float16"] = "auto"
@@ -153,6 +154,21 @@ class Training(Section):
             raise reject("time", f"`training.time` must be like 2h, 90m or 1h30m, or a number of seconds, not {text}")
         return time
 
+    def batch_of(self, examples: int) -> int:
+        """Examples of a step where the training part has so many."""
+        return examples if self.batch_size == "all" else self.batch_size
+
+    @property
+    def batch(self) -> int:
+        """`batch_size` of a training whose data is known, where it is a number (engine/resolve.py)."""
+        assert self.batch_size != "all", "the data says how many examples there are"
+        return self.batch_size
+
+    @property
+    def micro_batch(self) -> int:
+        """Examples of one forward, on a single device. See `batch`."""
+        return self.batch // self.accumulate
+
     @property
     def seconds(self) -> float | None:
         """`time` as a number."""
@@ -170,7 +186,7 @@ class Training(Section):
         given = [key for key in LENGTHS if getattr(self, key) is not None]
         if len(given) > 1:
             raise reject(given[1], f"`training.{given[0]}` and `training.{given[1]}` are both given; keep one")
-        if self.batch_size % self.accumulate:
+        if self.batch_size != "all" and self.batch_size % self.accumulate:
             message = f"`training.accumulate` must divide `batch_size`: {self.batch_size} / {self.accumulate}"
             raise reject("accumulate", message)
         return self

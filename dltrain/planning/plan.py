@@ -90,7 +90,7 @@ def _resolved(training: ResolvedTraining) -> _Training:
     precision = decisions["precision"].value
     halve_for(experiment, model, sections.groups, precision)
     if (dtype := dtype_of(precision)) != torch.float32:
-        measured = measure(model, resolved.shape, _micro_batch(experiment), dtype)
+        measured = measure(model, resolved.shape, experiment.training.micro_batch, dtype)
     images = [each for name, each in resolved.images(splits).items() if name != "test"]
     return _Training(
         experiment, model, measured, resolved.shape, len(splits.target.names), split_sizes(splits), images, decisions,
@@ -104,7 +104,9 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     parts, about = trainer.parts, trainer.about
     decisions = {name: Decision(**decision) for name, decision in about["decisions"].items()}
     loaders = [loader for loader in (parts.train, parts.validation) if loader is not None]
-    measured = measure(parts.model, parts.shape, _micro_batch(experiment), dtype_of(decisions["precision"].value))
+    measured = measure(
+        parts.model, parts.shape, experiment.training.micro_batch, dtype_of(decisions["precision"].value)
+    )
     settings, groups = trainer.settings, parameter_groups(parts.model, experiment.optimizer)
     training = _Training(
         experiment, parts.model, measured, parts.shape, len(about["target"]["names"]), trainer.examples,
@@ -132,7 +134,7 @@ def _load(experiment: Experiment) -> Splits:
 
 def _network(resolved: Resolved) -> tuple[nn.Module, Measured]:
     """The network, on the meta device where it can be built and run there, and what an image costs."""
-    section, batch = without_pretrained(resolved.experiment.model), _micro_batch(resolved.experiment)
+    section, batch = without_pretrained(resolved.experiment.model), resolved.experiment.training.micro_batch
     try:
         with torch.device("meta"):
             model = make_network(resolved, section)
@@ -140,11 +142,6 @@ def _network(resolved: Resolved) -> tuple[nn.Module, Measured]:
     except Exception:  # a mistake of the experiment's shows below, where numbers are computed
         model = make_network(resolved, section)
         return model, measure(model, resolved.shape, batch)
-
-
-def _micro_batch(experiment: Experiment) -> int:
-    """Images of one forward."""
-    return experiment.training.batch_size // experiment.training.accumulate
 
 
 def _multiply_adds(experiment: Experiment, model: nn.Module, measured: Measured) -> int:
@@ -194,7 +191,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "multiply_adds": measured.multiply_adds,
         "layers": [asdict(layer) for layer in measured.layers(depth)],
         "adaptation": adaptation.to_dict() if adaptation is not None else {},
-        "batch_size": section.batch_size,
+        "batch_size": section.batch,
         "accumulate": section.accumulate,
         "epochs": -(-training.total_steps // training.steps_per_epoch),
         "steps_per_epoch": training.steps_per_epoch,

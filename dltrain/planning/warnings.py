@@ -54,7 +54,7 @@ class Facts:
     @property
     def micro_batch(self) -> int:
         """Images of one forward."""
-        return self.experiment.training.batch_size // self.experiment.training.accumulate
+        return self.experiment.training.micro_batch
 
     @property
     def activation(self) -> str | None:
@@ -84,7 +84,7 @@ def too_large(facts: Facts) -> str | None:
         return None
     return (
         f"it needs about {size(facts.need)} of memory besides its data, and {size(free)} are free: "
-        f"`training.accumulate` cuts a batch of {facts.experiment.training.batch_size} into parts"
+        f"`training.accumulate` cuts a batch of {facts.experiment.training.batch} into parts"
     )
 
 
@@ -101,7 +101,8 @@ def noisy_statistics(facts: Facts) -> str | None:
         return None
     parts = facts.experiment.training.accumulate
     why = f" (batch_size {facts.micro_batch * parts} / accumulate {parts})" if parts > 1 else ""
-    return f"batch norm measures mean and variance of only {facts.micro_batch} images{why}; group_norm needs no batch"
+    images = f"{facts.micro_batch} image{'s' if facts.micro_batch > 1 else ''}"
+    return f"batch norm measures mean and variance of only {images}{why}; group_norm needs no batch"
 
 
 def he_for_saturating(facts: Facts) -> str | None:
@@ -143,8 +144,10 @@ def decay_of_norms(facts: Facts) -> str | None:
 
 def sudden_start(facts: Facts) -> str | None:
     """Large batches come with large learning rates, which the first steps do not stand."""
-    batch, optimizer = facts.experiment.training.batch_size, facts.experiment.optimizer
+    batch, optimizer = facts.experiment.training.batch, facts.experiment.optimizer
     if optimizer.name != "sgd" or batch < LARGE_BATCH or facts.learning_rate(0) < optimizer.lr / 2:
+        return None
+    if facts.steps_per_epoch == 1 and facts.experiment.training.limit_batches is None:  # the gradient has no noise
         return None
     return f"SGD with batches of {batch} starts at its full learning rate: `schedule.warmup: {{epochs: 5}}` is usual"
 

@@ -277,7 +277,7 @@ class Search:
         training = experiment.training
         if training.steps is None:
             return experiment.override("training.epochs", self.sweep.epochs)
-        per_epoch = min(-(-self.examples // training.batch_size), training.limit_batches or sys.maxsize)
+        per_epoch = min(-(-self.examples // training.batch_of(self.examples)), training.limit_batches or sys.maxsize)
         return experiment.override("training.steps", max(round(self.sweep.epochs * per_epoch), 1))
 
     def folder(self, index: int) -> Path:

@@ -86,11 +86,11 @@ def both(zygote: Zygote, arrays: Path, folder: Path, changes: Mapping[str, Any])
          "training.batch_size": 40},
         {"training.accumulate": 5, "data.loader": "streaming", "optimizer.sam": {"rho": 0.05}},
         {"model.initialization": "lsuv", "optimizer": {"name": "adam", "lr": 0.003}, "training.clip_norm": None},
-        {"model": {"name": "convnet", "widths": [6, 8], "norm": "group_norm"}, "training.batch_size": 40},
+        {"model": {"name": "convnet", "widths": [6, 8], "norm": "group_norm"}, "training.batch_size": "all"},
         {"training.progressive_size": {"delay": 0.2, "multiple_of": 1}, "evaluation": {"views": "flip_shift"}},
         {"loss": {"name": "cross_entropy", "class_weights": [1.0, 9.0, 0.3]}, "training.accumulate": 5},
     ],
-    ids=["plain", "augmented", "accumulated", "lsuv", "group_norm", "growing", "weighted"],
+    ids=["plain", "augmented", "accumulated", "lsuv", "all", "growing", "weighted"],
 )  # fmt: skip
 def test_two_processes_make_the_weights_of_one(
     changes: dict[str, Any], zygote: Zygote, arrays: Path, tmp_path: Path

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LBFGS(Optimizer):
     """Newton's direction from the last gradients, with a line search: for small problems and large batches.
 
-    Each step evaluates the loss of its batch several times; `batch_size` should be all the examples.
+    Each step evaluates the loss of its batch several times; `training.batch_size: all` fits it.
     """
 
     source = "https://doi.org/10.1007/BF01589116"
