@@ -27,6 +27,7 @@ from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import digest_of
 from dltrain.runs.run import Run
 from dltrain.tasks.impl.meters import Report
+from dltrain.tasks.impl.objectives import answer_of
 
 READING = ("cache", "download", "loader", "workers")
 """Options of data sets that change no example."""
@@ -118,11 +119,14 @@ def measure_together(predictors: Sequence[Predictor], source: Source, experiment
         for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
             answers = []
             for predictor, task, report, (batch, valid) in zip(predictors, tasks, reports, batches, strict=True):
-                answers.append(outputs := predictor.outputs(batch.inputs, valid))
-                task.measure(report, outputs, batch.targets, valid)
+                outputs = predictor.outputs(batch.inputs, valid)
+                answers.append(answer_of(outputs))
+                targets = predictor.inputs(batch.inputs) if task.learns_inputs else batch.targets
+                task.measure(report, outputs, targets, valid)
             if len(predictors) > 1:
                 batch, valid = batches[0]
-                together.measure(whole, together.combine(answers), batch.targets, valid)
+                targets = predictors[0].inputs(batch.inputs) if together.learns_inputs else batch.targets
+                together.measure(whole, together.combine(answers), targets, valid)
     finally:
         for opened in loaders:
             opened.close()

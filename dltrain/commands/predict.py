@@ -31,6 +31,7 @@ from dltrain.data.types import Canvas
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import RunError
 from dltrain.runs.run import Run
+from dltrain.tasks.impl.objectives import answer_of
 
 Row = Callable[[Path, dict[str, Any]], None]
 """Writes one image's path, and the answer for it."""
@@ -75,10 +76,11 @@ def predict_files(
             say(f"warning: {remarks.pop(0)}")
         if images:
             outputs = [
-                predictor.outputs(torch.stack(seen))
+                answer_of(predictor.outputs(torch.stack(seen)))
                 for predictor, seen in zip(predictors, zip(*images, strict=True), strict=True)
             ]
-            answers = task.answers(task.combine(outputs) if len(outputs) > 1 else outputs[0])
+            asked = predictors[0].inputs(torch.stack([seen[0] for seen in images]))
+            answers = task.answers(task.combine(outputs) if len(outputs) > 1 else outputs[0], asked)
             for name, answer in zip(names, answers, strict=True):
                 row(name, answer)
     sys.stdout.flush()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from dltrain.engine.decisions import Decisions
 
@@ -21,8 +22,7 @@ class Replayed:
 
     def __call__(self, images: Tensor) -> Any:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        outputs = self.compiled(images)
-        return outputs.clone() if isinstance(outputs, Tensor) else tuple(output.clone() for output in outputs)
+        return tree_map_only(Tensor, Tensor.clone, self.compiled(images))
 
 
 def callable_of(model: nn.Module, decisions: Decisions) -> Any:

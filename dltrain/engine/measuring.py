@@ -6,11 +6,13 @@ Imports torch: import it where a training is built.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dltrain.data.loading.choosing import Loader
+from dltrain.data.loading.views import centre
 from dltrain.engine.parts import LoopSettings, Parts
 from dltrain.engine.views import answer
 from dltrain.layers.impl.statistics import measuring
@@ -22,12 +24,12 @@ MOST = 100
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, forward: Callable[[Tensor], Tensor], loader: Loader, parts: Parts,
+    network: nn.Module, forward: Callable[[Tensor], Any], loader: Loader, parts: Parts,
     limit_batches: int | None = None,
 ) -> Report:  # fmt: skip
     """Measure a network on every example of a loader, in file order, or on a sample of so many batches."""
 
-    def outputs_of(images: Tensor) -> Tensor:
+    def outputs_of(images: Tensor) -> Any:
         with parts.autocast():
             return forward(parts.pipeline.evaluate(images))
 
@@ -37,7 +39,10 @@ def evaluate(
     network.eval()
     for batch, valid in loader.evaluation_batches(limit_batches):
         outputs = answer(task, outputs_of, batch.inputs, parts.shape, parts.evaluation, valid)
-        task.measure(report, outputs, batch.targets, valid)
+        targets = batch.targets
+        if task.learns_inputs:
+            targets = parts.pipeline.evaluate(centre(batch.inputs, parts.shape.height, parts.shape.width))
+        task.measure(report, outputs, targets, valid)
     network.train(was_training)
     return report
 

@@ -87,7 +87,9 @@ def has_idle_weights(model: nn.Module, shape: InputSpec) -> bool:
     copied = copy.deepcopy(model).to("meta").train()
     try:
         outputs = copied(shape.example(2, "meta"))
-        torch.autograd.backward([output.sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
+        several = outputs if isinstance(outputs, tuple) else (outputs,)
+        tensors = [output for output in several if isinstance(output, Tensor) and output.requires_grad]
+        torch.autograd.backward([tensor.sum() for tensor in tensors])
     except (NotImplementedError, RuntimeError):
         return True
     return any(weight.requires_grad and weight.grad is None for weight in copied.parameters())

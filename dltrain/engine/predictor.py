@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dltrain.data.evaluation import Evaluation, Views
 from dltrain.data.loading.pipeline import Pipeline
 from dltrain.data.loading.resources import keep_freed_memory
-from dltrain.data.loading.views import views_canvas
+from dltrain.data.loading.views import centre, views_canvas
 from dltrain.data.preprocessing import Preprocessing
 from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Canvas
@@ -48,7 +48,12 @@ class Predictor:
     def look(self, views: Views | None, share: float | None) -> None:
         """See these views of each image from now on; None: those of the experiment."""
         given = {key: value for key, value in (("views", views), ("share", share)) if value is not None}
-        self.evaluation = self.experiment.evaluation.model_copy(update=given)
+        task, seen = self.experiment.resolved_task, self.experiment.evaluation.model_copy(update=given)
+        if not task.combines_views and seen.views != "center_crop":
+            raise RunError(f"task `{task.name}` makes no one answer of several views of an example")
+        if not task.confident and not seen.is_plain and seen.share != 1:
+            raise RunError(f"task `{task.name}` does not know which answers are the least sure: leave --share out")
+        self.evaluation = seen
 
     @property
     def canvas(self) -> Canvas:
@@ -56,17 +61,21 @@ class Predictor:
         return views_canvas(self.preprocessing.evaluation, self.evaluation.views)
 
     @torch.no_grad()
-    def outputs(self, images: Tensor, valid: int | None = None) -> Tensor:
+    def outputs(self, images: Tensor, valid: int | None = None) -> Any:
         """images: (B, C, H, W) uint8 on `canvas`, of which the first `valid` count, or all. Returns what the network
         puts out (B, ...), on the device; of several views, what the task combines."""
         images, valid = images.to(self.device), len(images) if valid is None else valid
         return answer(self.task, self._outputs, images, self.preprocessing.shape, self.evaluation, valid)
 
-    def _outputs(self, images: Tensor) -> Tensor:
+    def _outputs(self, images: Tensor) -> Any:
         inputs = self.pipeline.evaluate(images)
         with self.autocast():
-            outputs: Tensor = self.model(inputs)
-        return outputs
+            return self.model(inputs)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network gets of images on `canvas`, of their central view, on the device."""
+        shape = self.preprocessing.shape
+        return self.pipeline.evaluate(centre(images.to(self.device), shape.height, shape.width))
 
     def measuring_task(self, *, combined: bool) -> BuiltTask:
         """The task as it measures a split. combined: whether it measures answers of several networks or views."""

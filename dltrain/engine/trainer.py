@@ -110,6 +110,7 @@ class Trainer:
         parts, settings = self.parts, self.settings
         parts.seeds.layers(step)
         inputs, targets = parts.pipeline.train(batch, step)
+        targets = inputs if parts.task.learns_inputs else targets
         given = StepInput(inputs, targets, step, settings.ends_epoch(step + 1), self.metrics)
         momentum = parts.momentum(step) if parts.momentum is not None else None
         with parts.learning.at(step / settings.steps_per_epoch, self.lr(step), momentum):

@@ -11,6 +11,7 @@ from dltrain.experiment.schema import ExperimentSchema
 from dltrain.models import Model
 from dltrain.tasks.losses import Loss
 from dltrain.tasks.metrics import SPLITS
+from dltrain.tasks.outputs import LikeInput
 
 
 def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
@@ -41,6 +42,11 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         yield from _data_without_such_targets(experiment)
         if "loss" not in wrong:
             yield from _loss_of_other_outputs(experiment)
+            yield from _loss_of_values_beyond_one(experiment)
+        if "model" not in wrong:
+            yield from _model_of_other_outputs(experiment, wrong)
+        if "evaluation" not in wrong:
+            yield from _views_that_make_no_answer(experiment)
         yield from _metrics_of_another_task(experiment, wrong)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
@@ -182,10 +188,41 @@ def _data_without_such_targets(experiment: ExperimentSchema) -> Iterator[Diagnos
 def _loss_of_other_outputs(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     task, loss = experiment.resolved_task, experiment.loss
     if not issubclass(task.outputs, loss.outputs):
-        message = f"loss `{loss.name}` takes {loss.outputs.words}, and task `{task.name}` gives {task.outputs.words}"
+        takes = " or ".join(output.words for output in loss.outputs)
+        message = f"loss `{loss.name}` takes {takes}, and task `{task.name}` gives {task.outputs.words}"
         losses = [entry for entry in Loss.catalogue if issubclass(entry, Loss)]
         fit = [f"`{name}`" for entry in losses if issubclass(task.outputs, entry.outputs) for name in entry.names()]
         yield Diagnostic(message, experiment.span("loss"), notes=(f"losses of the task: {', '.join(fit)}",))
+
+
+def _loss_of_values_beyond_one(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    """A probability is compared with each value of an input, which must be one too."""
+    task, loss, scaling = experiment.resolved_task, experiment.loss, experiment.data.scaling
+    if task.outputs.like_input and loss.of_logits and scaling not in ("none", "min_max"):
+        message = f"loss `{loss.name}` compares values in 0..1, and `data.scaling: {scaling}` gives others"
+        where = experiment.span("data", "scaling") or experiment.span("loss")
+        yield Diagnostic(message, where, notes=("write `data.scaling: none` or `min_max`, or use loss `mse`",))
+
+
+def _model_of_other_outputs(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
+    task, model = experiment.resolved_task, experiment.model
+    if task.outputs.like_input != model.reconstructs:
+        gives = LikeInput.words if model.reconstructs else "a row of numbers"
+        message = f"`{model.name}` gives {gives}, and task `{task.name}` wants {task.outputs.words}"
+        yield Diagnostic(message, experiment.span("task" if experiment.task is not None else "model"))
+    elif model.replaces_loss and "loss" not in wrong and experiment.loss != task.default_loss():
+        message = f"`{model.name}` brings what training minimises: leave `loss` out"
+        yield Diagnostic(message, experiment.span("loss"))
+
+
+def _views_that_make_no_answer(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    task, seen = experiment.resolved_task, experiment.evaluation
+    if not task.combines_views and seen.views != "center_crop":
+        message = f"task `{task.name}` makes no one answer of several views of an example"
+        yield Diagnostic(message, experiment.span("evaluation", "views"), notes=("use `views: center_crop`",))
+    elif not task.confident and seen.share not in (0, 1):
+        message = f"task `{task.name}` does not know which answers are the least sure"
+        yield Diagnostic(message, experiment.span("evaluation", "share"), notes=("leave `share` out",))
 
 
 def _metrics_of_another_task(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:

@@ -43,7 +43,8 @@ class ExperimentSchema(Section):
     or another library's state dict; or {path: ..., part: encoder} for one part of it. Rows that are classes are matched
     by the names of these; those of new classes keep their own start."""
     task: Task | None = None
-    """What the network learns to answer; null: what the data has targets for."""
+    """What the network learns to answer; null: what the data has targets for, or `reconstruction` with a network that
+    puts out what looks like its input."""
     loss: Loss = CrossEntropy()
     """What training minimises."""
     penalties: list[Penalty] = []
@@ -77,7 +78,10 @@ class ExperimentSchema(Section):
     @property
     def resolved_task(self) -> Task:
         """The task, that which follows from the data where none is given."""
-        return self.task or Task.taking(self.data.targets) or Classification()
+        return self.task or self._usual_task() or Classification()
+
+    def _usual_task(self) -> Task | None:
+        return Task.taking(self.data.targets, like_input=self.model.reconstructs)
 
     # -- where it comes from
 

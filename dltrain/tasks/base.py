@@ -25,7 +25,8 @@ class Task(Choice):
     `targets` are the kinds of targets that it takes: an experiment without a `task` has the first one that takes those
     of its data. `outputs` is the kind of what the network puts out. `metrics` stand in the order in which they are
     shown; one of them is called loss. `ranks` is the name of the one by which models are compared unless an experiment
-    names another.
+    names another. `combines_views` says whether answers to several views of an example make one; `confident` whether it
+    knows how sure an answer is.
     """
 
     kind: ClassVar[str] = "tasks"
@@ -33,11 +34,15 @@ class Task(Choice):
     outputs: ClassVar[type[Output]]
     metrics: ClassVar[tuple[Metric, ...]]
     ranks: ClassVar[str]
+    combines_views: ClassVar[bool] = True
+    confident: ClassVar[bool] = True
 
     @classmethod
-    def taking(cls, targets: type[TargetSpec]) -> Task | None:
-        """The task of data with such targets, unless an experiment names another."""
-        names = [(task, name) for task in _tasks() if issubclass(targets, task.targets) for name in task.names()]
+    def taking(cls, targets: type[TargetSpec], *, like_input: bool = False) -> Task | None:
+        """The task of data with such targets, unless an experiment names another. like_input: whether the network puts
+        out what looks like its input."""
+        fit = [task for task in _tasks() if issubclass(targets, task.targets) and task.outputs.like_input == like_input]
+        names = [(task, name) for task in fit for name in task.names()]
         return names[0][0].model_validate({"name": names[0][1]}) if names else None
 
     @abstractmethod

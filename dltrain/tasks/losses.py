@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from dltrain.config import Choice, ConfigError, Diagnostic, Fraction, NonNegative, Positive, reject
-from dltrain.tasks.outputs import Logits, Output
+from dltrain.tasks.outputs import LikeInput, Logits, Output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 class Loss(Choice):
     """What training minimises, per example.
 
-    `outputs` is the kind of what the network must put out for it. `soft_targets` says whether it takes targets (B, K)
+    `outputs` are the kinds of what the network may put out for it. `soft_targets` says whether it takes targets (B, K)
     that mix classes, as mixup makes. `fact` is the loss with default options of the logits (1, 0, -1) for class 0, to
     1e-6; the contract test requires it.
     """
 
     kind: ClassVar[str] = "losses"
-    outputs: ClassVar[type[Output]] = Logits
+    outputs: ClassVar[tuple[type[Output], ...]] = (Logits,)
+    of_logits: ClassVar[bool] = False
+    """Whether it takes logits of values in 0..1, where a network puts out what looks like its input."""
     soft_targets: ClassVar[bool] = False
     fact: ClassVar[float | None] = None
     views: ClassVar[int] = 1
@@ -40,6 +42,11 @@ class Loss(Choice):
         Of logits (B, K), targets are (B,) int64 or (B, K) float. Raises ConfigError when an option does not fit the
         output.
         """
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean over what the network puts out for an example, and no sum."""
+        return True
 
     def evaluation(self) -> Loss:
         """The loss to report on validation and test data; by default the same."""
@@ -151,10 +158,13 @@ class BinaryCrossEntropy(Loss):
     """One yes-or-no question per class, the mean over classes: max(o, 0) - o q + log(1 + e^-|o|).
 
     Of logits, with the target 1 for the true class and 0 for the others. Predictions are read from a softmax all the
-    same: their order is right, their size is not that of the sigmoids.
+    same: their order is right, their size is not that of the sigmoids. With task `reconstruction`, the mean over the
+    values of an input, which lie in 0..1.
     """
 
     source = "https://arxiv.org/abs/2110.00476"
+    outputs = (Logits, LikeInput)
+    of_logits = True
     soft_targets = True
     fact = 0.439890
     name: Literal["binary_cross_entropy"] = "binary_cross_entropy"
@@ -162,9 +172,11 @@ class BinaryCrossEntropy(Loss):
     """Share of the target that is spread evenly over all classes; 0.1 is usual."""
 
     def build(self, output: Output) -> nn.Module:
-        from dltrain.tasks.impl.losses import BinaryCrossEntropyLoss
+        from dltrain.tasks.impl import losses
 
-        return BinaryCrossEntropyLoss(self.label_smoothing)
+        if output.like_input:
+            return losses.ValueCrossEntropyLoss(self.label_smoothing)
+        return losses.BinaryCrossEntropyLoss(self.label_smoothing)
 
     def evaluation(self) -> Loss:
         return BinaryCrossEntropy()
@@ -174,19 +186,28 @@ class MeanSquaredError(Loss):
     """The mean over classes of (o - q)^2, of the logits and the target 1 for the true class, 0 for the others.
 
     For mixed targets the mean over the classes in the mixture, which has the same gradients. Predictions are read
-    from a softmax all the same: their order is right, their size is not.
+    from a softmax all the same: their order is right, their size is not. With task `reconstruction`, the mean over the
+    values of an input of (o - x)^2.
     """
 
     source = "https://arxiv.org/abs/2006.07322"
+    outputs = (Logits, LikeInput)
     soft_targets = True
     fact = 0.333333
     name: Literal["mse"] = "mse"
     form: Literal["mean", "half_sum"] = "mean"
-    """mean: over the classes; half_sum: half of the sum over the classes, as in textbooks (K / 2 times the mean)."""
+    """mean: over the classes, or the values of an input; half_sum: half of their sum, as in textbooks (K / 2 times the
+    mean of K)."""
+
+    @property
+    def is_mean(self) -> bool:
+        return self.form == "mean"
 
     def build(self, output: Output) -> nn.Module:
-        from dltrain.tasks.impl.losses import MeanSquaredErrorLoss
+        from dltrain.tasks.impl.losses import MeanSquaredErrorLoss, ValueSquaredErrorLoss
 
+        if output.like_input:
+            return ValueSquaredErrorLoss(half_sum=self.form == "half_sum")
         return MeanSquaredErrorLoss(1.0 if self.form == "mean" else output.count / 2)
 
 

@@ -12,6 +12,8 @@ class Output:
 
     words: ClassVar[str] = "numbers"
     """For messages."""
+    like_input: ClassVar[bool] = False
+    """Whether it has the shape of the input; else it is a row of numbers."""
     count: int
 
 
@@ -19,3 +21,12 @@ class Logits(Output):
     """One number per class, from which a softmax makes probabilities."""
 
     words = "a number per class"
+
+
+@dataclass(frozen=True)
+class LikeInput(Output):
+    """An output of the input's shape. `count` says nothing: the network knows what its inputs are."""
+
+    words = "an output like the input"
+    like_input = True
+    count: int = 0

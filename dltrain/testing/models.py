@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dltrain.data.targets import NoTarget
 from dltrain.data.types import ImageShape
 from dltrain.models import Model
-from dltrain.tasks.outputs import Logits
+from dltrain.tasks import Reconstruction
+from dltrain.tasks.impl.objectives import answer_of
+from dltrain.tasks.losses import MeanSquaredError
+from dltrain.tasks.outputs import LikeInput, Logits
 from dltrain.testing.contract import Contract
 
 
@@ -30,8 +34,20 @@ class Networks(Contract):
     def build(cls, choice: Any, shape: str, classes: int = 10) -> nn.Module:
         """The network, as the seed 0 makes it."""
         torch.manual_seed(0)
-        network: nn.Module = cls.parse(choice).make(image_shape(shape), Logits(classes))
+        section = cls.parse(choice)
+        outputs = LikeInput() if section.reconstructs else Logits(classes)
+        network: nn.Module = section.make(image_shape(shape), outputs)
         return network
+
+
+def learnt(outputs: Any, images: Tensor, *, reconstructs: bool) -> tuple[Tensor, Tensor]:
+    """What a network answers to images, and what training minimises (B,): their classes are 0, 1, 2, ..., and a network
+    that `reconstructs` has no use for them."""
+    if not reconstructs:
+        return outputs, nn.functional.cross_entropy(outputs, torch.arange(len(images)), reduction="none")
+    task = Reconstruction().build(MeanSquaredError(), NoTarget(), torch.device("cpu"))
+    answer, _, losses = task.losses(outputs, images)
+    return answer, losses
 
 
 class ModelSizeContract(Networks):
@@ -59,10 +75,11 @@ class ModelContract(Networks):
         network = self.build(name, shape)
         images = torch.randn(4, *map(int, shape.split("x")))
         kept = images.clone()
-        logits = network(images)
-        assert logits.shape == (4, 10) and logits.isfinite().all()
+        reconstructs = self.parse(name).reconstructs
+        answer, losses = learnt(network(images), images, reconstructs=reconstructs)
+        assert answer.shape == (images.shape if reconstructs else (4, 10)) and answer.isfinite().all()
         assert torch.equal(images, kept), "it writes into its input"
-        nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+        losses.mean().backward()
         for key, parameter in network.named_parameters():
             frozen = not parameter.requires_grad  # as the filters of a whitening layer are
             assert frozen or (parameter.grad is not None and parameter.grad.isfinite().all()), key
@@ -72,10 +89,10 @@ class ModelContract(Networks):
         again.load_state_dict(network.state_dict())
         network.eval(), again.eval()
         with torch.no_grad():
-            expected = network(images)
-            assert torch.equal(again(images), expected)
+            expected = answer_of(network(images))
+            assert torch.equal(answer_of(again(images)), expected)
             channels_last = again.to(memory_format=torch.channels_last)
-            out = channels_last(images.to(memory_format=torch.channels_last))
+            out = answer_of(channels_last(images.to(memory_format=torch.channels_last)))
             torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
             with torch.autocast("cpu", torch.bfloat16):
-                assert network(images).isfinite().all()
+                assert answer_of(network(images)).isfinite().all()

@@ -77,4 +77,4 @@ class TaskContract(Contract):
 
     def test_its_loss_takes_what_it_asks_of_the_network(self, name: str) -> None:
         task = self.parse(name)
-        assert task.targets and issubclass(task.outputs, task.default_loss().outputs)
+        assert task.targets and issubclass(task.outputs, tuple(task.default_loss().outputs))

@@ -58,7 +58,7 @@ class SquaredError(Loss):
     """(o - t)^2."""
 
     name: Literal["squared_error"] = "squared_error"
-    outputs = Numbers
+    outputs = (Numbers,)
 
     def build(self, output):
         from torch import nn
@@ -126,7 +126,7 @@ class Regression(Task):
         class Built(BuiltTask):
             columns = target.names
 
-            def losses(self, outputs, targets, scale=None):
+            def own_losses(self, outputs, targets, scale):
                 losses = self.reported_losses(outputs, targets)
                 return outputs, losses, losses
 
@@ -145,7 +145,7 @@ class Regression(Task):
             def confidence(self, outputs):
                 return outputs.new_zeros(len(outputs))
 
-            def answers(self, outputs):
+            def answers(self, outputs, inputs):
                 return [dict(zip(target.names, row)) for row in outputs.tolist()]
 
         criterion = loss.build(self.output(target))
@@ -203,7 +203,7 @@ def test_a_task_of_ones_own_is_one_file(plugin: Path, tmp_path: Path) -> None:
 
     for text, wrong in (
         (TEXT.replace("validation/mae", "validation/accuracy"), "task `numbers` has no metric `validation/accuracy`"),
-        (TEXT + "loss: mse\n", "loss `mse` takes a number per class, and task `numbers` gives a number per target"),
+        (TEXT + "loss: mse\n", "loss `mse` takes .*, and task `numbers` gives a number per target"),
         (TEXT + "task: classification\n", "task `classification` learns a class, and an example of data `lights` has"),
     ):
         with pytest.raises(ConfigError, match=wrong):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dltrain.tasks.impl.meters import Meter, Report
+from dltrain.tasks.impl.objectives import Objective
 
 
 class BuiltTask(ABC):
     """A task for one data set, on one device. outputs (B, ...) are what the network puts out, targets (B, ...) what it
     should say; in training, `views` rows in a row are views of one example."""
 
+    learns_inputs: ClassVar[bool] = False
+    """Whether the targets are the inputs, whatever the data has to say of them."""
     views: int = 1
     device: torch.device
 
@@ -24,14 +27,30 @@ class BuiltTask(ABC):
         the examples' weights. None where they have none. add: replaces tensors by their sums over processes."""
         return None
 
-    @abstractmethod
     def losses(self, outputs: Any, targets: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Of what the network puts out in training: the outputs (B, ...) that are its answer, their losses (B,), which
-        are reported, and the sums (B,) that training minimises. scale: of the whole batch that these are of."""
+        are reported, and the sums (B,) that training minimises. scale: of the whole batch that these are of.
+
+        An objective of the network's own is part of both.
+        """
+        if not isinstance(outputs, Objective):
+            return self.own_losses(outputs, targets, scale)
+        _, losses, total = self.own_losses(outputs.compared, targets, scale)
+        if outputs.summed:
+            losses, total = (values * self.summands(targets) for values in (losses, total))
+        return outputs.outputs, outputs.reported_of(losses), outputs.minimised_of(total)
+
+    @abstractmethod
+    def own_losses(self, outputs: Any, targets: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of the task alone, which knows of no objective of the network's."""
 
     @abstractmethod
     def reported_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The losses (B,) that are reported of a split that is measured."""
+
+    def summands(self, targets: Tensor) -> int:
+        """Of how many values of an example its loss is the mean; 1 where it is none."""
+        return 1
 
     @abstractmethod
     def meter(self) -> Meter:
@@ -56,9 +75,16 @@ class BuiltTask(ABC):
         """The names of what `answers` gives, nested values included, as the columns of a table. `path` is not free."""
 
     @abstractmethod
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """What each output says, as plain values ready for JSON; values may be mappings of names to numbers."""
+    def answers(self, outputs: Tensor, inputs: Tensor) -> list[dict[str, Any]]:
+        """What each output says, as plain values ready for JSON; values may be mappings of names to numbers. inputs:
+        (B, ...), those that the network answered to."""
 
-    def measure(self, report: Report, outputs: Tensor, targets: Tensor, valid: int) -> None:
-        """Add a batch to a report, of which the first `valid` rows count."""
-        report.update(outputs, targets, self.reported_losses(outputs, targets), valid)
+    def measure(self, report: Report, outputs: Any, targets: Tensor, valid: int) -> None:
+        """Add a batch to a report, of which the first `valid` rows count. outputs: what the network puts out in
+        evaluation, or what is combined of several."""
+        if not isinstance(outputs, Objective):
+            report.update(outputs, targets, self.reported_losses(outputs, targets), valid)
+            return
+        losses = self.reported_losses(outputs.compared, targets)
+        losses = outputs.reported_of(losses * self.summands(targets) if outputs.summed else losses)
+        report.update(outputs.outputs, targets, losses, valid)

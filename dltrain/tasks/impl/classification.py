@@ -41,8 +41,8 @@ class BuiltClassification(BuiltTask):
         add([sums])
         return sums[0] / sums[1]
 
-    def losses(
-        self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor, scale: Tensor | None = None
+    def own_losses(
+        self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor, scale: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         logits, *heads = (outputs,) if isinstance(outputs, Tensor) else outputs
         losses = total = self._loss(logits, targets, scale)
@@ -83,7 +83,7 @@ class BuiltClassification(BuiltTask):
         ]  # fmt: skip
         return [*own, *names]
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor, inputs: Tensor) -> list[dict[str, Any]]:
         probabilities = (outputs if outputs.dtype == torch.float64 else outputs.float()).softmax(1).tolist()
         return [
             {"class": self.classes[best], "probability": row[best],

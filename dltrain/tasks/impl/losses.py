@@ -131,6 +131,35 @@ class MeanSquaredErrorLoss(nn.Module):
         return self.factor * (logits_bk.square() + targets_bk * (1 - 2 * logits_bk)).mean(dim=1)
 
 
+class ValueCrossEntropyLoss(nn.Module):
+    """max(o, 0) - o q + log(1 + e^-|o|), the mean over the values of an example; q = (1 - e) x + e / 2.
+
+    outputs: (B, ...) logits. targets: (B, ...), x in 0..1.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        outputs, targets = _precise(outputs, targets)
+        targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").flatten(1).mean(1)
+
+
+class ValueSquaredErrorLoss(nn.Module):
+    """(o - x)^2, the mean over the values of an example, or half of the sum. outputs, targets: (B, ...)."""
+
+    def __init__(self, *, half_sum: bool = False) -> None:
+        super().__init__()
+        self.half_sum = half_sum
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        outputs, targets = _precise(outputs, targets)
+        squares = (outputs - targets).square().flatten(1)
+        return squares.sum(1) / 2 if self.half_sum else squares.mean(1)
+
+
 def _per_class(logits_bk: Tensor, targets: Tensor) -> Tensor:
     """Rows of shares. Not by one_hot, which on a CPU looks at its labels."""
     if targets.is_floating_point():

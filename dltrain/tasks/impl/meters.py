@@ -5,6 +5,7 @@ No update waits for the device. `valid` is the number of leading rows that count
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -47,7 +48,8 @@ class Meter(ABC):
         """Start again from nothing."""
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._losses = torch.zeros(0, dtype=wide_type(self._device), device=self._device)
-        self._sums = {name: torch.zeros(0, dtype=kind, device=self._device) for name, kind in self.kinds.items()}
+        kinds = {name: wide_type(self._device) if kind.is_floating_point else kind for name, kind in self.kinds.items()}
+        self._sums = {name: torch.zeros(0, dtype=kind, device=self._device) for name, kind in kinds.items()}
         self.examples = 0
         """How many were added since then."""
 
@@ -96,7 +98,8 @@ class Meter(ABC):
     def of_all(self, add: Callable[[Sequence[Tensor]], None]) -> Meter:
         """The same of all processes, each with as many updates. add: replaces tensors by their sums over processes."""
         self._sum()
-        whole = type(self)(self._device)
+        whole = copy.copy(self)
+        whole.reset()
         whole._losses = self._losses.clone()
         whole._sums = {name: values.clone() for name, values in self._sums.items()}
         examples = torch.tensor(self.examples, device=self._device)
