@@ -37,6 +37,11 @@ class Dataset(Choice):
     validation: Fraction | NonNegativeInt = 0.1
     """What validation takes from the training part: a share below 1, or a number of examples; 0 for none.
     Of every class it takes the examples with the lowest content hash, whatever the seed."""
+    balance: Literal["classes"] | Annotated[float, Field(gt=0, le=1)] | None = None
+    """How often an epoch draws the examples of each class; it keeps its number of steps, and no evaluation is balanced.
+    null: each example once. classes: all classes equally often, so that rare ones are seen again, and of frequent ones
+    a part, another in each epoch. A number p between: a class of n examples in proportion to n^(1 - p); 0.5 is
+    square-root sampling (https://arxiv.org/abs/1910.09217), 1 the same as classes."""
     scaling: Literal[
         "auto", "none", "min_max", "standardize", "featurewise_min_max", "featurewise_standardize", "pca_whiten",
         "zca_whiten",
@@ -70,6 +75,11 @@ class Dataset(Choice):
     def targets(self) -> type[TargetSpec]:
         """What its examples are to be answered with, as its options say it."""
         return Classes
+
+    @property
+    def balance_power(self) -> float:
+        """`balance` as a number: 0 for none, 1 for `classes`."""
+        return 1.0 if self.balance == "classes" else self.balance or 0.0
 
     @property
     def known_channels(self) -> int | None:

@@ -85,7 +85,8 @@ def _training_batches(
         pipeline = _pipeline(training, decisions, resizing, share)
     with at(training.experiment, "data"):
         source, canvas = training.resolved.images(training.splits)["train"]
-        loader = _loader(training, decisions, share)(source, canvas, first=pipeline.first)
+        make, balance = _loader(training, decisions, share), training.experiment.data.balance_power
+        loader = make(source, canvas, first=pipeline.first, balance=balance)
     return loader, pipeline.behind(does_first=loader.does_first, beside_workers=loader.decodes_aside)
 
 

@@ -108,13 +108,16 @@ def _assembled(
     settings = _settings(training, resizing, timing=timing)
     splits, task = training.splits, experiment.resolved_task
     judge, judged = ("train", splits.train) if splits.validation is None else ("validation", splits.validation)
+    targets = judged.targets
+    if experiment.data.balance is not None:  # the frequent classes are no aim of such a training
+        judge, targets = "train", splits.train.targets[batches.train.order.permutation(0).numpy()]
     return Trainer(
         parts, settings,
         about=summary.about(training, decisions, plugins),
         summary=summary.summary(training, network, settings, decisions, resizing),
         notes=summary.notes(training, decisions, of_weights),
         examples=summary.split_sizes(splits),
-        guess=task.guess(judge, splits.target, judged.targets),
+        guess=task.guess(judge, splits.target, targets),
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from dltrain.data.loading.balance import told
+from dltrain.data.targets import as_tensor
 from dltrain.data.types import Splits
 from dltrain.engine.decisions import Decisions
 from dltrain.engine.networks import Network
@@ -45,6 +47,8 @@ def summary(
         "model": f"{experiment.model.name}: {parameters:,} parameters, {cost}",
         "training": f"{settings.epochs} epochs of {settings.steps_per_epoch} steps, batch {settings.batch_size}",
     }
+    if experiment.data.balance is not None:
+        lines["balance"] = told(as_tensor(splits.train.targets), experiment.data.balance_power)
     if any(group.frozen for group in experiment.optimizer.groups):
         frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
         lines["frozen"] = f"{frozen:,} of the {parameters:,} parameters never learn"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dltrain.config import Diagnostic
 from dltrain.data.augmentation.base import Augmentation, check_order
+from dltrain.data.targets import Classes
 from dltrain.experiment.schema import ExperimentSchema
 from dltrain.models import Model
 from dltrain.tasks.losses import Loss
@@ -48,6 +49,10 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         if "evaluation" not in wrong:
             yield from _views_that_make_no_answer(experiment)
         yield from _metrics_of_another_task(experiment, wrong)
+    if "data" not in wrong and experiment.data.balance is not None:
+        yield from _balance_of_no_classes(experiment)
+        if "loss" not in wrong:
+            yield from _balanced_twice(experiment)
     if "data" not in wrong and not experiment.data.has_validation:
         yield from _missing_validation(experiment, wrong)
 
@@ -183,6 +188,20 @@ def _data_without_such_targets(experiment: ExperimentSchema) -> Iterator[Diagnos
         needs = " or ".join(target.words for target in task.targets)
         message = f"task `{task.name}` learns {needs}, and an example of data `{data.name}` has {data.targets.words}"
         yield Diagnostic(message, experiment.span("task" if experiment.task is not None else "data"))
+
+
+def _balance_of_no_classes(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    data = experiment.data
+    if not issubclass(data.targets, Classes):
+        message = f"`balance` draws classes, and an example of data `{data.name}` has {data.targets.words}"
+        yield Diagnostic(message, experiment.span("data", "balance", key=True), notes=("leave `balance` out",))
+
+
+def _balanced_twice(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    if getattr(experiment.loss, "class_weights", None) == "balanced":
+        message = "`data.balance` and `loss.class_weights: balanced` both make up for rare classes, together too much"
+        where = experiment.span("loss", "class_weights", key=True)
+        yield Diagnostic(message, where, notes=("keep one of them",))
 
 
 def _loss_of_other_outputs(experiment: ExperimentSchema) -> Iterator[Diagnostic]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.config import ConfigError
+from dltrain.data.loading.balance import told
+from dltrain.data.targets import as_tensor
 from dltrain.data.types import Canvas, ImageShape, Source, Splits
 from dltrain.engine.decisions import Decision, Decisions, count_multiply_adds, dtype_of, pick_device
 from dltrain.engine.networks import make_network, without_pretrained
@@ -183,6 +185,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "data": experiment.data.name,
         "examples": training.examples,
         "classes": training.classes,
+        "balance": _balance(training),
         "shape": [training.shape.channels, training.shape.height, training.shape.width],
         "progressive_size": str(training.resizing) if training.resizing is not None else None,
         "model": experiment.model.name,
@@ -213,6 +216,11 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "decisions": {name: asdict(decision) for name, decision in training.decisions.items()},
         "warnings": [*notes, *(text for text in traps.warnings(facts) if text not in notes)],
     }  # fmt: skip
+
+
+def _balance(training: _Training) -> str | None:
+    data, source = training.experiment.data, training.images[0][0]
+    return told(as_tensor(source.targets), data.balance_power) if data.balance is not None else None
 
 
 def _samples(curve: Curve, total_steps: int) -> list[list[float]]:

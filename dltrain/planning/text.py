@@ -36,12 +36,12 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
     epochs = f"{many(plan['epochs'], 'epoch')} of {many(plan['steps_per_epoch'], 'step')}"
     batch = f"{many(plan['batch_size'], 'image')} a step"
     batch += f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
-    sizes = {"images": plan["progressive_size"]} if plan["progressive_size"] else {}
+    set_apart = {"balance": plan["balance"], "images": plan["progressive_size"]}
     return {
         "data": f"{plan['data']}: {examples}, {plan['classes']} classes, {'x'.join(map(str, plan['shape']))}",
         "model": f"{plan['model']}: {parameters}, {count(plan['multiply_adds'])} multiply-adds an image",
         "training": f"{epochs}, {many(plan['steps'], 'step')} in all, {batch}",
-        **sizes,
+        **{key: text for key, text in set_apart.items() if text},
     }
 
 

@@ -84,7 +84,7 @@ def both(zygote: Zygote, arrays: Path, folder: Path, changes: Mapping[str, Any])
         {},
         {"augmentation": ["alternating_flip", "color_jitter", {"name": "aug_mix"}, "random_erasing"],
          "training.batch_size": 40},
-        {"training.accumulate": 5, "data.loader": "streaming", "optimizer.sam": {"rho": 0.05}},
+        {"training.accumulate": 5, "data.loader": "streaming", "data.balance": 0.5, "optimizer.sam": {"rho": 0.05}},
         {"model.initialization": "lsuv", "optimizer": {"name": "adam", "lr": 0.003}, "training.clip_norm": None},
         {"model": {"name": "convnet", "widths": [6, 8], "norm": "group_norm"}, "training.batch_size": "all"},
         {"training.progressive_size": {"delay": 0.2, "multiple_of": 1}, "evaluation": {"views": "flip_shift"}},

@@ -204,6 +204,7 @@ def test_a_task_of_ones_own_is_one_file(plugin: Path, tmp_path: Path) -> None:
     for text, wrong in (
         (TEXT.replace("validation/mae", "validation/accuracy"), "task `numbers` has no metric `validation/accuracy`"),
         (TEXT + "loss: mse\n", "loss `mse` takes .*, and task `numbers` gives a number per target"),
+        (TEXT.replace("0.2}", "0.2, balance: classes}"), "`balance` draws classes, and .* data `lights` has numbers"),
         (TEXT + "task: classification\n", "task `classification` learns a class, and an example of data `lights` has"),
     ):
         with pytest.raises(ConfigError, match=wrong):

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dltrain.data.loading.balance import Balanced
 from dltrain.data.loading.order import Order, evaluation_indices
 from dltrain.data.targets import as_tensor
 from dltrain.data.types import WHOLE, Batch, Canvas, Share, Source
@@ -21,17 +22,20 @@ class Loader(ABC):
     """
 
     def __init__(
-        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, share: Share = WHOLE
-    ) -> None:
+        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, share: Share = WHOLE,
+        balance: float = 0.0,
+    ) -> None:  # fmt: skip
+        """balance: how far training draws the classes equally often (see `draws_of`)."""
         self.source, self.canvas, self.batch_size, self.seed = source, canvas, batch_size, seed
-        self.device, self.share = torch.device(device), share
+        self.device, self.share, self.balance = torch.device(device), share, balance
         self.targets = as_tensor(source.targets).to(self.device)
         self._epoch: tuple[int, Tensor, Tensor] | None = None
 
     @cached_property
     def order(self) -> Order:
         """The order of training. Raises ConfigError when a batch is larger than the split."""
-        return Order(len(self.source), self.batch_size, self.seed)
+        balanced = Balanced(self.targets.cpu(), self.balance, self.seed) if self.balance else None
+        return Order(len(self.source), self.batch_size, self.seed, balanced)
 
     @property
     def steps_per_epoch(self) -> int:

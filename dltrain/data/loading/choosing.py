@@ -19,13 +19,17 @@ __all__ = ["Loader", "ResidentLoader", "StreamingLoader", "choose_loader", "choo
 def make_loader(
     kind: Literal["resident", "streaming"], source: Source, canvas: Canvas, *, batch_size: int, seed: int,
     device: torch.device, workers: int = 0, share: Share = WHOLE, first: First | None = None,
+    balance: float = 0.0,
 ) -> Loader:  # fmt: skip
     """The loader of the chosen kind; `Loader.does_first` says whether it takes `first` over.
 
     Raises ConfigError naming the files that the resident one cannot read.
     """
     if kind == "resident":
-        return ResidentLoader(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first)
+        return ResidentLoader(
+            source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first, balance=balance
+        )
     return StreamingLoader(
-        source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first, workers=workers
-    )
+        source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first, balance=balance,
+        workers=workers,
+    )  # fmt: skip

@@ -3,7 +3,8 @@
     epoch 0: p0[0:B] p0[B:2B] ... p0[..N] + the first of p1     epoch 1: p1[0:B] ...
 
 Each epoch sees its own permutation whole; the examples that complete the last batch of an epoch are seen
-again in their own place, so that every batch has one shape.
+again in their own place, so that every batch has one shape. Where classes are balanced, a permutation is one of the
+examples that the epoch draws (balance.py), as many as there are.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import torch
 from torch import Tensor
 
 from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.loading.balance import Balanced
 from dltrain.data.random import derive_seed
 
 
 class Order:
     """Which examples make up each step's batch. Raises ConfigError when a batch is larger than the split."""
 
-    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
+    def __init__(self, examples: int, batch_size: int, seed: int, balanced: Balanced | None = None) -> None:
         if batch_size > examples:
             message = f"a batch of {batch_size} is larger than the training split of {examples} examples"
             raise ConfigError([Diagnostic(message, notes=(f"write training.batch_size: {examples} or less",))])
-        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.examples, self.batch_size, self.seed, self.balanced = examples, batch_size, seed, balanced
         self.steps_per_epoch = -(-examples // batch_size)
         self._permutations: dict[int, Tensor] = {}
 
@@ -33,7 +35,9 @@ class Order:
         if epoch not in self._permutations:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, "order"))
             kept = {e: p for e, p in self._permutations.items() if abs(e - epoch) == 1}
-            self._permutations = {**kept, epoch: torch.randperm(self.examples, generator=generator)}
+            mixed = torch.randperm(self.examples, generator=generator)
+            drawn = mixed if self.balanced is None else self.balanced.epoch(epoch)[mixed]
+            self._permutations = {**kept, epoch: drawn}
         return self._permutations[epoch]
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:

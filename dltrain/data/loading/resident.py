@@ -23,13 +23,13 @@ class ResidentLoader(Loader):
 
     def __init__(
         self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
-        share: Share = WHOLE, first: First | None = None,
+        share: Share = WHOLE, first: First | None = None, balance: float = 0.0,
     ) -> None:  # fmt: skip
         """first: what training images undergo first; `does_first` says whether this loader takes it over.
 
         Raises ConfigError naming the files that cannot be read.
         """
-        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
+        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, balance=balance)
         self.images, self.extents = _resident(source, canvas, self.device)
         self._moves = first if isinstance(first, Moves) else None
         self._windows = windows_for(self.images, self._moves) if self._moves is not None else None

@@ -50,11 +50,11 @@ class StreamingLoader(Loader):
 
     def __init__(
         self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, workers: int = 0,
-        share: Share = WHOLE, first: First | None = None,
+        share: Share = WHOLE, first: First | None = None, balance: float = 0.0,
     ) -> None:  # fmt: skip
         """first: what training images undergo first; `does_first` says whether the workers do it. Only on a CPU:
         a GPU draws other numbers."""
-        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share)
+        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, balance=balance)
         self._files = source.files if source.files is not None and source.files.cache is None else None
         decodes = self._files is not None
         self.workers = workers if decodes else 0
