@@ -31,7 +31,15 @@ from dltrain.engine.seeding import Seeds
 from dltrain.engine.statistics import require_statistics
 from dltrain.engine.threads import faster_threads, probes_threads
 from dltrain.engine.trainer import Trainer
-from dltrain.engine.updates import ClosureUpdate, Descent, Gradients, PlainUpdate, SharpnessAwareUpdate, Update
+from dltrain.engine.updates import (
+    ClosureUpdate,
+    Descent,
+    EstimatedUpdate,
+    Gradients,
+    PlainUpdate,
+    SharpnessAwareUpdate,
+    Update,
+)  # fmt: skip
 from dltrain.experiment.experiment import Experiment
 from dltrain.optim.impl.learning import Learning
 from dltrain.optim.optimizers.forms import start_momentum
@@ -142,14 +150,18 @@ def _parts(
     """The trainer's parts, with all that changes the weights."""
     experiment, device, group = training.experiment, training.device, training.group
     precision = decisions["precision"].value
-    idle = group.size > 1 and has_idle_weights(model, training.resolved.shape)
+    idle = group.size > 1 and experiment.gradient.backward and has_idle_weights(model, training.resolved.shape)
     halve_for(experiment, model, sections.groups, precision)
     with at(experiment, "optimizer"):
         optimizer = experiment.optimizer.build(sections.groups, device)
     after_step, average = _after_step(training, model, optimizer, sections)
     if sections.momentum is not None:
         start_momentum(optimizer)  # it has one whatever its own setting is
-    together = group.wrapped(model, device, unused=idle)
+    if experiment.gradient.backward:
+        together = group.wrapped(model, device, unused=idle)
+    else:  # processes that have no gradients to average begin alike
+        together = model
+        group.copy(model.state_dict().values())
     forward = callable_of(together, decisions)
     gradients = Gradients(
         parameters=[p for p in model.parameters() if p.requires_grad], forward=forward, task=sections.task,
@@ -189,7 +201,7 @@ def _parts(
 def _update(
     experiment: Experiment, model: nn.Module, gradients: Gradients, optimizer: torch.optim.Optimizer, seeds: Seeds
 ) -> Update:
-    """How a batch changes the weights, which the optimizer's section says."""
+    """How a batch changes the weights, which the sections of the optimizer and the gradient say."""
     section = experiment.optimizer
     if section.needs_closure:
         return ClosureUpdate(gradients, optimizer, seeds)
@@ -197,6 +209,8 @@ def _update(
     descent = Descent(gradients, optimizer, seeds, clip.value)
     if section.sam is not None:
         return SharpnessAwareUpdate(gradients, descent, seeds, section.sam.build(model))
+    if (estimator := experiment.gradient.build()) is not None:
+        return EstimatedUpdate(gradients, descent, seeds, model, estimator)
     return PlainUpdate(gradients, descent)
 
 

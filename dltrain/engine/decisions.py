@@ -98,16 +98,21 @@ def decide(
     images: float,
     *,
     line_search: bool = False,
+    compares_losses: bool = False,
+    compilable: bool = True,
 ) -> Decisions:
     """Precision, memory format, compile and threads for a training of `network` over `images` images in all.
 
     multiply_adds: of one image's forward pass. line_search: whether the optimizer compares losses of one batch.
+    compares_losses: whether the gradient is a difference of such. compilable: whether torch can compile the passes.
     """
     work = 3.0 * multiply_adds * images  # the backward pass costs about twice the forward pass
     compiled = _compile(training, device, multiply_adds, work)
+    if not compilable:
+        compiled = Decision(False, "torch compiles no forward-mode derivatives")
     return {
         "device": Decision(str(device), device_name(device)),
-        "precision": _precision(training, device, network, multiply_adds, line_search),
+        "precision": _precision(training, device, network, multiply_adds, line_search, compares_losses),
         "channels_last": _channels_last(training, device),
         "clip_norm": clip_norm(training, line_search=line_search),
         "compile": compiled,
@@ -180,8 +185,9 @@ def autocast_of(dtype: torch.dtype, device: torch.device) -> Callable[[], Abstra
 
 
 def _precision(
-    training: Training, device: torch.device, network: nn.Module, multiply_adds: int, line_search: bool
-) -> Decision:
+    training: Training, device: torch.device, network: nn.Module, multiply_adds: int, line_search: bool,
+    compares_losses: bool,
+) -> Decision:  # fmt: skip
     import torch
 
     if training.precision.startswith(PURE):
@@ -189,6 +195,8 @@ def _precision(
         return Decision(training.precision, why)
     if training.precision != "auto":
         return Decision(training.precision, "set in the experiment")
+    if compares_losses:
+        return Decision("float32", "the gradient is a difference of losses that 16 bits cannot tell apart")
     if line_search:
         return Decision("float32", "the optimizer compares losses that differ by less than 16 bits can tell")
     if device.type == "cpu":

@@ -154,8 +154,11 @@ def decide_all(training: ResolvedTraining, model: nn.Module, multiply_adds: int)
         decisions = kept | {"device": Decision(str(device), kept["device"].reason)}
         decisions["threads"] = continue_threads(kept["threads"])
         return _shared(decisions, training)
-    images, line_search = training.total_steps * experiment.training.batch, experiment.optimizer.needs_closure
-    decisions = decide(experiment.training, device, model, multiply_adds, images, line_search=line_search)
+    images, gradient = training.total_steps * experiment.training.batch, experiment.gradient
+    decisions = decide(
+        experiment.training, device, model, multiply_adds, images, line_search=experiment.optimizer.needs_closure,
+        compares_losses=gradient.compares_losses, compilable=not gradient.differentiates,
+    )  # fmt: skip
     decisions |= training.of_data
     decisions |= of_stem(experiment.model, training.resolved.shape, training.resolved.outputs, multiply_adds)
     # Of a run from another kind of device, what is computed stays; how it is computed follows the device.

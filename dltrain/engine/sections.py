@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dltrain.engine.derivatives import require_forward_mode
 from dltrain.engine.resolve import ResolvedTraining, at
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.impl.learning import require_learning
@@ -39,6 +40,8 @@ def build_sections(training: ResolvedTraining, model: nn.Module, device: torch.d
     """What the sections make for `model`. device: of the task. Raises ConfigError where they do not fit."""
     experiment, splits = training.experiment, training.splits
     schedule, length = experiment.schedule, (training.total_steps, training.steps_per_epoch)
+    if experiment.gradient.differentiates:
+        require_forward_mode(experiment, model, training.resolved.shape)
     with at(experiment, "optimizer"):
         groups = parameter_groups(model, experiment.optimizer)
         require_learning(groups, *length)

@@ -29,6 +29,10 @@ class Seeds:
         if self.group.size > 1:
             seed_layers(derive_seed(self.seed, step, "weights"), self.device)
 
+    def direction(self, step: int, number: int) -> int:
+        """The seed of direction `number` of those in which a step tries the weights: the same in all processes."""
+        return derive_seed(self.seed, step, "direction", number)
+
 
 def seed_layers(seed: int, device: torch.device) -> None:
     """Seed what layers draw from (dropout, stochastic depth). The generators directly: torch.manual_seed

@@ -3,6 +3,7 @@
     plain      gradients of the loss and the penalties -> descent
     SAM        gradients -> up to where the loss is sharpest -> gradients there -> back -> penalties -> descent
     closure    the optimizer asks for loss and gradients as often as it likes, and changes the weights itself
+    estimated  passes forward in random directions -> an estimate of the gradient -> penalties -> descent
     descent:   unscale -> cut to a norm -> optimizer
 
 A new strategy is a class with the methods of `Update`; it is chosen where the trainer's parts are made.
@@ -10,19 +11,22 @@ A new strategy is a class with the methods of `Update`; it is chosen where the t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from dltrain.engine.after_step import Stateful, Stateless
 from dltrain.engine.distributed import Group
 from dltrain.engine.precision import Scaler
 from dltrain.engine.seeding import Seeds
 from dltrain.engine.shortcuts import MeanGradient, forget_gradients
+from dltrain.optim.impl.gradients import Estimator
 from dltrain.optim.impl.learning import Learning
 from dltrain.optim.impl.penalties import Penalties
 from dltrain.optim.impl.wrappers import SharpnessAware
@@ -78,23 +82,35 @@ class Gradients:
 
         measure: whether this pass is the one that the metrics take in.
         """
+        summands = []
+        for total in self.summands(given, measure=measure):
+            torch.autograd.backward(total, self.scaler.scale(self._mean.of(total)))
+            summands.append(total.detach())
+        self.learning.drop_gradients()
+        return summands[0] if self.accumulate == 1 else torch.cat(summands)
+
+    def summands(
+        self, given: StepInput, *, measure: bool = True, forward: Callable[[Tensor], Any] | None = None
+    ) -> Iterator[Tensor]:
+        """A forward pass: for each part of the batch, what each of its examples contributes to the loss (b,).
+
+        forward: the network where it is called in another way than usual. The next part follows when the caller has
+        done with one, such as its backward pass.
+        """
         task, inputs, targets, accumulate = self.task, given.inputs, given.targets, self.accumulate
-        summands, scale = [], task.scale(targets, self.group.add)
+        forward, scale = forward or self.forward, task.scale(targets, self.group.add)
         whole = [(inputs, targets)]
         chunks = whole if accumulate == 1 else zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True)
         for number, (x, y) in enumerate(chunks, 1):
             with nullcontext() if number == accumulate else self.no_sync():
                 with self.autocast():
-                    outputs = self.forward(x)
+                    outputs = forward(x)
                 logits, losses, total = task.losses(outputs, y, scale)
-                torch.autograd.backward(total, self.scaler.scale(self._mean.of(total)))
-            summands.append(total.detach())
+                yield total
             if measure and task.views > 1:  # of several views of an example, the example itself
                 losses, logits, y = (values[:: task.views] for values in (losses, logits, y))
             if measure:
                 given.metrics.update(losses, logits, y)
-        self.learning.drop_gradients()
-        return summands[0] if accumulate == 1 else torch.cat(summands)
 
     def add_penalties(self) -> Tensor | float:
         """Of the penalties on weights. Returns their sum."""
@@ -198,3 +214,53 @@ class ClosureUpdate(Stateless):
         norm = gradients.norm() if given.ends_epoch else None
         gradients.forget()
         return norm
+
+
+@dataclass
+class EstimatedUpdate(Stateless):
+    """A step along an estimate of the gradient of the loss, from forward passes of the batch; the first one counts.
+
+    All passes of a step draw the same in layers, and begin with the same buffers. The gradient of penalties on weights
+    is their own. Of several processes each takes the same directions, and they tell each other one number for each.
+    """
+
+    gradients: Gradients
+    descent: Descent
+    seeds: Seeds
+    model: nn.Module
+    estimator: Estimator
+
+    def run(self, given: StepInput) -> Tensor | None:
+        """See Update."""
+        gradients, group = self.gradients, self.gradients.group
+        buffers = list(self.model.buffers())
+        group.copy(buffers)
+        before, after = [buffer.clone() for buffer in buffers], buffers
+
+        def put_back(values: list[Tensor]) -> None:
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer.detach().copy_(value)
+
+        def evaluate(weights: Mapping[str, Tensor] | None = None) -> Tensor:
+            nonlocal after
+            self.seeds.layers(given.step)
+            forward = None if weights is None else partial(functional_call, self.model, dict(weights))
+            first = after is buffers
+            put_back(before)
+            summands = torch.cat(list(gradients.summands(given, measure=first, forward=forward)))
+            if first:
+                after = [buffer.clone() for buffer in buffers]
+            return summands
+
+        def mean(slope: Tensor) -> Tensor:
+            group.add([slope])
+            return slope / group.size
+
+        frozen = gradients.learning.frozen
+        weights = {n: p for n, p in self.model.named_parameters() if p.requires_grad and p not in frozen}
+        seeds = [self.seeds.direction(given.step, number) for number in range(self.estimator.directions)]
+        for name, estimate in self.estimator.gradients(weights, evaluate, seeds, mean).items():
+            weights[name].grad = estimate
+        put_back(after)
+        gradients.add_penalties()
+        return self.descent.run(given)

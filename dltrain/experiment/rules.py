@@ -36,6 +36,8 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         yield from _sharpness_with_scaled_gradients(experiment)
         yield from _closure_with_changed_gradients(experiment)
         yield from _graph_of_more_than_one_pass(experiment)
+        if "gradient" not in wrong:
+            yield from _what_needs_a_backward_pass(experiment)
         yield from _groups_that_never_learn(experiment)
         yield from _what_needs_float32_weights(experiment, wrong)
         yield from _what_needs_no_schedule(experiment, wrong)
@@ -130,6 +132,30 @@ def _closure_with_changed_gradients(experiment: ExperimentSchema) -> Iterator[Di
     if training.precision == "float16":
         message = f"`{name}` takes the gradient as it is, and float16 scales it"
         yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32",))
+
+
+def _what_needs_a_backward_pass(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    gradient, optimizer, training = experiment.gradient, experiment.optimizer, experiment.training
+    if gradient.backward:
+        return
+    name, here = f"gradient `{gradient.name}`", experiment.span("gradient")
+    if optimizer.needs_closure:
+        yield Diagnostic(f"`{optimizer.name}` compares gradients, and {name} is an estimate with other noise", here)
+    if optimizer.sam is not None:
+        message = f"`sam` goes up along the gradient, and {name} is an estimate of it"
+        yield Diagnostic(message, experiment.span("optimizer", "sam", key=True))
+    if training.precision in ("float16", "pure_float16"):
+        message = f"{training.precision} scales the gradients of a backward pass, and {name} has none"
+        yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32 or bfloat16",))
+    if training.precision == "pure_bfloat16" and gradient.compares_losses:
+        message = f"{name} moves weights by less than pure_bfloat16 can tell"
+        yield Diagnostic(message, experiment.span("training", "precision"), notes=("use float32",))
+    if training.graph is True:
+        message = f"a CUDA graph records a backward pass, and {name} has none"
+        yield Diagnostic(message, experiment.span("training", "graph"), notes=("leave `graph` out",))
+    if training.compile is True and gradient.differentiates:
+        message = f"torch compiles no forward-mode derivatives, which {name} takes"
+        yield Diagnostic(message, experiment.span("training", "compile"), notes=("leave `compile` out",))
 
 
 def _groups_that_never_learn(experiment: ExperimentSchema) -> Iterator[Diagnostic]:

@@ -17,7 +17,8 @@ from dltrain.data.evaluation import Evaluation
 from dltrain.errors import Note
 from dltrain.experiment.training import InitializeFrom, Sweep, Training
 from dltrain.models import Model
-from dltrain.optim import Optimizer, Penalty, Schedule
+from dltrain.optim import Gradient, Optimizer, Penalty, Schedule
+from dltrain.optim.gradients import Backpropagation
 from dltrain.optim.optimizers.sgd import SGD
 from dltrain.optim.schedules.cosine import Cosine
 from dltrain.runs.recorders.base import Recorder
@@ -49,6 +50,8 @@ class ExperimentSchema(Section):
     """What training minimises."""
     penalties: list[Penalty] = []
     """What keeps the weights small besides the optimizer's weight decay."""
+    gradient: Gradient = Backpropagation()
+    """How the gradient is found that the optimizer steps along."""
     optimizer: Optimizer = SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     """How gradients change the weights."""
     schedule: Schedule = Cosine()

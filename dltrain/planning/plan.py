@@ -30,7 +30,7 @@ from dltrain.engine.trainer import Trainer
 from dltrain.experiment.experiment import Experiment
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.planning import warnings as traps
-from dltrain.planning.network import Measured, measure
+from dltrain.planning.network import Measured, forward_bytes, measure
 
 SAMPLES = 200
 """Steps that a curve is sampled at."""
@@ -167,7 +167,8 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "average": sum(network) if section.average is not None or experiment.optimizer.lookahead is not None else 0,
         "lookahead": _bytes(trained) if experiment.optimizer.lookahead is not None else 0,
         "sam": _bytes(trained) + network[1] if experiment.optimizer.sam is not None else 0,
-        "activations": measured.activation_bytes,
+        "estimate": experiment.gradient.copies * _bytes(trained),
+        "activations": _activation_bytes(training),
         "data": images if training.decisions["loader"].value == "resident" else 0,
     }  # fmt: skip
     device = str(training.decisions["device"].value)
@@ -200,6 +201,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "steps_per_epoch": training.steps_per_epoch,
         "steps": training.total_steps,
         "memory_bytes": {**memory, "total": sum(memory.values())},
+        "gradient": experiment.gradient.name,
         "optimizer": experiment.optimizer.name,
         "groups": [
             {
@@ -221,6 +223,17 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
 def _balance(training: _Training) -> str | None:
     data, source = training.experiment.data, training.images[0][0]
     return told(as_tensor(source.targets), data.balance_power) if data.balance is not None else None
+
+
+def _activation_bytes(training: _Training) -> int:
+    """Of the tensors between layers: those kept for the backward pass, or, without one, those that there are at once,
+    with their derivatives in forward mode."""
+    gradient = training.experiment.gradient
+    if gradient.backward:
+        return training.measured.activation_bytes
+    dtype = dtype_of(training.decisions["precision"].value)
+    held = forward_bytes(training.model, training.shape, training.experiment.training.micro_batch, dtype)
+    return held * 2 if gradient.differentiates else held
 
 
 def _samples(curve: Curve, total_steps: int) -> list[list[float]]:

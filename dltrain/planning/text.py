@@ -101,10 +101,12 @@ def _memory(plan: dict[str, Any]) -> Iterator[str]:
     memory = plan["memory_bytes"]
     images = plan["batch_size"] // plan["accumulate"]
     precision = plan["decisions"]["precision"]["value"]
+    kept = "for the backward pass" if plan["gradient"] == "backpropagation" else "alive at once in a forward pass"
     why = {
         "optimizer": f"what {plan['optimizer']} keeps", "average": "the averaged copy of the network",
         "lookahead": "the slow weights", "sam": "the weights to go back to",
-        "activations": f"for the backward pass of {many(images, 'image')} in {precision}",
+        "estimate": f"what gradient `{plan['gradient']}` holds beside the weights",
+        "activations": f"{kept} of {many(images, 'image')} in {precision}",
         "data": "decoded images on the device",
     }  # fmt: skip
     rows = [[key, size(value), why.get(key, "")] for key, value in memory.items() if value]

@@ -20,12 +20,12 @@ from dltrain.testing.contract import Contract
 from dltrain.testing.datasets import DatasetContract
 from dltrain.testing.layers import ActivationContract, AttentionContract, InitializationContract, NormContract
 from dltrain.testing.models import ModelContract, ModelSizeContract
-from dltrain.testing.optim import OptimizerContract, PenaltyContract, ScheduleContract
+from dltrain.testing.optim import GradientContract, OptimizerContract, PenaltyContract, ScheduleContract
 from dltrain.testing.recorders import RecorderContract
 from dltrain.testing.tasks import LossContract, TaskContract
 
 __all__ = [
     "ActivationContract", "AttentionContract", "AugmentationContract", "Contract", "DatasetContract",
-    "InitializationContract", "LossContract", "ModelContract", "ModelSizeContract", "NormContract",
+    "GradientContract", "InitializationContract", "LossContract", "ModelContract", "ModelSizeContract", "NormContract",
     "OptimizerContract", "PenaltyContract", "RecorderContract", "ScheduleContract", "TaskContract",
 ]  # fmt: skip

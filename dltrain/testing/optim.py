@@ -1,11 +1,11 @@
-"""The contracts of what changes weights: optimizers, learning-rate schedules and penalties."""
+"""The contracts of what changes weights: optimizers, schedules, penalties and estimates of the gradient."""
 
 from __future__ import annotations
 
 import copy
 import io
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dltrain.optim import Optimizer, Penalty, Schedule
+from dltrain.optim import Gradient, Optimizer, Penalty, Schedule
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.impl.penalties import Penalties
 from dltrain.optim.optimizers.forms import form
@@ -266,3 +266,53 @@ class PenaltyContract(Contract):
             value.backward()
             assert model.weight.grad is not None and model.bias.grad is None
             assert torch.autograd.gradcheck(section.value, torch.tensor([[3.0, -4.0, 0.5]]).double().requires_grad_())
+
+
+class GradientContract(Contract):
+    """An estimate is right on average, as long as its `growth` says, a function of its seed, and leaves weights as they
+    were."""
+
+    kind = Gradient
+
+    def estimated(
+        self, name: str, weight: Tensor, loss: Callable[[Tensor], Tensor], *seeds: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The estimate of the gradient of `loss` at `weight`, and the weights at which the loss was evaluated."""
+        seen = []
+
+        def evaluate(weights: Mapping[str, Tensor] | None = None) -> Tensor:
+            w = weight if weights is None else weights["w"]
+            seen.append(w.detach().clone())
+            return loss(w)[None]
+
+        found = self.parse(name).build().gradients({"w": weight}, evaluate, seeds, lambda slope: slope)
+        return found["w"], seen
+
+    def test_of_a_linear_loss_it_is_its_slope_along_a_direction_times_that(self, name: str) -> None:
+        a, start = torch.randn(2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        w = start.clone()
+        found, seen = self.estimated(name, w, lambda w: a @ w, 5)
+        torch.testing.assert_close(w, start, rtol=0, atol=1e-15)
+        z = found / (a @ found).sqrt()  # of (a z) z the slope is (a z)^2
+        torch.testing.assert_close(found, (a @ z) * z, rtol=1e-6, atol=1e-6)
+        for moved in seen:
+            along = (moved - start) @ z / (z @ z)
+            torch.testing.assert_close(moved - start, along * z, rtol=1e-6, atol=1e-9)
+        again, other = (self.estimated(name, w, lambda w: a @ w, seed)[0] for seed in (5, 6))
+        torch.testing.assert_close(again, found, rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(other, found)
+
+    def test_its_mean_is_the_gradient_and_its_squared_length_grows_with_the_weights(self, name: str) -> None:
+        n, count = 4, 3000
+        w, g = torch.zeros(n, dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
+
+        def loss(w: Tensor) -> Tensor:
+            return (w * g).sum() + (w * w).sum()  # whose gradient at 0 is g
+
+        found = torch.stack([self.estimated(name, w, loss, seed)[0] for seed in range(count)])
+        length = float(g @ g)
+        torch.testing.assert_close(found.mean(0), g, rtol=0, atol=4 * (n * length / count) ** 0.5)
+        growth = self.parse(name).growth(n)
+        assert float((found**2).sum(1).mean()) == pytest.approx(growth * length, rel=0.12)
+        average = self.estimated(name, w, loss, *range(50))[0]
+        torch.testing.assert_close(average, found[:50].mean(0), rtol=1e-6, atol=1e-6)

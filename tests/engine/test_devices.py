@@ -89,8 +89,9 @@ def both(zygote: Zygote, arrays: Path, folder: Path, changes: Mapping[str, Any])
         {"model": {"name": "convnet", "widths": [6, 8], "norm": "group_norm"}, "training.batch_size": "all"},
         {"training.progressive_size": {"delay": 0.2, "multiple_of": 1}, "evaluation": {"views": "flip_shift"}},
         {"loss": {"name": "cross_entropy", "class_weights": [1.0, 9.0, 0.3]}, "training.accumulate": 5},
+        {"gradient": {"name": "spsa", "perturbation": 0.01}, "training.accumulate": 5},
     ],
-    ids=["plain", "augmented", "accumulated", "lsuv", "all", "growing", "weighted"],
+    ids=["plain", "augmented", "accumulated", "lsuv", "all", "growing", "weighted", "spsa"],
 )  # fmt: skip
 def test_two_processes_make_the_weights_of_one(
     changes: dict[str, Any], zygote: Zygote, arrays: Path, tmp_path: Path
