@@ -168,12 +168,12 @@ def predict(
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
     others: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="RUN", parser=path_text, help="Another run; probabilities are averaged."),
+        typer.Option("--with", metavar="RUN", parser=path_text, help="Another run; their answers are averaged."),
     ] = None,
     views: ViewsName = None, share: ViewsShare = None, device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64, plugin: Plugins = None,
 ) -> int:  # fmt: skip
-    """Label images: the class and the probability of every class, on stdout."""
+    """Answer for images, on stdout: a class and the probabilities of all, numbers, or labels."""
     load_plugins(plugin)
     from dltrain.commands.predict import predict_files
 

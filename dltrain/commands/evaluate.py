@@ -20,6 +20,7 @@ from dltrain.data.evaluation import Views
 from dltrain.data.images.depth import depth_of
 from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
+from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Source, Splits
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import RunError
@@ -47,13 +48,15 @@ def evaluate_run(
     runs = [Run.open(path) for path in paths]
     found = [find_checkpoint(run, given, which) for run, given in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
-    trained, classes = where_it_lies_now(runs[0][0], predictors[0].experiment), list(predictors[0].target.names)
+    trained, target = where_it_lies_now(runs[0][0], predictors[0].experiment), predictors[0].target
     experiment = _with_data(trained, overrides)
     for predictor in predictors:
         predictor.look(views, share)
-        _require_classes(classes, list(predictor.target.names))
+        require_alike(predictor.target, target)
+        if predictor.target != target:
+            raise RunError(f"the runs have learned {target.kind} in different units: their training splits differ")
     marks = [state["about"]["fingerprint"] for _, state in found]
-    source, about_data, own_data = _measured(trained.data, experiment, split, classes, marks, display)
+    source, about_data, own_data = _measured(trained.data, experiment, split, target, marks, display)
     lies = about_data["data"]
     if any(own_data):  # where it lies is told of other data alone
         about_data = {"data_fingerprint": about_data["data_fingerprint"]}
@@ -179,7 +182,7 @@ def _with_data(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
 
 
 def _measured(
-    trained: Dataset, experiment: Experiment, split: str, classes: list[str], marks: Sequence[str], display: Display
+    trained: Dataset, experiment: Experiment, split: str, target: TargetSpec, marks: Sequence[str], display: Display
 ) -> tuple[Source, dict[str, Any], list[bool]]:
     """The examples to measure, what the result says of them, and for each run whether they are of its own data.
     marks: the fingerprints of the runs' own data.
@@ -199,11 +202,11 @@ def _measured(
                 display.warning("this is not the data of the training: some of it may have been trained on")
             for note in splits.told_of_skipped():
                 display.tell(note)
-            _require_classes(splits.classes, classes)
+            require_alike(splits.target, target)
             chosen, what = _split(splits, split, data.name), f"its {split} split"
             about = {"name": data.name, "place": where, "measured": what}
             return chosen, {"data_fingerprint": splits.fingerprint, "data": about}, own
-    source, what, mark = labelled(data, split, classes)
+    source, what, mark = labelled(data, split, target)
     display.warning("this is not the data of the training: some of it may have been trained on")
     display.line(f"measured: {len(source):,} images, {what} in {where}")
     about = {"name": data.name, "place": where, "measured": what}
@@ -215,12 +218,17 @@ def _knows(data: Dataset, splits: Splits, mark: str) -> bool:
     return mark == splits.fingerprint or mark == data.load(like=mark).fingerprint
 
 
-def _require_classes(found: list[str], trained: list[str]) -> None:
-    if found == trained:
+def require_alike(found: TargetSpec, trained: TargetSpec) -> None:
+    """Raise RunError when targets of the data, or of another network, are not those of the training."""
+    if found.kind != trained.kind:
+        raise RunError(f"the data has {found.kind}, and the training had {trained.kind}")
+    names, known = list(found.names), list(trained.names)
+    if names == known:
         return
-    unknown, absent = [c for c in found if c not in trained], [c for c in trained if c not in found]
+    unknown, absent = [c for c in names if c not in known], [c for c in known if c not in names]
     parts = [f"{what}: {_listed(names)}" for what, names in (("new", unknown), ("missing", absent)) if names]
-    raise RunError(f"the data's classes are not those of the training ({'; '.join(parts) or 'their order differs'})")
+    different = "; ".join(parts) or "their order differs"
+    raise RunError(f"the data's {found.kind} are not those of the training ({different})")
 
 
 def _listed(names: list[str], most: int = 8) -> str:

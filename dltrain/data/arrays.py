@@ -10,13 +10,14 @@ from typing import IO, Any
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic, suggest
+from dltrain.data.array_targets import named, target_of, values
 from dltrain.data.images.depth import LARGEST, white_of
 from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.sources import ArraySource
-from dltrain.data.targets import Classes
+from dltrain.data.targets import Classes, TargetSpec
 from dltrain.data.types import RawDataset
 
-KEYS = ("images", "labels", "test_images", "test_labels", "classes")
+KEYS = ("images", "labels", "targets", "test_images", "test_labels", "test_targets", "classes", "names")
 
 
 def read_arrays(path: str, layout: str, test: float) -> RawDataset:
@@ -25,15 +26,35 @@ def read_arrays(path: str, layout: str, test: float) -> RawDataset:
     Raises ConfigError when the file is missing or its arrays are unfit.
     """
     arrays = _read(path)
-    classes = _class_names(path, arrays)
-    train = _source(path, arrays, "", layout, len(classes))
+    target = _target(path, arrays)
+    train = _source(path, arrays, "", layout, target)
     if "test_images" not in arrays:
-        return RawDataset(train, None, None, Classes(classes), test)
-    tested = _source(path, arrays, "test_", layout, len(classes))
+        return RawDataset(train, None, None, target, test)
+    tested = _source(path, arrays, "test_", layout, target)
     if tested.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{_text(tested.images.shape[1:])}, not {_text(train.images.shape[1:])} as in `images`"
         raise _error(path, f"`test_images` are {shapes}")
-    return RawDataset(train, None, tested, Classes(classes))
+    return RawDataset(train, None, tested, target)
+
+
+def targets_of(path: str) -> type[TargetSpec]:
+    """What the examples of the file are to be answered with, by its headers; classes, where it is not there or unfit,
+    which `read_arrays` says."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if "labels.npy" not in archive.namelist():
+                with archive.open("targets.npy") as stream:
+                    return target_of(_header(stream)[1]) or Classes
+    except Exception:  # of damaged files, parsers raise many kinds
+        return Classes
+    return Classes
+
+
+def _target(path: str, arrays: dict[str, np.ndarray]) -> TargetSpec:
+    if "labels" in arrays:
+        return Classes(_class_names(path, arrays))
+    names = arrays.get("names")
+    return named(path, arrays["targets"], None if names is None else _names(path, "names", names))
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
@@ -45,8 +66,10 @@ def _read(path: str) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(stream) as archive:
             names = [member.removesuffix(".npy") for member in archive.namelist()]
             arrays = {name: _array(path, archive, name) for name in KEYS if name in names}
-    needed = ("images", "labels", "test_labels") if "test_images" in arrays else ("images", "labels")
-    for key in needed:
+    if "labels" in arrays and "targets" in arrays:
+        raise _error(path, "it has `labels` and `targets`", "labels: one class for each image; targets: all else")
+    learned = "targets" if "targets" in arrays else "labels"
+    for key in ("images", learned, *([f"test_{learned}"] if "test_images" in arrays else [])):
         if key not in arrays:
             near = suggest(key, names)
             hint = f"; is `{near}` meant?" if near else ""
@@ -90,22 +113,37 @@ def _class_names(path: str, arrays: dict[str, np.ndarray]) -> list[str]:
         if not np.issubdtype(labels.dtype, np.integer) or not labels.size:
             return []  # said by _source
         return [str(k) for k in range(min(int(labels.max()) + 1, labels.size))]
-    names = arrays["classes"]
+    return _names(path, "classes", arrays["classes"])
+
+
+def _names(path: str, key: str, names: np.ndarray) -> list[str]:
+    """The texts in an array, all different."""
     if names.ndim != 1 or names.dtype.kind not in "US":
-        raise _error(path, f"`classes` must be a list of names, not {names.dtype} of shape {names.shape}")
-    with parsing(path, "a list of names in `classes`"):
+        raise _error(path, f"`{key}` must be a list of names, not {names.dtype} of shape {names.shape}")
+    with parsing(path, f"a list of names in `{key}`"):
         found = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
     if len(set(found)) != len(found):
-        raise _error(path, "`classes` names a class twice")
+        one = "a class" if key == "classes" else "one"
+        raise _error(path, f"`{key}` names {one} twice")
     return found
 
 
-def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, classes: int) -> ArraySource:
-    images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
+def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, target: TargetSpec) -> ArraySource:
+    images, name = arrays[f"{prefix}images"], f"{prefix}images"
     if images.dtype != np.uint8:
-        message = f"`{prefix}images` must be uint8, values 0..255, not {images.dtype}"
-        raise _error(path, message, _as_bytes(images, f"{prefix}images"))
-    name = f"{prefix}labels"
+        message = f"`{name}` must be uint8, values 0..255, not {images.dtype}"
+        raise _error(path, message, _as_bytes(images, name))
+    if "targets" in arrays:
+        count = len(images) if images.ndim else 0
+        learned = values(path, f"{prefix}targets", arrays[f"{prefix}targets"], target, count)
+    else:
+        learned = _labels(path, arrays, prefix, len(target.names))
+    return ArraySource(np.ascontiguousarray(_nchw(path, images, name, layout)), learned, f"{path}: {name}")
+
+
+def _labels(path: str, arrays: dict[str, np.ndarray], prefix: str, classes: int) -> np.ndarray:
+    """(N,) int64, of as many images."""
+    images, labels, name = arrays[f"{prefix}images"], arrays[f"{prefix}labels"], f"{prefix}labels"
     if not np.issubdtype(labels.dtype, np.integer):
         raise _error(path, f"`{name}` must be integers 0, 1, ..., not {labels.dtype}", *_as_labels(labels, name))
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
@@ -122,8 +160,7 @@ def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, 
     if not prefix and "classes" not in arrays and (absent := np.setdiff1d(np.arange(classes), labels)).size:
         note = f"{name} - {low} begins with 0" if low == absent.size else _RENUMBERED.format(name)
         raise _error(path, f"`{name}` must be 0, 1, ..., without gaps, and none is {absent[0]}", note)
-    pixels = np.ascontiguousarray(_nchw(path, images, f"{prefix}images", layout))
-    return ArraySource(pixels, labels.astype(np.int64), f"{path}: {prefix}images")
+    return labels.astype(np.int64)
 
 
 def _as_bytes(images: np.ndarray, name: str) -> str:

@@ -126,13 +126,14 @@ class Dataset(Choice):
             )
         return [Note("warning", "setting_unused", note) for note in notes]
 
-    def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
-        """The splits that the data brings, by name, each with the names of its classes; undivided data is `train`.
+    def given(self, names: Sequence[str]) -> dict[str, tuple[Source, TargetSpec]]:
+        """The splits that the data brings, by name, each with what its targets are; undivided data is `train`.
 
-        classes: those of the network that will answer. Raises ConfigError when the data is missing or unfit.
+        names: of the classes, the numbers or the labels that the network knows. Raises ConfigError when the data is
+        missing or unfit.
         """
         parts = self.read()
-        return {name: (source, list(parts.target.names)) for name, source in parts.given().items()}
+        return {name: (source, parts.target) for name, source in parts.given().items()}
 
     @property
     def treatment(self) -> Copies:
@@ -309,15 +310,15 @@ class ImageFolder(Collected):
 
         return read_folder(self.root, self.test, self.channels, cache_folder(self.cache), self.max_pixels)
 
-    def given(self, classes: Sequence[str]) -> dict[str, tuple[Source, list[str]]]:
+    def given(self, names: Sequence[str]) -> dict[str, tuple[Source, TargetSpec]]:
         from dltrain.data.folders.folders import given_splits
         from dltrain.data.images.soundness import require_sound
         from dltrain.data.loading.resources import cache_folder
 
-        found = given_splits(self.root, classes, self.channels, cache_folder(self.cache), self.max_pixels)
+        found = given_splits(self.root, names, self.channels, cache_folder(self.cache), self.max_pixels)
         for source, _ in found.values():
             require_sound(source)
-        return found
+        return {name: (source, Classes(classes)) for name, (source, classes) in found.items()}
 
     def _sound(self, parts: RawDataset) -> RawDataset:
         from dltrain.data.images.soundness import sound
@@ -326,10 +327,11 @@ class ImageFolder(Collected):
 
 
 class Arrays(Collected):
-    """A NumPy .npz file with `images` (uint8) and `labels` (0, 1, ...).
+    """A NumPy .npz file with `images` (uint8) and `labels` (0, 1, ...), or `targets` instead of these.
 
-    Optional in it are `test_images` and `test_labels` (otherwise `test` of the examples are held out) and
-    `classes`, the names. `images` is (N, H, W), (N, H, W, C) or (N, C, H, W).
+    `images` is (N, H, W), (N, H, W, C) or (N, C, H, W). `targets` are numbers, float (N,) or (N, n), or say which
+    labels an image has, bool or 0 and 1 (N, K). Optional in it are `test_images` with `test_labels` or `test_targets`
+    (otherwise `test` of the examples are held out), and the names: `classes` of the labels, `names` of the targets.
     """
 
     name: Literal["arrays"] = "arrays"
@@ -339,6 +341,12 @@ class Arrays(Collected):
     """Where four-dimensional images have their channels; auto: in the dimension that is at most 4."""
     test: Fraction = 0.2
     """Share of the examples, of every class, that is the test split when the file has no test images."""
+
+    @property
+    def targets(self) -> type[TargetSpec]:
+        from dltrain.data.arrays import targets_of
+
+        return targets_of(self.path)
 
     def read(self) -> RawDataset:
         from dltrain.data.arrays import read_arrays

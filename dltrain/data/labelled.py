@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.datasets import Dataset
 from dltrain.data.splitting import fingerprint
-from dltrain.data.targets import Classes
+from dltrain.data.targets import TargetSpec
 from dltrain.data.types import RawDataset, Source
 
 PLACES = ("root", "path")
@@ -23,28 +21,33 @@ def same_place(one: Dataset, other: Dataset) -> bool:
     return _place(one) == _place(other)
 
 
-def labelled(dataset: Dataset, split: str, classes: Sequence[str]) -> tuple[Source, str, str]:
-    """The examples to measure, with labels as in `classes`; what they are, in words; and their fingerprint.
+def labelled(dataset: Dataset, split: str, target: TargetSpec) -> tuple[Source, str, str]:
+    """The examples to measure, with targets as `target` has them; what they are, in words; and their fingerprint.
 
     Of a data set that brings a split of the asked name, that split; else all that there is.
-    Raises ConfigError when the data is unfit, or has classes that are not among `classes`.
+    Raises ConfigError when the data is unfit, or has classes, numbers or labels that are not those of `target`.
     """
-    given = dataset.given(classes)
-    known = {name: label for label, name in enumerate(classes)}
-    unknown = list(dict.fromkeys(name for _, names in given.values() for name in names if name not in known))
+    given = dataset.given(target.names)
+    found = next(iter(given.values()))[1]
+    if found.kind != target.kind:
+        raise ConfigError([Diagnostic(f"the network was trained on {target.kind}, and the data has {found.kind}")])
+    unknown = list(dict.fromkeys(name for _, own in given.values() for name in own.names if name not in target.names))
     if unknown:
-        message = f"the network was not trained on these classes of the data: {_listed(unknown)}"
-        raise ConfigError([Diagnostic(message, notes=(f"it knows {_listed(classes)}",))])
-    sources = {
-        name: source.with_targets(np.array([known[each] for each in names], dtype=np.int64)[source.targets])
-        for name, (source, names) in given.items()
-    }
+        message = f"the network was not trained on these {target.kind} of the data: {_listed(unknown)}"
+        raise ConfigError([Diagnostic(message, notes=(f"it knows {_listed(target.names)}",))])
+    sources = {}
+    for name, (source, own) in given.items():
+        try:
+            sources[name] = source.with_targets(own.adopted(source.targets, target.names))
+        except KeyError as error:
+            message = f"the data has no {target.kind} `{error.args[0]}`, which the network was trained on"
+            raise ConfigError([Diagnostic(message)]) from None
     if split in sources:
         chosen, what = sources[split], f"its {split} split"
     else:
         first, *others = sources.values()
         chosen, what = first.joined(others), "all that is labelled"
-    return chosen, what, fingerprint(RawDataset(chosen, None, None, Classes(list(classes))))
+    return chosen, what, fingerprint(RawDataset(chosen, None, None, target))
 
 
 def _place(dataset: Dataset) -> tuple[Any, ...]:

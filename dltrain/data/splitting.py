@@ -35,8 +35,8 @@ def divide(
     known: whether the data set is a published one, of which only equal images are copies, and whose oddities are no
     errors. like: a fingerprint of the run that the splits are for; when an earlier version made it, they and the
     fingerprint are made as there.
-    Raises ConfigError when there are fewer than two classes, a split lacks a class, files are missing, or an image has
-    several labels.
+    Raises ConfigError when there are fewer than two classes, a split lacks a class, files are missing, an image has
+    several labels, or a target does not vary.
     """
     target = parts.target
     if (problem := target.problem()) is not None:
@@ -74,7 +74,7 @@ def divide(
     if len(rows) < len(parts.train):
         splits["train"] = parts.train.subset(rows)
     found = splits["train"], splits.get("validation"), splits.get("test")
-    return Splits(*found, target, mark, tuple(notes))
+    return Splits(*found, target.fitted(splits["train"].targets), mark, tuple(notes))
 
 
 def _held_out(

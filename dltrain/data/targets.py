@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dltrain.config import ConfigError, Diagnostic
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+    from typing_extensions import Self
 
 
 class TargetSpec(ABC):
@@ -26,9 +29,28 @@ class TargetSpec(ABC):
     names: Sequence[str]
     """Of the classes, the numbers or the labels."""
 
+    @property
+    def counted(self) -> str:
+        """How many there are: `10 classes`, `1 number`."""
+        count = len(self.names)
+        return f"{count:,} {self.kind if count != 1 else self.kind.removesuffix('s')}"
+
     def problem(self) -> str | None:
         """Why nothing can be learned from such targets, if it is so."""
         return None
+
+    def fitted(self, values: np.ndarray) -> Self:
+        """With what is taken from the values of the training split. Raises ConfigError when nothing can be learned of
+        one of them."""
+        return self
+
+    def adopted(self, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Values of this spec, for who knows the same things by these names, perhaps in another order: by default,
+        columns. Raises KeyError for a name that only one of both has."""
+        if set(names) != set(self.names):
+            raise KeyError(*sorted(set(names) ^ set(self.names))[:1])
+        ordered: np.ndarray = values[:, [list(self.names).index(name) for name in names]]
+        return ordered
 
     def strata(self, values: np.ndarray) -> np.ndarray | None:
         """(N,) int64, the place in `names` of what every split has in proportion; None: splits are by hash alone."""
@@ -72,6 +94,13 @@ class Classes(TargetSpec):
         few = len(self.names) < 2
         return f"a classifier needs two classes or more, and the data has {list(self.names)}" if few else None
 
+    def adopted(self, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """There may be classes that the values do not have."""
+        import numpy as np
+
+        places: np.ndarray = np.array([list(names).index(name) for name in self.names], dtype=np.int64)[values]
+        return places
+
     def strata(self, values: np.ndarray) -> np.ndarray:
         return values
 
@@ -97,7 +126,7 @@ class Classes(TargetSpec):
 
 @dataclass(frozen=True)
 class Real(TargetSpec):
-    """Numbers. values: (N, n) float64. mean, std: of each over the training examples, for who scales them."""
+    """Numbers. values: (N, n) float64. mean, std: of each over the training examples, by which they are learned."""
 
     kind, words = "numbers", "numbers"
     names: Sequence[str]
@@ -105,11 +134,13 @@ class Real(TargetSpec):
     std: Sequence[float] = ()
 
     def fitted(self, values: np.ndarray) -> Real:
-        """With the mean and the population standard deviation of training values; 1 for a number that never varies."""
-        import numpy as np
-
-        std = values.std(0)
-        return Real(self.names, values.mean(0).tolist(), np.where(std > 0, std, 1.0).tolist())
+        """With the mean and the population standard deviation of training values."""
+        low, high = values.min(0), values.max(0)
+        if constant := (low == high).nonzero()[0].tolist():
+            column = constant[0]
+            message = f"`{self.names[column]}` is {low[column]:g} in every training example: there is nothing to learn"
+            raise ConfigError([Diagnostic(message, notes=("leave it out of the targets",))])
+        return Real(self.names, values.mean(0).tolist(), values.std(0).tolist())
 
     def groups(self, values: np.ndarray) -> np.ndarray:
         """Equal inputs may have been measured twice."""
@@ -137,6 +168,14 @@ class Labels(TargetSpec):
 
     kind, words = "labels", "any number of labels"
     names: Sequence[str]
+
+    def fitted(self, values: np.ndarray) -> Labels:
+        """Every label must have an example."""
+        if absent := (~values.any(0)).nonzero()[0].tolist():
+            more = f" (and {len(absent) - 1} other labels)" if len(absent) > 1 else ""
+            message = f"no training example has label `{self.names[absent[0]]}`{more}: it cannot be learned"
+            raise ConfigError([Diagnostic(message, notes=("leave it out, or add examples of it",))])
+        return self
 
     def groups(self, values: np.ndarray) -> np.ndarray:
         import numpy as np

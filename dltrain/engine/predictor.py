@@ -46,13 +46,16 @@ class Predictor:
     """What is seen of each image."""
 
     def look(self, views: Views | None, share: float | None) -> None:
-        """See these views of each image from now on; None: those of the experiment."""
+        """See these views of each image from now on; None: those of the experiment. Raises RunError where
+        the task cannot combine them, or not for a share of the images."""
         given = {key: value for key, value in (("views", views), ("share", share)) if value is not None}
         task, seen = self.experiment.resolved_task, self.experiment.evaluation.model_copy(update=given)
         if not task.combines_views and seen.views != "center_crop":
             raise RunError(f"task `{task.name}` makes no one answer of several views of an example")
         if not task.confident and not seen.is_plain and seen.share != 1:
-            raise RunError(f"task `{task.name}` does not know which answers are the least sure: leave --share out")
+            raise RunError(
+                f"task `{task.name}` does not know which answers are the least sure: leave --views-share out"
+            )
         self.evaluation = seen
 
     @property

@@ -110,6 +110,9 @@ def resolve(
     about: of the checkpoint that goes on, whose preprocessing is kept. rough: without the statistics of images, which
     spares a pass over all of them. Raises ConfigError when the data does not fit the experiment.
     """
+    task = experiment.resolved_task
+    if (misfit := task.misfit(splits.target)) is not None:
+        raise experiment.error("task" if experiment.span("task") is not None else "data", misfit)
     with at(experiment, "data"):
         if about is None:
             data = experiment.data.model_copy(update={"scaling": "none"}) if rough else experiment.data

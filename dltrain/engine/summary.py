@@ -38,12 +38,12 @@ def summary(
 ) -> dict[str, str]:  # fmt: skip
     """What the run will do, a line each."""
     experiment, splits, preprocessing = training.experiment, training.splits, training.resolved.preprocessing
-    model, targets = network.model, f"{len(splits.target.names)} {splits.target.kind}"
+    model = network.model
     counts = ", ".join(f"{count:,} {name}" for name, count in split_sizes(splits).items())
     parameters = sum(p.numel() for p in model.parameters())
     cost = f"{network.multiply_adds / 1e6:,.2f}M multiply-adds"
     lines = {
-        "data": f"{experiment.data.name}: {counts}, {targets}, {preprocessing.shape}",
+        "data": f"{experiment.data.name}: {counts}, {splits.target.counted}, {preprocessing.shape}",
         "model": f"{experiment.model.name}: {parameters:,} parameters, {cost}",
         "training": f"{settings.epochs} epochs of {settings.steps_per_epoch} steps, batch {settings.batch_size}",
     }

@@ -68,8 +68,10 @@ def checked(
     if experiment is None and isinstance(document.tree, dict):
         experiment, wrong = _sound_part(cls, document.tree, wrong)
     if experiment is not None:
+        found: dict[str, Any] = {"task": experiment.resolved_task}  # a checkpoint must not ask the data
         if "loss" not in experiment.model_fields_set:
-            experiment = experiment.model_copy(update={"loss": experiment.resolved_task.default_loss()})
+            found["loss"] = experiment.resolved_task.default_loss()
+        experiment = experiment.model_copy(update=found)
         experiment.comes_from(source, subject, tuple(notes))
         problems += problems_between_sections(experiment, wrong)
     return experiment, problems

@@ -10,6 +10,7 @@ from dltrain.data.augmentation.base import Augmentation, check_order
 from dltrain.data.targets import Classes
 from dltrain.experiment.schema import ExperimentSchema
 from dltrain.models import Model
+from dltrain.tasks.base import Task
 from dltrain.tasks.losses import Loss
 from dltrain.tasks.metrics import SPLITS
 from dltrain.tasks.outputs import LikeInput
@@ -27,6 +28,8 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
             yield from _views_and_loss(experiment)
         if "training" not in wrong:
             yield from _mixing_of_one(experiment)
+        if "task" not in wrong and "data" not in wrong:
+            yield from _mixing_for_a_task_without(experiment)
     if "schedule" not in wrong and "training" not in wrong:
         yield from _too_long_warmup(experiment)
     if "schedule" not in wrong and "optimizer" not in wrong:
@@ -77,14 +80,29 @@ def _made_for_other_data(experiment: ExperimentSchema, wrong: Container[str]) ->
 def _mixing_for_a_loss_without(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     loss = experiment.loss
     for index, augmentation in enumerate(experiment.augmentation):
-        if augmentation.needs_soft_targets and not loss.soft_targets:
-            message = f"`{augmentation.name}` mixes labels, and loss `{loss.name}` takes none that are mixed"
-            yield Diagnostic(message, experiment.span("augmentation", index), notes=("use loss `cross_entropy`",))
+        if augmentation.mixing is not None and not loss.soft_targets:
+            message = f"`{augmentation.name}` mixes targets, and loss `{loss.name}` takes none that are mixed"
+            default = experiment.resolved_task.default_loss().name
+            yield Diagnostic(message, experiment.span("augmentation", index), notes=(f"use loss `{default}`",))
+
+
+def _mixing_for_a_task_without(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    ways = {"blend": "blended targets", "paste": "targets of images that are pasted together"}
+    task = experiment.resolved_task
+    for index, augmentation in enumerate(experiment.augmentation):
+        if (mixing := augmentation.mixing) is not None and mixing not in task.mixing:
+            message = f"task `{task.name}` has no {ways[mixing]}, which `{augmentation.name}` makes"
+            fit = [
+                f"`{name}`" for entry in Augmentation.catalogue
+                if issubclass(entry, Augmentation) and entry.mixing in task.mixing for name in entry.names()
+            ]  # fmt: skip
+            notes = (f"{', '.join(fit)} fits the task",) if fit else ()
+            yield Diagnostic(message, experiment.span("augmentation", index), notes=notes)
 
 
 def _mixing_of_one(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     for index, augmentation in enumerate(experiment.augmentation):
-        if augmentation.needs_soft_targets and experiment.training.batch_size == 1:
+        if augmentation.mixing is not None and experiment.training.batch_size == 1:
             message = f"`{augmentation.name}` mixes examples of a batch, and `training.batch_size: 1` leaves one alone"
             yield Diagnostic(message, experiment.span("augmentation", index))
 
@@ -213,7 +231,7 @@ def _data_without_such_targets(experiment: ExperimentSchema) -> Iterator[Diagnos
     if not issubclass(data.targets, task.targets):
         needs = " or ".join(target.words for target in task.targets)
         message = f"task `{task.name}` learns {needs}, and an example of data `{data.name}` has {data.targets.words}"
-        yield Diagnostic(message, experiment.span("task" if experiment.task is not None else "data"))
+        yield Diagnostic(message, experiment.span("task") or experiment.span("data"))
 
 
 def _balance_of_no_classes(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
@@ -254,7 +272,16 @@ def _model_of_other_outputs(experiment: ExperimentSchema, wrong: Container[str])
     if task.outputs.like_input != model.reconstructs:
         gives = LikeInput.words if model.reconstructs else "a row of numbers"
         message = f"`{model.name}` gives {gives}, and task `{task.name}` wants {task.outputs.words}"
-        yield Diagnostic(message, experiment.span("task" if experiment.task is not None else "model"))
+        yield Diagnostic(message, experiment.span("task") or experiment.span("model"))
+    elif not issubclass(task.outputs, model.outputs):
+        gives = " or ".join(output.words for output in model.outputs)
+        message = f"`{model.name}` gives {gives}, and task `{task.name}` wants {task.outputs.words}"
+        fit = [
+            name for entry in Task.catalogue
+            if issubclass(entry, Task) and issubclass(entry.outputs, model.outputs)
+            and issubclass(experiment.data.targets, entry.targets) for name in entry.names()
+        ]  # fmt: skip
+        yield Diagnostic(message, experiment.span("model"), notes=tuple(f"set `task: {name}`" for name in fit[:1]))
     elif model.replaces_loss and "loss" not in wrong and experiment.loss != task.default_loss():
         message = f"`{model.name}` brings what training minimises: leave `loss` out"
         yield Diagnostic(message, experiment.span("loss"))

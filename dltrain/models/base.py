@@ -51,6 +51,8 @@ class Model(Choice):
     """Whether its output has the shape of its input; else it is a row of as many numbers as are asked for."""
     replaces_loss: ClassVar[bool] = False
     """Whether it brings all that training minimises, so that `loss` says nothing."""
+    outputs: ClassVar[tuple[type[Output], ...]] = (Output,)
+    """What it gives: by default as many numbers as are asked for, whatever they mean."""
 
     @abstractmethod
     def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dltrain.config import ConfigError
 from dltrain.data.loading.balance import told
-from dltrain.data.targets import as_tensor
+from dltrain.data.targets import TargetSpec, as_tensor, target_from
 from dltrain.data.types import Canvas, ImageShape, Source, Splits
 from dltrain.engine.decisions import Decision, Decisions, count_multiply_adds, dtype_of, pick_device
 from dltrain.engine.networks import make_network, without_pretrained
@@ -48,7 +48,7 @@ class _Training:
     model: nn.Module
     measured: Measured
     shape: ImageShape
-    classes: int
+    target: TargetSpec
     examples: dict[str, int]
     images: list[tuple[Source, Canvas]]
     decisions: Decisions
@@ -95,7 +95,7 @@ def _resolved(training: ResolvedTraining) -> _Training:
         measured = measure(model, resolved.shape, experiment.training.micro_batch, dtype)
     images = [each for name, each in resolved.images(splits).items() if name != "test"]
     return _Training(
-        experiment, model, measured, resolved.shape, len(splits.target.names), split_sizes(splits), images, decisions,
+        experiment, model, measured, resolved.shape, splits.target, split_sizes(splits), images, decisions,
         sections.groups, training.steps_per_epoch, training.total_steps, sections.learning_rate, sections.momentum,
         resizing,
     )  # fmt: skip
@@ -111,7 +111,7 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     )
     settings, groups = trainer.settings, parameter_groups(parts.model, experiment.optimizer)
     training = _Training(
-        experiment, parts.model, measured, parts.shape, len(about["target"]["names"]), trainer.examples,
+        experiment, parts.model, measured, parts.shape, target_from(about["target"]), trainer.examples,
         [(loader.source, loader.canvas) for loader in loaders], decisions, groups, settings.steps_per_epoch,
         settings.total_steps, parts.learning_rate, parts.momentum, parts.pipeline.resize,
     )  # fmt: skip
@@ -185,7 +185,9 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "experiment": experiment.name,
         "data": experiment.data.name,
         "examples": training.examples,
-        "classes": training.classes,
+        "task": experiment.resolved_task.name,
+        "loss": experiment.loss.name,
+        "targets": training.target.counted,
         "balance": _balance(training),
         "shape": [training.shape.channels, training.shape.height, training.shape.width],
         "progressive_size": str(training.resizing) if training.resizing is not None else None,

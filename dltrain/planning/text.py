@@ -38,7 +38,8 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
     batch += f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
     set_apart = {"balance": plan["balance"], "images": plan["progressive_size"]}
     return {
-        "data": f"{plan['data']}: {examples}, {plan['classes']} classes, {'x'.join(map(str, plan['shape']))}",
+        "data": f"{plan['data']}: {examples}, {plan['targets']}, {'x'.join(map(str, plan['shape']))}",
+        "task": f"{plan['task']}, loss {plan['loss']}",
         "model": f"{plan['model']}: {parameters}, {count(plan['multiply_adds'])} multiply-adds an image",
         "training": f"{epochs}, {many(plan['steps'], 'step')} in all, {batch}",
         **{key: text for key, text in set_apart.items() if text},

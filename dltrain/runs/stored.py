@@ -208,7 +208,8 @@ class MetricsData(_Data):
     def _alike(self) -> MetricsData:
         sums = {"losses": self.losses, **(self.model_extra or {})}
         for name, values in sums.items():
-            if not isinstance(values, Tensor) or values.ndim != 1 or len(values) != len(self.losses):
+            rows = isinstance(values, Tensor) and values.ndim in ((1,) if name == "losses" else (1, 2))
+            if not rows or len(values) != len(self.losses):
                 raise ValueError(f"{' and '.join(sums)} must be as many numbers; {name} are not")
         return self
 

@@ -2,7 +2,12 @@
 
 from dltrain.tasks.base import Task
 from dltrain.tasks.classification import Classification
-from dltrain.tasks.losses import CrossEntropy, Loss
+from dltrain.tasks.losses import CrossEntropy, Loss, MeanSquaredError
+from dltrain.tasks.number_losses import L1, Huber, SmoothL1
 from dltrain.tasks.reconstruction import Reconstruction
+from dltrain.tasks.regression import Regression
 
-__all__ = ["Classification", "CrossEntropy", "Loss", "Reconstruction", "Task"]
+__all__ = [
+    "L1", "Classification", "CrossEntropy", "Huber", "Loss", "MeanSquaredError", "Reconstruction", "Regression",
+    "SmoothL1", "Task",
+]  # fmt: skip

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dltrain.config import Choice, OneOf
+from dltrain.data.augmentation.base import Mixing
 from dltrain.data.targets import TargetSpec
 from dltrain.tasks.guess import Guess
 from dltrain.tasks.losses import Loss
@@ -25,8 +26,9 @@ class Task(Choice):
     `targets` are the kinds of targets that it takes: an experiment without a `task` has the first one that takes those
     of its data. `outputs` is the kind of what the network puts out. `metrics` stand in the order in which they are
     shown; one of them is called loss. `ranks` is the name of the one by which models are compared unless an experiment
-    names another. `combines_views` says whether answers to several views of an example make one; `confident` whether it
-    knows how sure an answer is.
+    names another. `mixing` says in which ways examples may be mixed, so that the mixture of their targets is right.
+    `combines_views` says whether answers to several views of an example make one; `confident` whether it knows how sure
+    an answer is.
     """
 
     kind: ClassVar[str] = "tasks"
@@ -35,6 +37,7 @@ class Task(Choice):
     metrics: ClassVar[tuple[Metric, ...]]
     ranks: ClassVar[str]
     combines_views: ClassVar[bool] = True
+    mixing: ClassVar[tuple[Mixing, ...]] = ("blend", "paste")
     confident: ClassVar[bool] = True
 
     @classmethod
@@ -44,6 +47,10 @@ class Task(Choice):
         fit = [task for task in _tasks() if issubclass(targets, task.targets) and task.outputs.like_input == like_input]
         names = [(task, name) for task in fit for name in task.names()]
         return names[0][0].model_validate({"name": names[0][1]}) if names else None
+
+    def misfit(self, target: TargetSpec) -> str | None:
+        """Why such targets cannot be learned, where the data alone shows it."""
+        return None
 
     @abstractmethod
     def default_loss(self) -> Loss:
@@ -71,8 +78,11 @@ class Task(Choice):
 
     @classmethod
     def tags(cls, *splits: str) -> list[str]:
-        """The tags of all metrics of these splits."""
-        return [f"{split}/{metric.name}" for split in splits for metric in cls.metrics]
+        """The tags of all metrics that are measured on these splits."""
+        return [
+            f"{split}/{metric.name}" for split in splits for metric in cls.metrics
+            if metric.in_training or split != "train"
+        ]  # fmt: skip
 
     @classmethod
     def ranking(cls) -> list[Metric]:

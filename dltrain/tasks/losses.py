@@ -1,4 +1,7 @@
-"""What training minimises: sections that build a module from logits and targets to one loss per example."""
+"""What training minimises: sections that build a module from outputs and targets to one loss per example.
+
+Those of numbers alone stand in `number_losses`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from dltrain.config import Choice, ConfigError, Diagnostic, Fraction, NonNegative, Positive, reject
-from dltrain.tasks.outputs import LikeInput, Logits, Output
+from dltrain.tasks.outputs import LikeInput, Logits, Numbers, Output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,8 +21,8 @@ class Loss(Choice):
     """What training minimises, per example.
 
     `outputs` are the kinds of what the network may put out for it. `soft_targets` says whether it takes targets (B, K)
-    that mix classes, as mixup makes. `fact` is the loss with default options of the logits (1, 0, -1) for class 0, to
-    1e-6; the contract test requires it.
+    that are mixed, as mixup makes them. `fact` is the loss with default options of the outputs (1, 0, -1) for class 0,
+    or for the targets (1, 0, 0) where it takes no classes, to 1e-6; the contract test requires it.
     """
 
     kind: ClassVar[str] = "losses"
@@ -39,8 +42,8 @@ class Loss(Choice):
     def build(self, output: Output) -> nn.Module:
         """A module of (outputs (B, ...), targets (B, ...)) -> (B,), at least float32.
 
-        Of logits (B, K), targets are (B,) int64 or (B, K) float. Raises ConfigError when an option does not fit the
-        output.
+        Of logits (B, K), targets are (B,) int64 or (B, K) float; of other outputs (B, n), they are (B, n) float. Raises
+        ConfigError when an option does not fit the output.
         """
 
     @property
@@ -183,21 +186,22 @@ class BinaryCrossEntropy(Loss):
 
 
 class MeanSquaredError(Loss):
-    """The mean over classes of (o - q)^2, of the logits and the target 1 for the true class, 0 for the others.
+    """The mean of (o - t)^2 over what the network puts out: numbers, or logits with the target 1 for the true class and
+    0 for the others.
 
-    For mixed targets the mean over the classes in the mixture, which has the same gradients. Predictions are read
-    from a softmax all the same: their order is right, their size is not. With task `reconstruction`, the mean over the
-    values of an input of (o - x)^2.
+    Of classes that are mixed the mean over those in the mixture, which has the same gradients. Predictions of classes
+    are read from a softmax all the same: their order is right, their size is not. With task `reconstruction`, the mean
+    over the values of an input of (o - x)^2.
     """
 
     source = "https://arxiv.org/abs/2006.07322"
-    outputs = (Logits, LikeInput)
+    outputs = (Logits, Numbers, LikeInput)
     soft_targets = True
     fact = 0.333333
     name: Literal["mse"] = "mse"
     form: Literal["mean", "half_sum"] = "mean"
-    """mean: over the classes, or the values of an input; half_sum: half of their sum, as in textbooks (K / 2 times the
-    mean of K)."""
+    """mean: over the classes, the numbers or the values of an input; half_sum: half of their sum, as in textbooks
+    (K / 2 times the mean of K)."""
 
     @property
     def is_mean(self) -> bool:
@@ -206,7 +210,7 @@ class MeanSquaredError(Loss):
     def build(self, output: Output) -> nn.Module:
         from dltrain.tasks.impl.losses import MeanSquaredErrorLoss, ValueSquaredErrorLoss
 
-        if output.like_input:
+        if not isinstance(output, Logits):
             return ValueSquaredErrorLoss(half_sum=self.form == "half_sum")
         return MeanSquaredErrorLoss(1.0 if self.form == "mean" else output.count / 2)
 

@@ -16,7 +16,7 @@ class Metric:
     """A number that says how good a model is on a split.
 
     format: Python's format of its results. brief: that of the lines of a training, by default the same. tie_break: the
-    metric that decides between equal values.
+    metric that decides between equal values. in_training: whether it is measured on training batches too.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Metric:
     format: str = ".4f"
     brief: str = ""
     tie_break: str | None = None
+    in_training: bool = True
 
     def text(self, value: float) -> str:
         """A result, with the metric's name."""

@@ -1,4 +1,4 @@
-"""What a network must put out: a task asks for it, and losses say of which kind they are."""
+"""What a network must put out: a task asks for it, and losses and networks say which kinds they take and give."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ class LikeInput(Output):
     words = "an output like the input"
     like_input = True
     count: int = 0
+
+
+class YesNoLogits(Output):
+    """One number per yes-or-no question, from which a sigmoid makes the probability of yes."""
+
+    words = "a number per yes-or-no question"
+
+
+class Numbers(Output):
+    """The numbers that are asked for, each in units in which the training part has mean 0 and deviation 1."""
+
+    words = "a number per target"

@@ -105,7 +105,7 @@ class AugmentationContract(Contract):
             assert name in self.by_epoch or not torch.equal(first.inputs, other.inputs)
         if entry.stage == "pixels" and name not in self.any_values:
             assert first.inputs.min() >= 0 and first.inputs.max() <= 255.01
-        if entry.needs_soft_targets:
+        if entry.mixing is not None:
             assert first.targets.shape == (8, 10) and first.targets.dtype == torch.float32
             torch.testing.assert_close(first.targets.sum(1), torch.ones(8))
         else:

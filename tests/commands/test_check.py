@@ -168,7 +168,7 @@ def test_mixed_labels_for_a_loss_that_takes_none_are_refused(plugin: Path, small
     result = zygote.capture("check", small.name, "--plugin", plugin, cwd=small.parent)
     assert result.code == 2
     assert result.stderr == (
-        "error: `mixup` mixes labels, and loss `hard` takes none that are mixed\n"
+        "error: `mixup` mixes targets, and loss `hard` takes none that are mixed\n"
         "  --> small.yaml:4:27\n"
         "   |\n"
         " 4 | augmentation: [translate, mixup]\n"

@@ -35,7 +35,7 @@ from dltrain.tasks.outputs import Output
 
 
 class Numbers(Output):
-    words = "a number per target"
+    words = "a light per image"
 
 
 class Lights(Dataset):
@@ -152,6 +152,7 @@ class Regression(Task):
         return Built()
 '''
 TEXT = """
+task: numbers
 data: {name: lights, validation: 0.2}
 model: {name: mlp, hidden: []}
 optimizer: {lr: 0.03}
@@ -203,9 +204,9 @@ def test_a_task_of_ones_own_is_one_file(plugin: Path, tmp_path: Path) -> None:
 
     for text, wrong in (
         (TEXT.replace("validation/mae", "validation/accuracy"), "task `numbers` has no metric `validation/accuracy`"),
-        (TEXT + "loss: mse\n", "loss `mse` takes .*, and task `numbers` gives a number per target"),
+        (TEXT + "loss: mse\n", "loss `mse` takes .*, and task `numbers` gives a light per image"),
         (TEXT.replace("0.2}", "0.2, balance: classes}"), "`balance` draws classes, and .* data `lights` has numbers"),
-        (TEXT + "task: classification\n", "task `classification` learns a class, and an example of data `lights` has"),
+        (TEXT.replace("task: numbers", "task: classification"), "learns a class, and an example of data `lights` has"),
     ):
         with pytest.raises(ConfigError, match=wrong):
             Experiment.parse(text)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from dltrain.data.targets import TargetSpec
 
+Mixing = Literal["blend", "paste"]
+"""How examples are mixed: blended everywhere, or a part of one pasted into another."""
 STAGES = ("pixels", "scaled", "batch")
 
 Transform = Callable[[Batch, Draws], Batch]
@@ -49,7 +51,8 @@ class Augmentation(Choice):
     inputs: ClassVar[tuple[type[InputSpec], ...]] = (ImageShape,)
     """What it changes."""
     needs_covariance: ClassVar[bool] = False
-    needs_soft_targets: ClassVar[bool] = False
+    mixing: ClassVar[Mixing | None] = None
+    """How it mixes examples and their targets, if it does."""
 
     @abstractmethod
     def build(self, context: AugmentationContext) -> Transform:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from dltrain.config import Positive, PositiveInt, Probability, reject
-from dltrain.data.augmentation.base import Augmentation, AugmentationContext, Transform
+from dltrain.data.augmentation.base import Augmentation, AugmentationContext, Mixing, Transform
 from dltrain.data.augmentation.geometry import check_range
 
 
@@ -67,7 +67,7 @@ class Mixup(Augmentation):
 
     name: Literal["mixup"] = "mixup"
     stage: ClassVar[Literal["pixels", "scaled", "batch"]] = "batch"
-    needs_soft_targets: ClassVar[bool] = True
+    mixing: ClassVar[Mixing | None] = "blend"
     source: ClassVar[str] = "Zhang et al. 2017, arXiv 1710.09412"
     alpha: Positive = 0.2
     """The example's own share is drawn from Beta(alpha, alpha), for each example."""
@@ -88,7 +88,7 @@ class CutMix(Augmentation):
 
     name: Literal["cutmix"] = "cutmix"
     stage: ClassVar[Literal["pixels", "scaled", "batch"]] = "batch"
-    needs_soft_targets: ClassVar[bool] = True
+    mixing: ClassVar[Mixing | None] = "paste"
     source: ClassVar[str] = "Yun et al. 2019, arXiv 1905.04899"
     alpha: Positive = 1.0
     """The area outside the box is drawn from Beta(alpha, alpha), for each example, before clipping."""

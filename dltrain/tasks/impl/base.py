@@ -11,6 +11,8 @@ from torch import Tensor
 
 from dltrain.tasks.impl.meters import Meter, Report
 from dltrain.tasks.impl.objectives import Objective
+from dltrain.tasks.losses import Loss
+from dltrain.tasks.outputs import Output
 
 
 class BuiltTask(ABC):
@@ -65,9 +67,9 @@ class BuiltTask(ABC):
         """One answer (B, ...), on the device of the first, from those to several views or of several networks. By
         default all weigh the same."""
 
-    @abstractmethod
     def confidence(self, outputs: Tensor) -> Tensor:
-        """How sure each answer is (B,): larger is surer."""
+        """How sure each answer is (B,): larger is surer. Only of a task that is `confident`."""
+        raise NotImplementedError(f"{type(self).__name__} does not know how sure it is")
 
     @property
     @abstractmethod
@@ -88,3 +90,48 @@ class BuiltTask(ABC):
         losses = self.reported_losses(outputs.compared, targets)
         losses = outputs.reported_of(losses * self.summands(targets) if outputs.summed else losses)
         report.update(outputs.outputs, targets, losses, valid)
+
+
+class SupervisedTask(BuiltTask):
+    """A task that compares outputs with targets by a loss. A model's output in training is the answer, or a tuple of
+    the answer and what each auxiliary head says.
+
+    `loss` is what training minimises, `reported` what is reported on validation and test data: both map (outputs
+    (B, ...), targets as `compared` gives them) to (B,). `auxiliary` is the weight of the loss of each auxiliary head.
+    """
+
+    def __init__(
+        self, loss: Loss, reported: Loss, output: Output, device: torch.device, auxiliary: float = 0.0
+    ) -> None:
+        self.device, self.auxiliary, self.views = device, auxiliary, loss.views
+        self.loss, self.reported = loss.build(output).to(device), reported.build(output).to(device)
+
+    def compared(self, targets: Tensor) -> Tensor:
+        """Targets of a batch as the losses take them."""
+        return targets
+
+    def own_losses(
+        self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        answer, *heads = (outputs,) if isinstance(outputs, Tensor) else outputs
+        compared = self.compared(targets)
+        losses = total = self._loss(answer, compared, scale)
+        for head in heads:
+            total = total + self.auxiliary * self._loss(head, compared, scale)
+        return answer, losses, total
+
+    def _loss(self, outputs: Tensor, compared: Tensor, scale: Tensor | None) -> Tensor:
+        losses: Tensor = self.loss(outputs, compared)
+        return losses if scale is None else losses * scale
+
+    def reported_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses: Tensor = self.reported(outputs, self.compared(targets))
+        return losses
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """A column's name that none of `taken` has, where it is put."""
+    while name in taken:
+        name += " "
+    taken.add(name)
+    return name

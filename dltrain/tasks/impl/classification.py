@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dltrain.tasks.impl.base import BuiltTask
+from dltrain.tasks.impl.base import SupervisedTask, free_name
 from dltrain.tasks.impl.classification_report import ClassificationReport, decide
 from dltrain.tasks.impl.losses import CrossEntropyLoss
 from dltrain.tasks.impl.meters import Meter, wide_type
@@ -17,21 +18,14 @@ from dltrain.tasks.losses import Loss
 from dltrain.tasks.outputs import Logits
 
 
-class BuiltClassification(BuiltTask):
-    """A model's output is its logits (B, K); in training, one with auxiliary heads puts out a tuple of its logits and
-    those of each head. A target is a class (B,) int64, or a share of each (B, K).
-
-    `loss` is what training minimises, `reported` what is reported on validation and test data: both map (logits
-    (B, K), targets) to (B,). `auxiliary` is the weight of the loss of each auxiliary head.
-    """
+class BuiltClassification(SupervisedTask):
+    """A model's output is its logits (B, K). A target is a class (B,) int64, or a share of each (B, K)."""
 
     def __init__(
         self, loss: Loss, reported: Loss, classes: Sequence[str], device: torch.device, auxiliary: float = 0.0
     ) -> None:
-        self.classes, self.device = list(classes), device
-        self.auxiliary, self.views = auxiliary, loss.views
-        output = Logits(len(classes))
-        self.loss, self.reported = loss.build(output).to(device), reported.build(output).to(device)
+        super().__init__(loss, reported, Logits(len(classes)), device, auxiliary)
+        self.classes = list(classes)
 
     def scale(self, targets: Tensor, add: Callable[[Sequence[Tensor]], None]) -> Tensor | None:
         weights = self.loss.weights_of(targets) if isinstance(self.loss, CrossEntropyLoss) else None
@@ -40,23 +34,6 @@ class BuiltClassification(BuiltTask):
         sums = torch.stack([weights.new_tensor(len(weights)), weights.sum()])
         add([sums])
         return sums[0] / sums[1]
-
-    def own_losses(
-        self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor, scale: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        logits, *heads = (outputs,) if isinstance(outputs, Tensor) else outputs
-        losses = total = self._loss(logits, targets, scale)
-        for head in heads:
-            total = total + self.auxiliary * self._loss(head, targets, scale)
-        return logits, losses, total
-
-    def _loss(self, logits: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
-        losses: Tensor = self.loss(logits, targets)
-        return losses if scale is None else losses * scale
-
-    def reported_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        losses: Tensor = self.reported(outputs, targets)
-        return losses
 
     def meter(self) -> ClassificationMeter:
         return ClassificationMeter(self.device)
@@ -79,7 +56,7 @@ class BuiltClassification(BuiltTask):
         own = ["class", "probability"]
         taken = {"path", *own, *self.classes}
         names = [
-            _free(f"probability of {name}", taken) if name in ("path", *own) else name for name in self.classes
+            free_name(f"probability of {name}", taken) if name in ("path", *own) else name for name in self.classes
         ]  # fmt: skip
         return [*own, *names]
 
@@ -96,13 +73,13 @@ class ClassificationMeter(Meter):
     """The mean loss and accuracy of training batches. A mixed target (B, K) counts as right when its largest class is
     predicted."""
 
-    kinds: ClassVar[Mapping[str, torch.dtype]] = {"correct": torch.int64}
+    kinds = MappingProxyType({"correct": torch.int64})
 
     def batch_sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         labels = targets.argmax(dim=2) if targets.ndim == 3 else targets
         return {"correct": (decide(outputs) == labels).sum(1)}
 
-    def values(self, sums: Mapping[str, float], examples: int) -> dict[str, float]:
+    def values(self, sums: Mapping[str, Any], examples: int) -> dict[str, float]:
         return {"accuracy": sums["correct"] / examples}
 
 
@@ -112,11 +89,3 @@ def log_mean_probability(logits: Sequence[Tensor], weights: Sequence[float] | No
     wide = [o.to(device).to(wide_type(device)) for o in logits]
     terms = [o.log_softmax(1) + math.log(w) for o, w in zip(wide, weights, strict=True)]
     return torch.stack(terms).logsumexp(0)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """A column's name that no other has."""
-    while name in taken:
-        name += " "
-    taken.add(name)
-    return name

@@ -5,7 +5,6 @@ logits_bk: (B, K). labels: (B,) int64. losses: (B,). An update costs the same me
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from dltrain.config.diagnostics import cells
 from dltrain.tasks.impl.meters import Report, wide_type
+from dltrain.tasks.impl.tables import fit, pad
 
 
 def decide(logits: Tensor) -> Tensor:
@@ -145,12 +145,12 @@ def table(report: dict[str, Any], most: int = 30) -> str:
     if not whole:
         rows = sorted(rows, key=lambda row: row["f1"])[:most]
         lines += [f"the {most} of {len(report['per_class'])} classes with the lowest F1:"]
-    names = [_fit(row["class"]) for row in rows]
+    names = [fit(row["class"]) for row in rows]
     width = max(map(cells, [*names, "macro mean"]))
     lines.append(f"{'class':<{width}}  precision  recall      F1  support")
     for name, row in zip(names, rows, strict=True):
         shares = f"{row['precision']:>9.4f}  {row['recall']:>6.4f}  {row['f1']:>6.4f}"
-        lines.append(f"{_pad(name, width)}  {shares}  {row['support']:>7}")
+        lines.append(f"{pad(name, width)}  {shares}  {row['support']:>7}")
     mean = report["macro"]
     shares = f"{mean['precision']:>9.4f}  {mean['recall']:>6.4f}  {mean['f1']:>6.4f}"
     lines.append(f"{'macro mean':<{width}}  {shares}  {report['examples']:>7}")
@@ -165,19 +165,5 @@ def _matrix(names: Sequence[str], width: int, matrix: list[list[int]]) -> list[s
     lines.append(" " * (width + 4) + "".join(f"{i:>{cell}}" for i in range(len(matrix))))
     for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
         # A dot for 0: the mistakes stand out.
-        lines.append(f"{_pad(name, width)} {i:>3}" + "".join(f"{n or '.':>{cell}}" for n in row))
+        lines.append(f"{pad(name, width)} {i:>3}" + "".join(f"{n or '.':>{cell}}" for n in row))
     return lines
-
-
-def _fit(name: str, width: int = 28) -> str:
-    """A class name on one line, cut to a width in terminal cells."""
-    name = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in name)
-    if cells(name) <= width:
-        return name
-    while cells(name) > width - 1:
-        name = name[:-1]
-    return name + "…"
-
-
-def _pad(name: str, width: int) -> str:
-    return name + " " * (width - cells(name))

@@ -23,7 +23,7 @@ class CrossEntropyLoss(nn.Module):
         self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
-        logits_bk, targets = _precise(logits_bk, targets)
+        logits_bk, targets = precise(logits_bk, targets)
         weights = None if self.weights is None else self.weights.to(logits_bk.dtype)
         return F.cross_entropy(
             logits_bk, targets, weight=weights, reduction="none", label_smoothing=self.label_smoothing
@@ -48,7 +48,7 @@ class JensenShannonLoss(nn.Module):
         self.weight, self.label_smoothing, self.views = weight, label_smoothing, views
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
-        logits_bk, targets = _precise(logits_bk, targets)
+        logits_bk, targets = precise(logits_bk, targets)
         first = F.cross_entropy(
             logits_bk[:: self.views], targets[:: self.views], reduction="none", label_smoothing=self.label_smoothing
         )
@@ -70,7 +70,7 @@ class FocalLoss(nn.Module):
         self.register_buffer("alpha", None if alpha is None else torch.tensor(alpha), persistent=False)
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
-        logits_bk, targets = _precise(logits_bk, targets)
+        logits_bk, targets = precise(logits_bk, targets)
         log_p = F.log_softmax(logits_bk, dim=1)
         # 1 - p as -expm1(log p): exact for p near 1. The floor keeps the power's gradient finite at p = 1.
         rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
@@ -93,7 +93,7 @@ class SigmoidFocalLoss(nn.Module):
         self.gamma, self.alpha = gamma, alpha
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
-        logits_bk, targets = _precise(logits_bk, targets)
+        logits_bk, targets = precise(logits_bk, targets)
         targets_bk = _per_class(logits_bk, targets)
         terms_bk = F.binary_cross_entropy_with_logits(logits_bk, targets_bk, reduction="none")
         # The floor keeps the power's gradient finite where the answer is exact.
@@ -112,7 +112,7 @@ class BinaryCrossEntropyLoss(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
-        logits_bk, targets = _precise(logits_bk, targets)
+        logits_bk, targets = precise(logits_bk, targets)
         smooth, classes = self.label_smoothing, logits_bk.shape[1]
         targets_bk = _per_class(logits_bk, targets) * (1 - smooth) + smooth / classes
         return F.binary_cross_entropy_with_logits(logits_bk, targets_bk, reduction="none").mean(dim=1)
@@ -126,7 +126,7 @@ class MeanSquaredErrorLoss(nn.Module):
         self.factor = factor
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
-        logits_bk, targets = _precise(logits_bk, targets)
+        logits_bk, targets = precise(logits_bk, targets)
         targets_bk = _per_class(logits_bk, targets)
         return self.factor * (logits_bk.square() + targets_bk * (1 - 2 * logits_bk)).mean(dim=1)
 
@@ -142,20 +142,20 @@ class ValueCrossEntropyLoss(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        outputs, targets = _precise(outputs, targets)
+        outputs, targets = precise(outputs, targets)
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").flatten(1).mean(1)
 
 
 class ValueSquaredErrorLoss(nn.Module):
-    """(o - x)^2, the mean over the values of an example, or half of the sum. outputs, targets: (B, ...)."""
+    """(o - x)^2, the mean over the values or numbers of an example, or half of the sum. outputs, targets: (B, ...)."""
 
     def __init__(self, *, half_sum: bool = False) -> None:
         super().__init__()
         self.half_sum = half_sum
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        outputs, targets = _precise(outputs, targets)
+        outputs, targets = precise(outputs, targets)
         squares = (outputs - targets).square().flatten(1)
         return squares.sum(1) / 2 if self.half_sum else squares.mean(1)
 
@@ -167,6 +167,7 @@ def _per_class(logits_bk: Tensor, targets: Tensor) -> Tensor:
     return torch.zeros_like(logits_bk).scatter(1, targets[:, None], 1.0)
 
 
-def _precise(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits, targets.to(logits.dtype) if targets.is_floating_point() else targets
+def precise(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32 at least; targets that are classes stay."""
+    outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+    return outputs, targets.to(outputs.dtype) if targets.is_floating_point() else targets

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,10 @@ class Meter(ABC):
     what is read does not depend on when it is read; small operations in every step cost more than they compute.
     """
 
-    kinds: ClassVar[Mapping[str, torch.dtype]] = {}
+    kinds: Mapping[str, torch.dtype] = MappingProxyType({})
     """The names of the sums besides that of the losses, and the type of each."""
+    shape: tuple[int, ...] = ()
+    """Of each of these sums: () for a number, (n,) for one per number or label. Set before `__init__`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -38,18 +41,19 @@ class Meter(ABC):
 
     @abstractmethod
     def batch_sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The sums (m,) by name of m batches as large as each other: outputs (m, B, ...), targets (m, B, ...)."""
+        """The sums (m, *shape) by name of m equally large batches: outputs (m, B, ...), targets (m, B, ...)."""
 
     @abstractmethod
-    def values(self, sums: Mapping[str, float], examples: int) -> dict[str, float]:
-        """The metrics besides the loss, from the sums over so many examples, 1 at least."""
+    def values(self, sums: Mapping[str, Any], examples: int) -> dict[str, float]:
+        """The metrics besides the loss, from the sums over so many examples, 1 at least: numbers, or lists of them."""
 
     def reset(self) -> None:
         """Start again from nothing."""
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._losses = torch.zeros(0, dtype=wide_type(self._device), device=self._device)
         kinds = {name: wide_type(self._device) if kind.is_floating_point else kind for name, kind in self.kinds.items()}
-        self._sums = {name: torch.zeros(0, dtype=kind, device=self._device) for name, kind in kinds.items()}
+        empty = (0, *self.shape)
+        self._sums = {name: torch.zeros(empty, dtype=kind, device=self._device) for name, kind in kinds.items()}
         self.examples = 0
         """How many were added since then."""
 
@@ -75,7 +79,7 @@ class Meter(ABC):
         """The metrics by name, all of 0 before the first update. Waits for the device."""
         self._sum()
         n = max(self.examples, 1)
-        sums = {name: float(values.sum()) for name, values in self._sums.items()}
+        sums = {name: values.sum(0).tolist() for name, values in self._sums.items()}
         return {"loss": float(self._losses.sum()) / n, **self.values(sums, n)}
 
     @property
@@ -117,6 +121,8 @@ class Meter(ABC):
         ValueError for the sums of another task."""
         if missing := [name for name in self.kinds if name not in state]:
             raise ValueError(f"the sums of the epoch lack `{missing[0]}`")
+        if wrong := [name for name in self.kinds if state[name].shape[1:] != self.shape]:
+            raise ValueError(f"the sums `{wrong[0]}` of the epoch are {tuple(state[wrong[0]].shape[1:])} each")
         self.reset()
         self._losses, self.examples = state["losses"].to(self._losses), state["examples"]
         self._sums = {name: state[name].to(values) for name, values in self._sums.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,10 +67,6 @@ class BuiltReconstruction(BuiltTask):
         mean = torch.stack([w * self.shown(each) for each, w in zip(wide, weights, strict=True)]).sum(0)
         return mean.logit(eps=1e-7) if self.of_logits else mean
 
-    def confidence(self, outputs: Tensor) -> Tensor:
-        """None answers more surely than another."""
-        return outputs.new_zeros(len(outputs))
-
     @property
     def columns(self) -> list[str]:
         return ["mse"]
@@ -83,7 +80,7 @@ class ReconstructionMeter(Meter):
     """The mean loss and squared error of training batches. Only the error of each example is kept until it is summed:
     the batches of a whole epoch's part would need much memory."""
 
-    kinds: ClassVar[Mapping[str, torch.dtype]] = {"squares": torch.float64}
+    kinds = MappingProxyType({"squares": torch.float64})
 
     def __init__(self, task: BuiltReconstruction) -> None:
         self._task = task
@@ -97,7 +94,7 @@ class ReconstructionMeter(Meter):
     def batch_sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"squares": outputs.sum(1, dtype=wide_type(self._device))}
 
-    def values(self, sums: Mapping[str, float], examples: int) -> dict[str, float]:
+    def values(self, sums: Mapping[str, Any], examples: int) -> dict[str, float]:
         return {"mse": sums["squares"] / examples}
 
 
