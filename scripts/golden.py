@@ -100,8 +100,11 @@ def digests(name: str) -> Iterator[tuple[str, str]]:
         for part in ("model", "average", "optimizer", "lookahead", "metrics"):
             if state.get(part) is not None:
                 yield f"{checkpoint} {part}", of_state(state[part])
+    left_out = (*TIMES, "smoothed/")  # it follows from the others
     with (run / "metrics.csv").open() as file:
-        rows = [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in csv.DictReader(file)]
+        rows = [
+            {key: value for key, value in row.items() if not key.startswith(left_out)} for row in csv.DictReader(file)
+        ]
     yield "metrics", of_text(json.dumps(rows))
     decisions = json.loads((run / "environment.json").read_text())["decisions"]
     yield "decisions", of_text(canonical({key: value["value"] for key, value in decisions.items()}))

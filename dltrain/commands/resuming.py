@@ -20,7 +20,7 @@ from dltrain.runs.run import Run
 
 PLACES = ("data.root", "data.path", "data.cache", "data.download")
 """Where the data is: the fingerprint says whether it is the same."""
-SHOWING = ("recorders", "training.log_every")
+SHOWING = ("recorders", "training.log_every", "training.log_gradients", "training.smoothing")
 """What is shown of a training, which does not depend on it."""
 MAY_CHANGE = (
     *PLACES, "training.epochs", "training.steps", "training.early_stopping.patience", "training.checkpoint_every",

@@ -38,7 +38,8 @@ def start_recordings(
     facts = run.read_json("environment.json")
     shown = hyperparameters or facts.get("hyperparameters") or flatten(experiment.stated())
     metrics = [metric.name for metric in experiment.resolved_task.metrics]
-    recordings.start(About(run.path, experiment.name, shown, metrics, facts), trainer.history, trainer.step)
+    about = About(run.path, experiment.name, shown, metrics, facts, experiment.training.smoothing)
+    recordings.start(about, trainer.history, trainer.step)
     if recordings:
         recordings.images("train/images", grid_of(sample_images(trainer)))
     tell_failures(recordings, run, display)

@@ -20,6 +20,7 @@ from dltrain.engine.batches import Batches, build_batches, first_images
 from dltrain.engine.compiling import callable_of
 from dltrain.engine.decisions import Decision, Decisions, autocast_of, clip_norm, configure_torch, dtype_of, pick_device
 from dltrain.engine.distributed import ALONE, Group
+from dltrain.engine.layer_gradients import LayerGradients
 from dltrain.engine.length import build_timed, slowed
 from dltrain.engine.networks import build_network, has_idle_weights, place, start_weights
 from dltrain.engine.parts import LoopSettings, Parts
@@ -169,6 +170,7 @@ def _parts(
         scaler=scaler_of(precision, experiment.training.batch, device), group=group,
         accumulate=experiment.training.accumulate, autocast=autocast_of(dtype_of(precision), device),
         no_sync=getattr(together, "no_sync", nullcontext),
+        layers=LayerGradients(model) if experiment.training.log_gradients else None,
     )  # fmt: skip
     seeds = Seeds(experiment.seed, device, group)
     return Parts(
@@ -195,6 +197,7 @@ def _parts(
         average=average,
         device=device,
         group=group,
+        layers=gradients.layers,
     )
 
 

@@ -17,6 +17,7 @@ from dltrain.data.loading.pipeline import Pipeline
 from dltrain.data.types import ImageShape
 from dltrain.engine.after_step import AfterStep, Stateful, WeightAverage
 from dltrain.engine.distributed import ALONE, Group
+from dltrain.engine.layer_gradients import LayerGradients
 from dltrain.engine.precision import Scaler
 from dltrain.engine.seeding import Seeds
 from dltrain.engine.updates import Update
@@ -102,6 +103,8 @@ class Parts:
     """A factor of the learning rate, from the epochs so far."""
     group: Group = ALONE
     """The processes that train together."""
+    layers: LayerGradients | None = None
+    """What keeps the norms of each layer's gradient, where they are reported."""
 
     def stateful(self) -> dict[str, Stateful]:
         """What keeps a state of its own beside the network, the optimizer and the metrics, by its name in a

@@ -137,6 +137,7 @@ class Trainer:
         row[THROUGHPUT] = metrics.examples / max(self._epoch_seconds, 1e-9)
         row["norm/gradient"] = float(self.gradient_norm)
         row["norm/weights"] = float(nn.utils.get_total_norm(self._parameters))
+        row |= parts.layers.row() if parts.layers is not None else {}
         row["seconds/data"], row["seconds/compute"] = self._data_seconds, self._epoch_seconds - self._data_seconds
         row["seconds/evaluate"], row["seconds/checkpoint"] = time.perf_counter() - started, 0.0
         self.history.append(row)

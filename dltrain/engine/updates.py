@@ -23,6 +23,7 @@ from torch.func import functional_call
 
 from dltrain.engine.after_step import Stateful, Stateless
 from dltrain.engine.distributed import Group
+from dltrain.engine.layer_gradients import LayerGradients
 from dltrain.engine.precision import Scaler
 from dltrain.engine.seeding import Seeds
 from dltrain.engine.shortcuts import MeanGradient, forget_gradients
@@ -73,6 +74,8 @@ class Gradients:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext
     """The context in which a backward pass leaves gradients as they are, to be averaged with those of the next."""
+    layers: LayerGradients | None = None
+    """What keeps the norms of each layer's gradient, where they are reported."""
 
     def __post_init__(self) -> None:
         self._mean = MeanGradient(self.accumulate)
@@ -124,6 +127,11 @@ class Gradients:
         """Of all gradients together."""
         return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
+    def measure_layers(self, given: StepInput) -> None:
+        """Keep the norms of each layer's gradient, after a step that reports them."""
+        if self.layers is not None and given.ends_epoch:
+            self.layers.measure()
+
     def forget(self) -> None:
         """Begin anew."""
         forget_gradients(self.parameters)
@@ -145,6 +153,7 @@ class Descent:
         self.seeds.optimizer(given.step)
         if self.clip_norm is not None or given.ends_epoch:
             scaler.unscale_(self.optimizer)
+        gradients.measure_layers(given)
         if self.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(gradients.parameters, self.clip_norm).detach()
         elif given.ends_epoch:
@@ -212,6 +221,7 @@ class ClosureUpdate(Stateless):
 
         self.optimizer.step(loss)
         norm = gradients.norm() if given.ends_epoch else None
+        gradients.measure_layers(given)
         gradients.forget()
         return norm
 

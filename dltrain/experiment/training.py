@@ -142,6 +142,13 @@ class Training(Section):
     log_every: PositiveInt | None = None
     """Steps from one point of the curves `train/loss` and `lr` to the next, counted from the begin of each epoch, whose
     end is a point too. null: a tenth of an epoch, and none within epochs under 20 steps."""
+    log_gradients: bool = False
+    """Report the norm of each layer's gradient at the end of each epoch too, `norm/gradient/<layer>`, as it was before
+    `clip_norm`: where the first layers' is far below the last ones', gradients vanish."""
+    smoothing: Fraction = 0.6
+    """Share that the epochs before keep in the smoothed columns of metrics.csv, such as `smoothed/train/loss`, which
+    stand beside the raw ones: an exponential moving average, corrected for its start. 0 writes none. (TensorBoard
+    smooths by itself, by default with 0.6 too.)"""
     limit_batches: PositiveInt | None = None
     """Use only this many batches of each split per epoch: to try things out. Of the validation split, always the same
     ones, with all classes in proportion."""

@@ -37,6 +37,7 @@ def test_a_run_directory_holds_what_was_promised(arrays: Path, tmp_path: Path) -
     assert list(table(run.path)[0]) == [
         "epoch", "step", "train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "lr",
         "norm/gradient", "norm/weights",
+        *(f"smoothed/{split}/{metric}" for split in ("train", "validation") for metric in ("loss", "accuracy")),
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import dltrain.engine.seeding
 from dltrain import Experiment, Run, build
 from dltrain.cli import app
+from dltrain.runs.recorders.csv import read_table, smooth
 from dltrain.runs.recording import Recordings
 from dltrain.runs.reports import EpochReport
 
@@ -124,3 +126,36 @@ def test_hyperparameters_are_those_that_were_chosen(run: Path, arrays: Path) -> 
         "augmentation": "horizontal_flip", "schedule.name": "constant", "training.epochs": 2.0,
         "training.batch_size": 4.0, "training.accumulate": 2.0, "training.clip_norm": "null",
     }  # fmt: skip
+
+
+def test_a_smoothed_constant_stays_what_it_is_from_the_first_point() -> None:
+    rows = [{"train/loss": 0.7, "step": step} for step in range(5)]
+    assert smooth(rows, ["train/loss"], 0.9) == [{"smoothed/train/loss": pytest.approx(0.7, rel=1e-12)}] * 5
+
+
+def test_smoothing_is_an_exponential_average_of_the_points_that_there_are() -> None:
+    values = [4.0, 1.0, None, float("inf"), 2.0]
+    rows = [{"x": value} if value is not None else {} for value in values]
+    first, second, *missing, last = smooth(rows, ["x"], 0.6)
+    assert first["smoothed/x"] == pytest.approx(4.0) and missing == [{}, {}]
+    assert second["smoothed/x"] == pytest.approx((0.6 * 0.4 * 4 + 0.4 * 1) / (1 - 0.6**2))
+    assert last["smoothed/x"] == pytest.approx((0.36 * 0.4 * 4 + 0.6 * 0.4 * 1 + 0.4 * 2) / (1 - 0.6**3))
+
+
+def test_the_table_has_smoothed_columns_and_events_have_none(run: Path) -> None:
+    first, second = table(run)
+    curves = ["train/loss", "train/accuracy", "validation/loss", "validation/accuracy"]
+    assert list(first)[-4:] == [f"smoothed/{tag}" for tag in curves]
+    for tag in curves:
+        assert float(first[f"smoothed/{tag}"]) == pytest.approx(float(first[tag]))
+        expected = (0.6 * float(first[tag]) + float(second[tag])) / 1.6
+        assert float(second[f"smoothed/{tag}"]) == pytest.approx(expected)
+    assert not any(tag.startswith("smoothed") for tag in [*read(run).Tags()["scalars"], *read_table(run)[0]])
+
+
+def test_smoothing_may_change_when_a_run_goes_on(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "001"))
+    before = (copy / "metrics.csv").read_bytes()
+    arguments = ["resume", str(copy), "training.epochs=3"]
+    assert CliRunner().invoke(app, [*arguments, "training.smoothing=0"]).exit_code == 0
+    assert "smoothed" not in (copy / "metrics.csv").read_text() and b"smoothed" in before and len(table(copy)) == 3

@@ -35,6 +35,8 @@ class About:
     """The names of the task's metrics, such as `loss`; a split's is `validation/loss`."""
     environment: Mapping[str, Any]
     """The content of environment.json."""
+    smoothing: float = 0.0
+    """Of the metrics in tables, for who cannot smooth what is shown: see `training.smoothing`."""
 
     @property
     def title(self) -> str:
