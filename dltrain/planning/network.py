@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dltrain.data.types import ImageShape
 from dltrain.layers.impl.probe import tensors_of
+from dltrain.layers.impl.shapes import Shapes
 
 ROWS = 40
 """Rows that a table of layers may have when no depth is asked for."""
@@ -161,7 +162,7 @@ def _measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dty
     try:
         with (
             warnings.catch_warnings(), torch.enable_grad(), torch.random.fork_rng(devices=[]),
-            counter, saved_tensors_hooks(keep, lambda tensor: tensor), _Products(dtype),
+            counter, saved_tensors_hooks(keep, lambda tensor: tensor), _Products(dtype), Shapes(),
         ):  # fmt: skip
             warnings.simplefilter("ignore")
             copies = {name: copied[id(tensor)] for name, tensor in tensors.items()}

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from dltrain.data.types import ImageShape, InputSpec
+from dltrain.layers.impl.shapes import Shapes
 
 Shape = tuple[int, ...]
 
@@ -147,7 +148,7 @@ def probe(network: nn.Module, shape: InputSpec) -> Probe:
 
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors_of(network).items()}
     images = shape.example(2, "meta")
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _hooked(network, enter, leave), _Functions(seen):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _hooked(network, enter, leave), _Functions(seen), Shapes():
         functional_call(network, meta, images, tie_weights=False)
     return found
 

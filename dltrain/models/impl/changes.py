@@ -25,6 +25,9 @@ from dltrain.layers.norms import Norm
 from dltrain.layers.weight_norms import RewritingNorm
 from dltrain.models.impl.adaptation_report import Adaptation, Change
 
+Place = tuple[nn.Module, str]
+"""Where a module stands: in which module, and by which name."""
+
 
 class Adapter:
     """Changes one network, made for inputs of `shape`; `label` is its name in messages."""
@@ -43,6 +46,12 @@ class Adapter:
     def probe(self) -> Probe:
         """What the network did before it was changed, at the size that it was made for where it takes that."""
         return native_probe(self.network, self.shape)
+
+    @cached_property
+    def _places(self) -> dict[nn.Module, list[Place]]:
+        found: dict[nn.Module, list[Place]] = {}
+        _add_places(self.network, found)
+        return found
 
     def activation(self, activation: Activation | None) -> None:
         """Exchange the activations, but not those that gates need, and none on the logits."""
@@ -242,10 +251,12 @@ class Adapter:
     def _exchange(self, name: str, new: nn.Module) -> None:
         """Put `new` wherever the network has what stands for `name`."""
         old = self._current(name)
-        for parent in list(self.network.modules()):
-            for key, child in list(parent._modules.items()):
-                if child is old:
-                    parent._modules[key] = new
+        places, self._places[old] = self._places.get(old, []), []
+        for parent, key in places:
+            parent._modules[key] = new
+        if new not in self._places:
+            _add_places(new, self._places)
+        self._places.setdefault(new, []).extend(places)
         self._replaced[old] = new
 
     def _check_channels(self, name: str, shapes: Iterable[tuple[int, ...]], activation: Activation) -> None:
@@ -274,6 +285,16 @@ class Adapter:
 
     def _cannot(self, key: str, reason: str, *notes: str) -> ConfigError:
         return ConfigError([Diagnostic(f"model `{self.label}` takes no `{key}`: {reason}", notes=notes, key=key)])
+
+
+def _add_places(module: nn.Module, found: dict[nn.Module, list[Place]]) -> None:
+    """Add the places of all modules in `module` that are not in `found` yet."""
+    for key, child in module._modules.items():
+        if child is not None:
+            known = child in found
+            found.setdefault(child, []).append((module, key))
+            if not known:
+                _add_places(child, found)
 
 
 def _with_what_follows(old: nn.Module, new: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.types import ImageShape
 from dltrain.layers.impl.probe import tensors_of
+from dltrain.layers.impl.shapes import Shapes
 
 _SIZES = (28, 32, 48, 56, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512, 518, 560)
 """Sizes that networks with a fixed input size are tried at, when they refuse the one that they were given."""
@@ -55,7 +56,7 @@ def refusal(network: nn.Module, shape: ImageShape, training: bool = False) -> st
     was_training = network.training
     network.train(training)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Shapes():
             functional_call(network, meta, torch.empty(size, device="meta"), tie_weights=False)
     except Exception as error:  # libraries raise whatever they meet first: AssertionError, RuntimeError, IndexError
         return next(iter(str(error).splitlines()), "") or type(error).__name__
