@@ -11,14 +11,18 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 WARM = (
     "dltrain.cli", "dltrain.commands.fit", "dltrain.data.arrays", "dltrain.data.augmentation.impl.color",
@@ -132,6 +136,48 @@ class Zygote:
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(60)
+
+
+def run_python(command: Sequence[str], *, env: dict[str, str] | None = None, **_: object) -> Any:
+    """What `subprocess.run` gives for `python FILE ...`, `python -m MODULE ...` or `python -c CODE ...`, in a fork of
+    this process: for programs that start others like them, when they are run by a Zygote."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        sys.stdout.flush(), sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(output.fileno(), 1), os.dup2(errors.fileno(), 2)
+            if env is not None:
+                os.environ.clear(), os.environ.update(env)
+            code = 1
+            try:
+                code = _program(*command[1:])
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        output.seek(0), errors.seek(0)
+        texts = output.read().decode(), errors.read().decode()
+    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(status), *texts)
+
+
+def _program(first: str, *rest: str) -> int:
+    """Run what follows `python` in a command line; its exit code."""
+    try:
+        if first == "-c":
+            sys.argv = [first, *rest[1:]]
+            exec(rest[0], {"__name__": "__main__"})
+        elif first == "-m":
+            sys.argv = list(rest)
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = [first, *rest]
+            runpy.run_path(first, run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def until(ready: object, seconds: float, message: object) -> None:

@@ -21,11 +21,12 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(zygote: Zygote) -> Run:
-    """What a script prints when it is run with options."""
+    """What a script prints when it is run with options. The processes that it starts are forks of a warm one, too."""
 
     def of(script: str, *options: str) -> str:
         path = f"benchmarks/{script}.py"
-        program = f"import runpy, sys\nsys.path.insert(0, 'benchmarks')\nsys.argv = {[path, *options]}\n"
+        program = "import forking, runpy, subprocess, sys\nsys.path.insert(0, 'benchmarks')\n"
+        program += f"subprocess.run = forking.run_python\nsys.argv = {[path, *options]}\n"
         program += "runpy.run_path(sys.argv[0], run_name='__main__')\nsys.exit()"
         done = zygote.capture(cwd=REPOSITORY, setup=program)
         assert done.code == 0, done.stderr
