@@ -13,7 +13,7 @@ from typing import Any
 
 from dltrain.commands.failures import explain, is_out_of_memory, judge, resume_command
 from dltrain.commands.resuming import changed, continued, device_of, differences, extension, moved, resumption
-from dltrain.commands.showing import close_recordings, require_libraries, start_recordings, tell_failures
+from dltrain.commands.showing import close_recordings, require_libraries, show_epoch, start_recordings, tell_failures
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.data.loading.resources import crowded
@@ -281,7 +281,7 @@ def train(
                     display.warning(stuck)
                 event.metrics["seconds/checkpoint"] = saving + save(best=event.is_best)
                 saving = 0.0
-                recordings.epoch(trainer.history[-1])
+                show_epoch(recordings, trainer, event)
                 result("running")
                 saved = time.monotonic()
             else:

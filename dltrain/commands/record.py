@@ -31,14 +31,16 @@ def record(path: str, name: str, options: Sequence[str], display: Display) -> No
     epochs = {int(row["step"]): row for row in read_table(run.path)}
     about = _about(run, list(epochs.values()))
     points = {step: row for step, row in read_scalars(run.path).items() if step not in epochs}
-    rows = sorted({**points, **epochs}.items())
+    shown = {**points, **epochs}
     recording = recorder.build()
     try:
-        recording.start(about, [], rows[-1][0] if rows else 0)
-        for title, grid in read_images(run.path).items():
-            recording.images(title, grid)
-        for step, row in rows:
-            (recording.epoch if step in epochs else recording.step)(row)
+        recording.start(about, [], max(shown, default=0))
+        pictures = read_images(run.path)
+        for at in sorted({step for _, step in pictures} | {*shown}):
+            if at in shown:
+                (recording.epoch if at in epochs else recording.step)(shown[at])
+            for title, grid in ((title, grid) for (title, step), grid in pictures.items() if step == at):
+                recording.images(title, grid, at)
         for figure in sorted(run.path.glob("figures/*.png")):
             recording.figure(figure.stem, figure)
         recording.close(str(run.read_json("result.json").get("state")))

@@ -6,12 +6,15 @@ from torch import Tensor
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.console.display import Display
+from dltrain.engine.pictures import pictures
 from dltrain.engine.trainer import Trainer
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.environment import Hyperparameters, flatten
 from dltrain.runs.recorders.base import About
 from dltrain.runs.recording import Recordings, grid_of
+from dltrain.runs.reports import EpochReport
 from dltrain.runs.run import Run
+from dltrain.tasks.metrics import was_evaluated
 
 
 def require_libraries(experiment: Experiment) -> None:
@@ -61,6 +64,14 @@ def sample_images(trainer: Trainer, count: int = 32) -> Tensor:
     inputs, _ = pipeline.full(batch, 0)
     images: Tensor = pipeline.scaling.invert(inputs[:count].float())
     return images.clamp(0, 255).cpu() / 255
+
+
+def show_epoch(recordings: Recordings, trainer: Trainer, event: EpochReport) -> None:
+    """Show a finished epoch, and, when the network was measured, what it makes of inputs, and of nothing."""
+    recordings.epoch(trainer.history[-1])
+    if recordings and (trainer.parts.validation is None or was_evaluated(event.metrics)):
+        for name, grid in pictures(trainer).items():
+            recordings.images(name, grid, event.step)
 
 
 def tell_failures(recordings: Recordings, run: Run, display: Display) -> None:

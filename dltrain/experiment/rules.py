@@ -15,6 +15,9 @@ from dltrain.tasks.losses import Loss
 from dltrain.tasks.metrics import SPLITS
 from dltrain.tasks.outputs import LikeInput
 
+OF_PROBABILITIES = ("none", "min_max")
+"""Scalings that give inputs in 0..1."""
+
 
 def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     """What does not go together, among the sections that are not `wrong` by themselves."""
@@ -65,6 +68,10 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
 def _made_for_other_data(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     """Parts that take other inputs than the data gives."""
     data = experiment.data
+    if "model" not in wrong and experiment.model.takes_probabilities and data.scaling not in OF_PROBABILITIES:
+        message = f"`{experiment.model.name}` takes inputs in 0..1, and `data.scaling: {data.scaling}` gives others"
+        place = experiment.span("data", "scaling") or experiment.span("data")
+        yield Diagnostic(message, place, notes=("write `data.scaling: none` or `min_max`",))
     taking: list[tuple[Model | Augmentation, tuple[str | int, ...]]] = []
     if "model" not in wrong:
         taking.append((experiment.model, ("model",)))
@@ -261,7 +268,7 @@ def _loss_of_other_outputs(experiment: ExperimentSchema) -> Iterator[Diagnostic]
 def _loss_of_values_beyond_one(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     """A probability is compared with each value of an input, which must be one too."""
     task, loss, scaling = experiment.resolved_task, experiment.loss, experiment.data.scaling
-    if task.outputs.like_input and loss.of_logits and scaling not in ("none", "min_max"):
+    if task.outputs.like_input and loss.of_logits and scaling not in OF_PROBABILITIES:
         message = f"loss `{loss.name}` compares values in 0..1, and `data.scaling: {scaling}` gives others"
         where = experiment.span("data", "scaling") or experiment.span("loss")
         yield Diagnostic(message, where, notes=("write `data.scaling: none` or `min_max`, or use loss `mse`",))

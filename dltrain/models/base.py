@@ -54,6 +54,11 @@ class Model(Choice):
     outputs: ClassVar[tuple[type[Output], ...]] = (Output,)
     """What it gives: by default as many numbers as are asked for, whatever they mean."""
 
+    @property
+    def takes_probabilities(self) -> bool:
+        """Whether its inputs must lie in 0..1."""
+        return False
+
     @abstractmethod
     def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
         """The whole network with random (or pretrained) weights. Raises ConfigError when it cannot take `inputs`."""

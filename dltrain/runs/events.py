@@ -64,11 +64,11 @@ class EventFile:
         }
         self.summary(custom_scalars(lines))  # type: ignore[no-untyped-call]
 
-    def image(self, tag: str, image: Tensor) -> None:
+    def image(self, tag: str, image: Tensor, step: int = 0) -> None:
         """A picture (3, H, W) in 0..1."""
         from torch.utils.tensorboard.summary import image as summary_of
 
-        self.summary(summary_of(tag, image, dataformats="CHW"))  # type: ignore[no-untyped-call]
+        self.summary(summary_of(tag, image, dataformats="CHW"), step)  # type: ignore[no-untyped-call]
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Numbers by tag."""
@@ -116,10 +116,10 @@ def read_scalars(folder: Path) -> dict[int, dict[str, float]]:
     return rows
 
 
-def read_images(folder: Path) -> dict[str, Tensor]:
-    """The pictures (3, H, W) in 0..1 in the event files of a run, by tag."""
-    values = [value for _, value in _values(sorted(folder.glob(PATTERN))) if value.HasField("image")]
-    return {value.tag: picture(io.BytesIO(value.image.encoded_image_string)) for value in values}
+def read_images(folder: Path) -> dict[tuple[str, int], Tensor]:
+    """The pictures (3, H, W) in 0..1 in the event files of a run, by tag and step."""
+    values = [(step, value) for step, value in _values(sorted(folder.glob(PATTERN))) if value.HasField("image")]
+    return {(value.tag, step): picture(io.BytesIO(value.image.encoded_image_string)) for step, value in values}
 
 
 def picture(file: Path | io.BytesIO) -> Tensor:

@@ -45,9 +45,9 @@ class Recordings:
         """See Recording.epoch."""
         self._tell(lambda recording: recording.epoch(row))
 
-    def images(self, name: str, grid: Tensor) -> None:
+    def images(self, name: str, grid: Tensor, step: int = 0) -> None:
         """See Recording.images."""
-        self._tell(lambda recording: recording.images(name, grid))
+        self._tell(lambda recording: recording.images(name, grid, step))
 
     def close(self, state: str) -> None:
         """See Recording.close. What a full disk has no room for is lost."""

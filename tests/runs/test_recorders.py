@@ -64,7 +64,7 @@ class MemoryRecording(Recording):
             raise OSError(28, "no space") if self.options.full else ConnectionError("the server is gone")
         TOLD.append(("step", row["step"], row["train/loss"]))
 
-    def images(self, name, grid):
+    def images(self, name, grid, step=0):
         TOLD.append(("images", name, tuple(grid.shape)))
 
     def figure(self, name, figure):

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from dltrain import Experiment
 from dltrain.cli import app
 from dltrain.data.targets import NoTarget
+from dltrain.runs.events import read_images
 from dltrain.tasks import Reconstruction
 from dltrain.tasks.losses import BinaryCrossEntropy, MeanSquaredError
 
@@ -61,6 +62,19 @@ def test_eval_gives_what_validation_reported(run: Path) -> None:
     assert json.loads((run / "result.json").read_text())["best_metric"] == "validation/mse"
     shown = invoke("eval", run).stdout
     assert "loss" in shown and "mse, 99% below" in shown
+
+
+def test_recorders_get_inputs_over_their_reconstructions_and_samples(run: Path) -> None:
+    found = read_images(run)
+    steps = [int(row["step"]) for row in table(run)]
+    shapes = {"validation/reconstructions": (3, 40, 80), "samples": (3, 40, 80)}
+    assert [key for key in found if key[1]] == [(name, step) for step in steps for name in shapes]
+    assert all(grid.shape == shapes[name] for (name, step), grid in found.items() if step)
+    last = found["validation/reconstructions", steps[-1]][0].reshape(4, 10, 80)
+    inputs, outputs = last[::2], last[1::2]
+    assert 0.01 < (inputs - outputs).square().mean() < 0.2
+    first = found["validation/reconstructions", steps[0]][0].reshape(4, 10, 80)
+    assert torch.equal(first[::2], inputs) and not torch.equal(first[1::2], outputs)
 
 
 def test_an_ensemble_is_measured_by_its_mean_reconstruction(run: Path) -> None:

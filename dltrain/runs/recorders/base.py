@@ -67,8 +67,8 @@ class Recording(ABC):
         """The metrics of a finished epoch: by default a point like others."""
         self.step(row)
 
-    def images(self, name: str, grid: Tensor) -> None:  # noqa: B027
-        """A grid of images (3, H, W) in 0..1."""
+    def images(self, name: str, grid: Tensor, step: int = 0) -> None:  # noqa: B027
+        """A grid of images (3, H, W) in 0..1. step: after which it was made; 0 for what the training begins with."""
 
     def figure(self, name: str, figure: Path) -> None:  # noqa: B027
         """A PNG file."""

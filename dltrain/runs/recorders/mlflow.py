@@ -68,8 +68,11 @@ class MLflowRun(Recording):
         new = {tag: value for tag, value in shown(row).items() if (tag, step) not in self._seen}
         self._client.log_batch(self._id, [Metric(tag, value, now, step) for tag, value in new.items()])
 
-    def images(self, name: str, grid: Tensor) -> None:
-        self._client.log_image(self._id, pixels(grid), f"{name}.png")
+    def images(self, name: str, grid: Tensor, step: int = 0) -> None:
+        if step:
+            self._client.log_image(self._id, pixels(grid), key=name, step=step)
+        else:
+            self._client.log_image(self._id, pixels(grid), f"{name}.png")
 
     def figure(self, name: str, figure: Path) -> None:
         self._client.log_artifact(self._id, str(figure), "figures")

@@ -47,8 +47,8 @@ class Events(Recording):
         self._file.scalars(shown(row), int(row["step"]))
         self._file.flush()
 
-    def images(self, name: str, grid: Tensor) -> None:
-        self._file.image(name, grid)
+    def images(self, name: str, grid: Tensor, step: int = 0) -> None:
+        self._file.image(name, grid, step)
         self._file.flush()
 
     def figure(self, name: str, figure: Path) -> None:

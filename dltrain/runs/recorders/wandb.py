@@ -57,10 +57,12 @@ class WandBRun(Recording):
     def epoch(self, row: Row) -> None:
         self._run.log({**shown(row), "epoch": int(row["epoch"])}, step=int(row["step"]))
 
-    def images(self, name: str, grid: Tensor) -> None:
+    def images(self, name: str, grid: Tensor, step: int = 0) -> None:
         import wandb
 
-        if not self._goes_on and self._run.summary.get(name) is None:
+        if step:
+            self._run.log({name: wandb.Image(pixels(grid))}, step=step)
+        elif not self._goes_on and self._run.summary.get(name) is None:
             self._run.log({name: wandb.Image(pixels(grid))})
 
     def figure(self, name: str, figure: Path) -> None:

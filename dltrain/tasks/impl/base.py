@@ -81,6 +81,10 @@ class BuiltTask(ABC):
         """What each output says, as plain values ready for JSON; values may be mappings of names to numbers. inputs:
         (B, ...), those that the network answered to."""
 
+    def shown(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, ...) as values like the inputs', of a task that learns these."""
+        raise NotImplementedError(f"what {type(self).__name__} puts out looks like no input")
+
     def measure(self, report: Report, outputs: Any, targets: Tensor, valid: int) -> None:
         """Add a batch to a report, of which the first `valid` rows count. outputs: what the network puts out in
         evaluation, or what is combined of several."""
