@@ -264,29 +264,30 @@ def sweep(
 @request
 def check(
     experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT... [KEY=VALUE]...", help="YAML files.")],
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Also compare gradients with differences, on the first batch.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(min=1e-12, help="With --gradients: the relative error that is allowed.")
+    ] = 1e-6,
+    coordinates: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --gradients: look at N numbers of each tensor, at most.")
+    ] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="With --gradients: print a JSON object.")] = False,
     plugin: Plugins = None,
-) -> int:
-    """Validate experiments without reading data or training."""
+) -> int:  # fmt: skip
+    """Validate experiments without reading data or training. With --gradients: compare the gradient of each parameter
+    tensor with central differences of the loss, in float64; exit code 1 where one is wrong."""
     load_plugins(plugin)
-    from dltrain.config import ConfigError
-    from dltrain.experiment.experiment import Experiment
+    from dltrain.commands.check import GradientCheck, check_files
 
     overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
     files = [path_text(text) for text in experiments if text not in overrides]
     if not files:
         fail("error: no experiment is named: dltrain check EXPERIMENT... [KEY=VALUE]...")
-    failed = 0
-    for file in files:
-        try:
-            experiment = Experiment.load(file, overrides)
-        except ConfigError as error:
-            failed += 1
-            say(str(error) + "\n")
-        else:
-            for note in experiment.notes:
-                say(f"{file}: {note.text}")
-            print_result(f"{file}: ok")
-    return 2 if failed else 0
+    if as_json and not gradients:
+        fail("error: --json shows what --gradients finds")
+    return check_files(files, overrides, GradientCheck(tolerance, coordinates, as_json) if gradients else None)
 
 
 @app.command(epilog="Example: dltrain plan experiments/digits.yaml model=resnet18 training.batch_size=64")

@@ -191,6 +191,7 @@ def _parts(
         evaluation=experiment.evaluation,
         shape=training.resolved.shape,
         seeds=seeds,
+        gradients=gradients,
         update=_update(experiment, model, gradients, optimizer, seeds),
         scaler=gradients.scaler,
         after_step=after_step,

@@ -20,7 +20,7 @@ from dltrain.engine.distributed import ALONE, Group
 from dltrain.engine.layer_gradients import LayerGradients
 from dltrain.engine.precision import Scaler
 from dltrain.engine.seeding import Seeds
-from dltrain.engine.updates import Update
+from dltrain.engine.updates import Gradients, Update
 from dltrain.experiment.training import EarlyStopping, Size
 from dltrain.optim.impl.learning import Learning
 from dltrain.runs.reports import Row
@@ -90,6 +90,8 @@ class Parts:
     """Of the images that the model takes."""
     evaluation: Evaluation
     seeds: Seeds
+    gradients: Gradients
+    """What a batch adds to the gradients, by a backward pass."""
     update: Update
     """How a batch changes the weights."""
     scaler: Scaler
