@@ -30,7 +30,7 @@ from dltrain import Experiment, Run, Trainer, build
 from dltrain.cli import app
 from dltrain.commands.fit import fit, resume
 from dltrain.console.display import Display
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.data.random import Draws, derive_seed
 from dltrain.data.sources import ArraySource
 from dltrain.data.types import Splits
@@ -256,8 +256,8 @@ def test_test_data_takes_no_part_in_training(arrays: Path, tmp_path: Path, monke
     whole = trained(experiment)
     load = Dataset.load
 
-    def guarded(self: Dataset, like: str | None = None) -> Splits:
-        splits = load(self, like)
+    def guarded(self: Dataset, *arguments: Any) -> Splits:
+        splits = load(self, *arguments)
         assert splits.test is not None
         return replace(splits, test=Forbidden(len(splits.test)))
 

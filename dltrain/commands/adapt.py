@@ -41,7 +41,7 @@ def adapt_run(
     found, state = find_checkpoint(run, file, which)
     predictor = restore_predictor(state, device, found)
     predictor.look("center_crop", None)
-    require_files(predictor)
+    target = predictor.layout, require_files(predictor)
     if not averaging_layers(predictor.model):
         raise RunError(f"network `{predictor.experiment.model.name}` has no batch norm whose statistics could adapt")
     seen: list[int] = []
@@ -50,7 +50,6 @@ def adapt_run(
 
     def batches() -> Iterable[Tensor]:
         parts = -(-len(files) // batch_size)  # of about one size: each weighs the same
-        target = predictor.canvas, predictor.preprocessing.shape.channels
         for batch in decoded(iter(files), [target], -(-len(files) // parts)):
             images = []
             for _, future in batch:

@@ -15,9 +15,8 @@ from dltrain.commands.resuming import is_of, where_it_lies_now
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.console.streams import print_result
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.data.evaluation import Views
-from dltrain.data.images.depth import depth_of
 from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.targets import TargetSpec
@@ -61,9 +60,8 @@ def evaluate_run(
     if any(own_data):  # where it lies is told of other data alone
         about_data = {"data_fingerprint": about_data["data_fingerprint"]}
     division = _other_division(trained.data, experiment.data)
-    if source.files is not None:
-        for text in depth_of(source.files).unlike(predictors[0].canvas.white):
-            display.warning(text)
+    for text in source.unlike(predictors[0].layout):
+        display.warning(text)
     started = time.perf_counter()
     reports = measure_together(predictors, source, experiment)
     seen = [_seen(predictor) for predictor in predictors]
@@ -115,9 +113,10 @@ def measure_together(predictors: Sequence[Predictor], source: Source, experiment
     whole = together.report()
     try:
         for predictor in predictors:
-            kind, _ = choose_loader(source, predictor.canvas, predictor.device, experiment.data.loader)
-            workers = choose_workers(source, experiment.data.workers)[0] if kind == "streaming" else 0
-            loader = partial(make_loader, kind, source, predictor.canvas, batch_size=batch_size, seed=0)
+            asked, processes = experiment.data.loading
+            kind, _ = choose_loader(source, predictor.layout, predictor.device, asked)
+            workers = choose_workers(source, processes)[0] if kind == "streaming" else 0
+            loader = partial(make_loader, kind, source, predictor.layout, batch_size=batch_size, seed=0)
             loaders.append(loader(device=predictor.device, workers=workers))
         for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
             answers = []
@@ -194,8 +193,8 @@ def _measured(
     with contextlib.ExitStack() as tried:
         if not same_place(trained, data):
             tried.enter_context(contextlib.suppress(ConfigError))  # it need not be enough to be divided
-        splits = data.load(like=marks[0])
-        own = [_knows(data, splits, mark) for mark in marks]
+        splits = experiment.load_data(like=marks[0])
+        own = [_knows(experiment, splits, mark) for mark in marks]
         known = all(own)
         if known or same_place(trained, data):
             if not known:
@@ -208,14 +207,14 @@ def _measured(
             return chosen, {"data_fingerprint": splits.fingerprint, "data": about}, own
     source, what, mark = labelled(data, split, target)
     display.warning("this is not the data of the training: some of it may have been trained on")
-    display.line(f"measured: {len(source):,} images, {what} in {where}")
+    display.line(f"measured: {len(source):,} {source.words}, {what} in {where}")
     about = {"name": data.name, "place": where, "measured": what}
     return source, {"data_fingerprint": mark, "data": about}, [False] * len(marks)
 
 
-def _knows(data: Dataset, splits: Splits, mark: str) -> bool:
+def _knows(experiment: Experiment, splits: Splits, mark: str) -> bool:
     """Whether a fingerprint, of this version or an earlier one, is that of the data."""
-    return mark == splits.fingerprint or mark == data.load(like=mark).fingerprint
+    return mark == splits.fingerprint or mark == experiment.load_data(like=mark).fingerprint
 
 
 def require_alike(found: TargetSpec, trained: TargetSpec) -> None:

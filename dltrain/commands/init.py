@@ -12,15 +12,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dltrain.commands.init_recipes import Findings, recipe
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.config.reader import scalar
 from dltrain.console.display import Display
 from dltrain.console.streams import printable
-from dltrain.data.datasets import IMAGES_ONLY, Arrays, Dataset, ImageFolder
+from dltrain.data.base import NOT_OFFERED, Dataset
+from dltrain.data.datasets import Arrays, ImageFolder
 from dltrain.data.folders.listing import is_image, url_in
+from dltrain.data.sources import ArraySource
 from dltrain.data.types import ImageFiles, Splits
 from dltrain.engine.forecast import WORTH_A_WORD, Forecast, duration
 from dltrain.errors import RunError
@@ -121,7 +123,7 @@ def look(path: Path) -> Findings:
         dataset = Arrays(path=str(path))
     else:
         message = f"{path} is neither a folder of class folders nor an .npz file"
-        raise ConfigError([Diagnostic(message, notes=(IMAGES_ONLY, "a class folder holds the images of a class"))])
+        raise ConfigError([Diagnostic(message, notes=(NOT_OFFERED, "a class folder holds the images of a class"))])
     dataset, splits = _load(dataset)
     keys = {"name": dataset.name, "root" if path.is_dir() else "path": str(path)}
     scarce = False
@@ -133,8 +135,8 @@ def look(path: Path) -> Findings:
     if splits.train.files is not None:
         sizes, grey = _headers(splits.train.files)
     else:
-        assert splits.train.native is not None
-        sizes, grey = [splits.train.native[::-1]], splits.train.channels == 1
+        images = cast(ArraySource, splits.train)
+        sizes, grey = [images.native[::-1]], images.channels == 1
     copies = [printable(note.text) for note in splits.notes]
     return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, splits.skipped), *copies])
 

@@ -34,7 +34,7 @@ class Findings:
     @property
     def is_array(self) -> bool:
         """Whether the images have one size already."""
-        return self.splits.train.native is not None
+        return self.splits.train.files is None
 
     @property
     def side(self) -> int:

@@ -27,7 +27,7 @@ def pack(experiment: Experiment, display: Display) -> list[Pack]:
     packs = []
     with at(experiment, "data"):
         splits = dataset.load()
-        for name, (source, canvas) in resolve(experiment, splits, rough=True).images(splits).items():
+        for name, (source, canvas) in resolve(experiment, splits, rough=True).examples(splits).items():
             if source.files is not None:
                 packs.append(_one(name, source.files, canvas, display))
     return packs

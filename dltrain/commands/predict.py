@@ -1,6 +1,6 @@
-"""`predict`: answer for image files with a checkpoint, by exactly the preprocessing of its evaluation.
+"""`predict`: answer for image files or tables with a checkpoint, by exactly the preprocessing of its evaluation.
 
-paths -> decoded by threads, a batch ahead -> answers -> a row each on stdout
+paths -> images decoded by threads, a batch ahead; or rows, encoded -> answers -> a row each on stdout
 
 Nothing is kept: a folder may hold any number of images.
 """
@@ -12,10 +12,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,81 +29,125 @@ from dltrain.data.folders.listing import broken, is_image, url_in, walk
 from dltrain.data.images.decoding import decode, place
 from dltrain.data.images.opening import quietly
 from dltrain.data.loading.resources import usable_cores
-from dltrain.data.types import Canvas
+from dltrain.data.tables.reading import Table, read_table
+from dltrain.data.tables.source import RowSource
+from dltrain.data.types import Canvas, Vector, require_images
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import RunError
 from dltrain.runs.run import Run
 from dltrain.tasks.impl.objectives import answer_of
 
-Row = Callable[[Path, dict[str, Any]], None]
-"""Writes one image's path, and the answer for it."""
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+Row = Callable[[dict[str, Any]], None]
+"""Writes what identifies an example, and the answer for it."""
+Examples = Iterator[tuple[list[dict[str, Any]], list[Tensor]]]
+"""Batches: what identifies each example, and all of them (B, ...) in the layout of every predictor."""
 
 
 def predict_files(
     paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
     views: Views | None = None, share: float | None = None,
 ) -> int:  # fmt: skip
-    """Write a row per image to stdout: its path, and what the task answers. The answers of several runs or checkpoints
-    at `paths` are combined.
+    """Write a row per image, or per row of a table, to stdout: which it is, and what the task answers. The answers of
+    several runs or checkpoints at `paths` are combined.
 
     form: `csv` or `jsonl`. Files that cannot be read are named on stderr; the exit code is then 1.
-    Raises RunError when a path does not exist or a folder holds no image.
+    Raises RunError when a path does not exist or a folder holds no image, ConfigError for a table that does not fit.
     """
     runs = [Run.open(path) for path in paths]
-    files = image_files(inputs)
+    by_row = any(path.suffix in TABLES or path.suffixes[-2:-1] == [".csv"] for path in inputs)
+    files = iter(inputs) if by_row else image_files(inputs)
     found = [find_checkpoint(run, file, which) for run, file in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
     target, task = predictors[0].target, predictors[0].task
     for predictor in predictors:
         predictor.look(views, share)
-        require_files(predictor)
         if predictor.target != target:
             raise RunError(f"the runs have different {target.kind}: {', '.join(map(str, paths))}")
-    targets = [(predictor.canvas, predictor.preprocessing.shape.channels) for predictor in predictors]
-    row = _csv(task.columns) if form == "csv" else _json_line
-    total = failed = 0
+    failures = Failures()
+    if isinstance(predictors[0].preprocessing.shape, Vector):
+        key, examples = ["path", "row"], _rows(files, predictors, batch_size)
+    else:
+        key, examples = ["path"], _images(files, predictors, batch_size, failures)
+    row = _csv([*key, *task.columns]) if form == "csv" else _json_line
+    for which_ones, tensors in examples:
+        outputs = [answer_of(predictor.outputs(each)) for predictor, each in zip(predictors, tensors, strict=True)]
+        asked = predictors[0].inputs(tensors[0])
+        answers = task.answers(task.combine(outputs) if len(outputs) > 1 else outputs[0], asked)
+        for one, answer in zip(which_ones, answers, strict=True):
+            row(one | answer)
+    sys.stdout.flush()
+    if failures.count:
+        say(f"{failures.count} of {failures.total} files could not be read")
+    return 1 if failures.count else 0
+
+
+@dataclass
+class Failures:
+    """Of so many files, how many could not be read."""
+
+    total: int = 0
+    count: int = 0
+
+
+def _images(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int, failures: Failures) -> Examples:
+    targets = [(predictor.layout, require_files(predictor)) for predictor in predictors]
     remarks: list[str] = []
     for batch in decoded(files, targets, batch_size, remarks):
         names, images = [], []
         for name, future in batch:
-            total += 1
+            failures.total += 1
             try:
                 images.append(future.result())
             except ConfigError as error:
-                failed += 1
+                failures.count += 1
                 say(error.diagnostics[0].message)
             else:
-                names.append(name)
+                names.append({"path": str(name)})
         for _ in range(len(remarks)):  # threads add more meanwhile
             say(f"warning: {remarks.pop(0)}")
         if images:
-            outputs = [
-                answer_of(predictor.outputs(torch.stack(seen)))
-                for predictor, seen in zip(predictors, zip(*images, strict=True), strict=True)
-            ]
-            asked = predictors[0].inputs(torch.stack([seen[0] for seen in images]))
-            answers = task.answers(task.combine(outputs) if len(outputs) > 1 else outputs[0], asked)
-            for name, answer in zip(names, answers, strict=True):
-                row(name, answer)
-    sys.stdout.flush()
-    if failed:
-        say(f"{failed} of {total} files could not be read")
-    return 1 if failed else 0
+            yield names, [torch.stack(seen) for seen in zip(*images, strict=True)]
 
 
-def require_files(predictor: Predictor) -> None:
-    """Raise RunError for a network of images that no file holds."""
-    channels = predictor.preprocessing.shape.channels
+def _rows(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int) -> Examples:
+    for path in files:
+        table = _table(path, predictors)
+        for text in RowSource(table, np.zeros(len(table))).unlike(predictors[0].layout):
+            say(f"warning: {path}: {text}")
+        for start in range(0, len(table), batch_size):
+            part = table.at(np.arange(start, min(start + batch_size, len(table))))
+            which = [{"path": str(path), "row": part.number(place)} for place in range(len(part))]
+            yield which, [predictor.layout.encode(part) for predictor in predictors]
+
+
+def _table(path: Path, predictors: Sequence[Predictor]) -> Table:
+    """The columns that the networks see. Raises RunError for other files, ConfigError for a table that lacks some."""
+    if path.suffix not in TABLES and path.suffixes[-2:-1] != [".csv"]:
+        raise RunError(f"the network takes rows of numbers, and {path} is no table ({', '.join(TABLES)})")
+    features = [feature for predictor in predictors for feature in predictor.layout.features]
+    words = frozenset(feature.column for feature in features if feature.categories is not None)
+    read = read_table(str(path), words, header=getattr(predictors[0].experiment.data, "header", True))
+    return read.only(dict.fromkeys(feature.column for feature in features))
+
+
+def require_files(predictor: Predictor) -> int:
+    """The channels of the images that a network takes. Raises RunError for those that no file holds."""
+    try:
+        channels = require_images(predictor.preprocessing.shape, "reading image files").channels
+    except ConfigError:
+        raise RunError(f"the network takes {predictor.preprocessing.shape}, and no image files") from None
     if channels not in (1, 3):
         raise RunError(f"the network takes images of {channels} channels; files are read as grey (1) or RGB (3)")
+    return channels
 
 
 def _csv(columns: list[str]) -> Row:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", *columns])
+    writer.writerow(columns)
 
-    def write(path: Path, answer: dict[str, Any]) -> None:
-        writer.writerow([path, *(f"{value:.6f}" if isinstance(value, float) else value for value in _flat(answer))])
+    def write(answer: dict[str, Any]) -> None:
+        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in _flat(answer)])
 
     return write
 
@@ -112,8 +158,8 @@ def _flat(answer: dict[str, Any]) -> Iterator[Any]:
         yield from value.values() if isinstance(value, dict) else [value]
 
 
-def _json_line(path: Path, answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps({"path": str(path), **answer}, ensure_ascii=False) + "\n")
+def _json_line(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
 def decoded(

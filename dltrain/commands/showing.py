@@ -6,6 +6,7 @@ from torch import Tensor
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.console.display import Display
+from dltrain.data.types import ImageShape
 from dltrain.engine.pictures import pictures
 from dltrain.engine.trainer import Trainer
 from dltrain.experiment.experiment import Experiment
@@ -43,7 +44,7 @@ def start_recordings(
     metrics = [metric.name for metric in experiment.resolved_task.metrics]
     about = About(run.path, experiment.name, shown, metrics, facts, experiment.training.smoothing)
     recordings.start(about, trainer.history, trainer.step)
-    if recordings:
+    if recordings and isinstance(trainer.parts.shape, ImageShape):
         recordings.images("train/images", grid_of(sample_images(trainer)))
     tell_failures(recordings, run, display)
 

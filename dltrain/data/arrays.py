@@ -93,10 +93,13 @@ def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return array
 
 
-def shape_of_images(path: str) -> tuple[int, ...]:
-    """The shape of `images` in a sound file, which is not read."""
+def layout_of(path: str) -> tuple[str, str]:
+    """Where the images of a sound file, which is not read, have their channels, and why."""
     with zipfile.ZipFile(path) as archive, archive.open("images.npy") as stream:
-        return _header(stream)[0]
+        shape = _header(stream)[0]
+    if len(shape) == 3:
+        return "channels_first", f"images of shape {shape} have no dimension of channels"
+    return "channels_last" if shape[3] <= 4 else "channels_first", f"by the shape {shape} of images"
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

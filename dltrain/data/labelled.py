@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.data.splitting import fingerprint
 from dltrain.data.targets import TargetSpec
 from dltrain.data.types import RawDataset, Source
@@ -27,7 +27,7 @@ def labelled(dataset: Dataset, split: str, target: TargetSpec) -> tuple[Source, 
     Of a data set that brings a split of the asked name, that split; else all that there is.
     Raises ConfigError when the data is unfit, or has classes, numbers or labels that are not those of `target`.
     """
-    given = dataset.given(target.names)
+    given = dataset.given(target)
     found = next(iter(given.values()))[1]
     if found.kind != target.kind:
         raise ConfigError([Diagnostic(f"the network was trained on {target.kind}, and the data has {found.kind}")])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
 
 from dltrain.data.augmentation.base import Augmentation
-from dltrain.data.datasets import Dataset
 from dltrain.data.images.depth import depth_of
 from dltrain.data.loading.scaling import OF_WHOLE_IMAGES, Scaling, ScalingKind
 from dltrain.data.pretrained import PretrainedInputs
-from dltrain.data.types import Canvas, ImageShape, Interpolation, Source
+from dltrain.data.tables.encoding import Encoding, Missing, RowScaling
+from dltrain.data.tables.source import RowSource
+from dltrain.data.types import Canvas, ImageShape, ImageSource, Interpolation, Preprocessing, Splits, Vector
 from dltrain.errors import Note
 
 FOLDER_SIZE = 224
@@ -23,8 +26,47 @@ CENTRE_CROP = 0.875
 """Share of the shorter side that evaluation keeps after training on random resized crops (224 of 256)."""
 
 
+def preprocessing_from(values: dict[str, Any]) -> Preprocessing:
+    """What `to_dict` of either kind wrote."""
+    return RowPreprocessing.from_dict(values) if "encoding" in values else ImagePreprocessing.from_dict(values)
+
+
 @dataclass(frozen=True)
-class Preprocessing:
+class RowPreprocessing:
+    """The encoding of rows of a table, which scales them, too."""
+
+    encoding: Encoding
+    remarks: list[Note] = field(default_factory=list, compare=False)
+
+    @property
+    def shape(self) -> Vector:
+        """One number for each of the encoding."""
+        return Vector(len(self.encoding.names))
+
+    @property
+    def train(self) -> Encoding:
+        return self.encoding
+
+    @property
+    def evaluation(self) -> Encoding:
+        return self.encoding
+
+    @property
+    def scaling(self) -> Scaling:
+        return Scaling.done()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for the checkpoint."""
+        return {"encoding": self.encoding.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RowPreprocessing:
+        """What `to_dict` wrote."""
+        return cls(Encoding.from_dict(values["encoding"]))
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
     """The model's input shape, the canvas of training and of evaluation images, and the scaling."""
 
     shape: ImageShape
@@ -42,15 +84,34 @@ class Preprocessing:
         }  # fmt: skip
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+    def from_dict(cls, values: dict[str, Any]) -> ImagePreprocessing:
         """What `to_dict` wrote."""
         return cls(ImageShape(*values["shape"]), Canvas(**values["train"]), Canvas(**values["evaluation"]),
                    Scaling.from_dict(values["scaling"]))  # fmt: skip
 
 
+class ImageOptions(Protocol):
+    """What a data section says of its images; see `ImageDataset`."""
+
+    @property
+    def size(self) -> int | list[int] | None: ...
+
+    @property
+    def interpolation(self) -> Interpolation | Literal["auto"]: ...
+
+    @property
+    def scaling(self) -> ScalingKind | Literal["auto"]: ...
+
+    @property
+    def whitening_epsilon(self) -> float: ...
+
+
 def plan_preprocessing(
-    dataset: Dataset, source: Source, augmentations: Sequence[Augmentation], pretrained: PretrainedInputs | None
-) -> Preprocessing:
+    dataset: ImageOptions,
+    source: ImageSource,
+    augmentations: Sequence[Augmentation],
+    pretrained: PretrainedInputs | None,
+) -> ImagePreprocessing:
     """Sizes and scaling: from the data section, else from the pretrained weights, else from the data itself.
 
     source: the training split; the scaling's statistics are of it alone.
@@ -85,10 +146,33 @@ def plan_preprocessing(
         kind: ScalingKind = "standardize" if dataset.scaling == "auto" else dataset.scaling
         seen = evaluation if kind in OF_WHOLE_IMAGES else train  # those are of images of the model's size
         scaling = Scaling.fit(kind, source, seen, dataset.whitening_epsilon)
-    return Preprocessing(ImageShape(channels, *size), train, evaluation, scaling, [*remarks, *scaling.remarks])
+    return ImagePreprocessing(ImageShape(channels, *size), train, evaluation, scaling, [*remarks, *scaling.remarks])
 
 
-def _size(dataset: Dataset, native: tuple[int, int] | None, pretrained: PretrainedInputs | None) -> tuple[int, int]:
+def plan_rows(
+    splits: Splits, missing: Missing, scaling: RowScaling | Literal["auto"], epsilon: float
+) -> RowPreprocessing:
+    """The encoding of rows, fitted on the training split. See `Encoding.fitted`; auto standardizes."""
+    table = cast(RowSource, splits.train).table
+    encoding = Encoding.fitted(
+        table, np.arange(len(table)), missing, "standardize" if scaling == "auto" else scaling, epsilon
+    )
+    remarks = [
+        Note(
+            "warning", "constant", f"column `{column.name}` has one value alone in the training part: it tells nothing"
+        )
+        for column in table.columns.values()
+        if column.has_one_value
+    ]
+    for name, source in (("validation", splits.validation), ("test", splits.test)):
+        if source is not None:
+            remarks += [Note("info", "unseen", f"{name}: {text}") for text in source.unlike(encoding)]
+    return RowPreprocessing(encoding, remarks)
+
+
+def _size(
+    dataset: ImageOptions, native: tuple[int, int] | None, pretrained: PretrainedInputs | None
+) -> tuple[int, int]:
     if isinstance(dataset.size, int):
         return dataset.size, dataset.size
     if dataset.size is not None:

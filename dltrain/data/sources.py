@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from dltrain.data.copies import contents
 from dltrain.data.images.decoding import load_files, place_all
+from dltrain.data.images.depth import depth_of
 from dltrain.data.loading.packs import packed
 from dltrain.data.loading.resources import usable_cores
-from dltrain.data.types import Canvas, ImageFiles, Images
+from dltrain.data.types import Canvas, ImageFiles, Loaded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 class ArraySource:
     """Examples that are already an array. images: (N, C, H, W) uint8; targets: (N, ...). name: of the array."""
 
+    words: ClassVar[str] = "images"
     in_memory = True
     files = None
 
@@ -47,15 +49,27 @@ class ArraySource:
     def names(self) -> list[str]:
         return [f"{self.name}[{row}]" for row in range(len(self))]
 
+    def groups(self) -> None:
+        return None
+
     def contents(self, *, look: bool) -> np.ndarray:
         return contents.of_images(self.images, look)
 
-    def load(self, indices: np.ndarray, canvas: Canvas) -> Images:
+    def bytes_on(self, canvas: Canvas) -> int:
+        return len(self) * self.channels * canvas.height * canvas.width
+
+    def lies_on(self, canvas: Canvas) -> bool:
+        return self.native == (canvas.height, canvas.width)
+
+    def load(self, indices: np.ndarray, canvas: Canvas) -> Loaded:
         return _placed(self.images[indices], canvas)
 
-    def whole(self, canvas: Canvas) -> Images:
+    def whole(self, canvas: Canvas) -> Loaded:
         """They share the array's memory when none must be resized."""
         return _placed(self.images, canvas)
+
+    def unlike(self, canvas: Canvas) -> list[str]:
+        return []
 
     def subset(self, indices: np.ndarray) -> ArraySource:
         return ArraySource(self.images[indices], self.targets[indices], self.name)
@@ -70,13 +84,14 @@ class ArraySource:
 
 
 class FileSource:
-    """Examples that are image files. targets: (N, ...)."""
+    """Examples that are image files. targets: (N, ...). group: (N,) words, see `Source.groups`."""
 
+    words: ClassVar[str] = "images"
     in_memory = False
     native = None
 
-    def __init__(self, files: ImageFiles, targets: np.ndarray) -> None:
-        self.files, self.targets = files, targets
+    def __init__(self, files: ImageFiles, targets: np.ndarray, group: np.ndarray | None = None) -> None:
+        self.files, self.targets, self.group = files, targets, group
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -92,10 +107,19 @@ class FileSource:
     def names(self) -> list[str]:
         return self.files.full
 
+    def groups(self) -> np.ndarray | None:
+        return self.group
+
     def contents(self, *, look: bool) -> np.ndarray:
         return contents.of_files(self.files, look=look)
 
-    def load(self, indices: np.ndarray, canvas: Canvas) -> Images:
+    def bytes_on(self, canvas: Canvas) -> int:
+        return len(self) * self.channels * canvas.height * canvas.width
+
+    def lies_on(self, canvas: Canvas) -> bool:
+        return False
+
+    def load(self, indices: np.ndarray, canvas: Canvas) -> Loaded:
         """Raises ConfigError naming the files that cannot be read, or the cache that cannot be written."""
         if self.files.cache is not None:
             images, extents = packed(self.files, canvas).read(torch.from_numpy(indices))
@@ -104,18 +128,22 @@ class FileSource:
             images, extents = load_files(files.root, files.paths, files.channels, canvas, usable_cores())
         return images, extents if canvas.rule == "fit" else None
 
-    def whole(self, canvas: Canvas) -> Images | None:
+    def whole(self, canvas: Canvas) -> Loaded | None:
         """Of a pack the operating system reads what is wanted, and keeps it."""
         if self.files.cache is None:
             return None
         pack = packed(self.files, canvas)
         return pack.images, pack.extents if canvas.rule == "fit" else None
 
+    def unlike(self, canvas: Canvas) -> list[str]:
+        return depth_of(self.files).unlike(canvas.white)
+
     def subset(self, indices: np.ndarray) -> FileSource:
-        return FileSource(self.files.at(indices), self.targets[indices])
+        group = None if self.group is None else self.group[indices]
+        return FileSource(self.files.at(indices), self.targets[indices], group)
 
     def with_targets(self, targets: np.ndarray) -> FileSource:
-        return FileSource(self.files, targets)
+        return FileSource(self.files, targets, self.group)
 
     def joined(self, others: Sequence[Self]) -> FileSource:
         parts = [self, *others]
@@ -123,6 +151,6 @@ class FileSource:
         return FileSource(self.files.having(paths), np.concatenate([part.targets for part in parts]))
 
 
-def _placed(images: np.ndarray, canvas: Canvas) -> Images:
+def _placed(images: np.ndarray, canvas: Canvas) -> Loaded:
     placed, extent = place_all(images, canvas)
     return placed, torch.tensor([extent]).repeat(len(placed), 1) if canvas.rule == "fit" else None

@@ -17,6 +17,7 @@ import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies.copies import Examples, across, find, left_out, within
+from dltrain.data.copies.likeness import Sets
 from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Copies, RawDataset, Source, Splits
 from dltrain.errors import Note
@@ -28,13 +29,13 @@ hashes of paths and known by sizes, and copies were not looked for."""
 
 def divide(
     parts: RawDataset, validation: float | int, copies: Copies = "together", *, known: bool = False,
-    like: str | None = None,
+    contradict: bool = False, like: str | None = None,
 ) -> Splits:  # fmt: skip
     """Take the test and the validation split from the training part, unless the data set brings them.
 
     known: whether the data set is a published one, of which only equal images are copies, and whose oddities are no
-    errors. like: a fingerprint of the run that the splits are for; when an earlier version made it, they and the
-    fingerprint are made as there.
+    errors. contradict: whether equal examples with different targets are an error. like: a fingerprint of the run that
+    the splits are for; when an earlier version made it, they and the fingerprint are made as there.
     Raises ConfigError when there are fewer than two classes, a split lacks a class, files are missing, an image has
     several labels, or a target does not vary.
     """
@@ -46,10 +47,11 @@ def divide(
         _counts(target, parts.validation.targets, "validation split")
     before = like is not None and not like.startswith(VERSION)
     notes: list[Note] = []
+    compared = copies != "allow"
     if before:
         examples = _as_before(parts)
     else:
-        examples, notes = find(parts, near=copies != "allow" and not known, strict=copies != "allow" and not known)
+        examples, notes = find(parts, near=compared and not known, strict=compared and contradict)
         if copies == "together":
             notes += across(examples, optional=not known)
             taken_from = (parts.test is None and parts.test_share) or (parts.validation is None and validation)
@@ -62,6 +64,7 @@ def divide(
         notes += dropping
         rows = rows[~dropped[rows]]
         _counts(target, examples.targets[rows], "training split without copies")
+    examples = _with_groups(examples, parts)
     chosen = {name: np.flatnonzero(examples.of(name)) for name in parts.given()}
     if parts.test is None and parts.test_share:
         rows, chosen["test"] = _held_out(examples, rows, parts.test_share, target, "test")
@@ -75,6 +78,18 @@ def divide(
         splits["train"] = parts.train.subset(rows)
     found = splits["train"], splits.get("validation"), splits.get("test")
     return Splits(*found, target.fitted(splits["train"].targets), mark, tuple(notes))
+
+
+def _with_groups(examples: Examples, parts: RawDataset) -> Examples:
+    """The examples, where those of a group stay together as copies do."""
+    groups = [group for source in parts.given().values() if (group := source.groups()) is not None]
+    if not groups:
+        return examples
+    _, first, which = np.unique(np.concatenate(groups), return_index=True, return_inverse=True)
+    rows, sets = np.arange(len(examples.sets)), Sets(len(examples.sets))
+    sets.join(rows, examples.sets)
+    sets.join(rows, first[which.reshape(-1)])
+    return replace(examples, sets=sets.roots(rows))
 
 
 def _held_out(
@@ -144,7 +159,7 @@ def _without(classes: Sequence[str], counts: np.ndarray, empty: list[int], what:
 
 def _undividable(which: str, examples: int, sets: int) -> ConfigError:
     alike = "are all copies of one another" if sets == 1 else f"are copies of {sets} different ones"
-    message = f"{which} cannot be divided: its {examples:,} images {alike}"
+    message = f"{which} cannot be divided: its {examples:,} examples {alike}"
     note = "copies stay on one side; `data.copies: allow` takes them for different images, `drop` keeps one of each"
     return ConfigError([Diagnostic(message, notes=(note,))])
 
@@ -215,7 +230,9 @@ def _as_before(parts: RawDataset) -> Examples:
     targets = np.concatenate([source.targets for source in given.values()])
     splits = np.repeat(np.arange(len(given)), [len(source) for source in given.values()])
     keys = [hashlib.blake2b(key, digest_size=16).hexdigest() for source in given.values() for key in source.keys()]  # noqa: SIM118
-    return Examples([], targets, splits, np.array(keys, dtype="S32"), np.arange(len(targets)), tuple(given))
+    return Examples(
+        [], parts.train.words, targets, splits, np.array(keys, dtype="S32"), np.arange(len(targets)), tuple(given)
+    )
 
 
 def _sizes(source: Source) -> list[bytes]:

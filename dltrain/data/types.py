@@ -1,6 +1,6 @@
 """What flows between the parts of the data path: sources of examples, splits, canvases, batches, shares of them.
 
-Imports no other part.
+Imports no other part of the data path.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
+from dltrain.config import ConfigError, Diagnostic
 from dltrain.errors import Note
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ MAX_PIXELS = 178_956_970
 """Pixels above which Pillow takes an image for a decompression bomb: as RGB, half a gigabyte."""
 Copies = Literal["together", "drop", "allow"]
 """What is done with copies of images."""
-Images: TypeAlias = "tuple[Tensor, Tensor | None]"
-"""(n, C, H, W) uint8, and on a fit canvas (n, 2) int64, the height and width that each fills."""
+Loaded: TypeAlias = "tuple[Tensor, Tensor | None]"
+"""Examples in a layout: images (n, C, H, W) uint8, and on a fit canvas (n, 2) int64, the height and width that each
+fills; or rows (n, D) float32."""
 
 
 class InputSpec(Protocol):
@@ -84,6 +86,13 @@ class Vector:
         return torch.zeros(count, self.size, device=device)
 
 
+def require_images(inputs: InputSpec, who: str) -> ImageShape:
+    """The inputs, which must be images. who: takes them, in the message. Raises ConfigError when they are not."""
+    if not isinstance(inputs, ImageShape):
+        raise ConfigError([Diagnostic(f"{who} takes images, and the data gives {inputs}")])
+    return inputs
+
+
 @dataclass(frozen=True)
 class Canvas:
     """The fixed size of a split's images in pixels, and how an image gets there.
@@ -114,16 +123,12 @@ class Canvas:
         share = f"the central {self.crop:.3g} of the image, " if self.crop < 1 else ""
         return f"{share}resized and cut to {size}, {self.interpolation}"
 
-    def bytes_of(self, source: Source) -> int:
-        """What the images of a source take on it."""
-        return len(source) * source.channels * self.height * self.width
-
 
 @dataclass(frozen=True)
 class Batch:
     """A training batch on the device, as it passes from the loader through the augmentations.
 
-    inputs: of images (B, C, H, W), values 0..255 as uint8 or float32; after scaling, float32.
+    inputs: of images (B, C, H, W), values 0..255 as uint8 or float32; after scaling, float32. Of rows (B, D) float32.
     targets: (B,) int64 class indices, or (B, n) float32: what else is to be learned, or the shares of classes once a
     mixing augmentation has run.
     indices: (B,) int64, each example's place in its split. epochs: (B,) int64, the epoch that each
@@ -203,23 +208,20 @@ class ImageFiles:
 
 
 class Source(Protocol):
-    """Examples: where their images lie, and how they are had. targets: (N, ...), see `TargetSpec`."""
+    """Examples: where they lie, and how they are had. targets: (N, ...), see `TargetSpec`.
+
+    A layout is what gives examples of a kind a fixed size: images a `Canvas`, rows of a table an `Encoding`.
+    """
 
     targets: np.ndarray
+    words: ClassVar[str]
+    """What the examples are called in messages, as `InputSpec.words`."""
 
     def __len__(self) -> int: ...
 
     @property
-    def channels(self) -> int:
-        """Of every image."""
-
-    @property
-    def native(self) -> tuple[int, int] | None:
-        """Height and width of every image; None where each has its own."""
-
-    @property
     def in_memory(self) -> bool:
-        """Whether nothing need be read for an image."""
+        """Whether nothing need be read for an example."""
 
     @property
     def files(self) -> ImageFiles | None:
@@ -231,6 +233,9 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """What each example is called in messages."""
 
+    def groups(self) -> np.ndarray | None:
+        """(N,) words; examples of one word stay in one split. None where each stands for itself."""
+
     def contents(self, *, look: bool) -> np.ndarray:
         """(N,) `copies.contents.CONTENT`: what each example holds.
 
@@ -238,20 +243,69 @@ class Source(Protocol):
         that are empty or cannot be read.
         """
 
-    def load(self, indices: np.ndarray, canvas: Canvas) -> Images:
-        """The images at `indices` on the canvas. Raises ConfigError naming the files that cannot be read."""
+    def bytes_on(self, layout: Any) -> int:
+        """What all examples take in a layout."""
 
-    def whole(self, canvas: Canvas) -> Images | None:
-        """All images on the canvas, where main memory or a mapped file holds them together; else None."""
+    def lies_on(self, layout: Any) -> bool:
+        """Whether all examples lie in memory as they are in a layout."""
+
+    def load(self, indices: np.ndarray, layout: Any) -> Loaded:
+        """The examples at `indices` in a layout. Raises ConfigError naming the files that cannot be read."""
+
+    def whole(self, layout: Any) -> Loaded | None:
+        """All examples in a layout, where main memory or a mapped file holds them together; else None."""
+
+    def unlike(self, layout: Any) -> list[str]:
+        """What a network should know that was trained on examples in a layout, and gets these; an entry each."""
 
     def subset(self, indices: np.ndarray) -> Source:
         """The examples at `indices`, in that order."""
 
     def with_targets(self, targets: np.ndarray) -> Source:
-        """The same images with other targets."""
+        """The same examples with other targets."""
 
     def joined(self, others: Sequence[Self]) -> Source:
         """These examples, and then those of other sources of the same kind and place."""
+
+
+class ImageSource(Source, Protocol):
+    """Examples that are images."""
+
+    @property
+    def channels(self) -> int:
+        """Of every image."""
+
+    @property
+    def native(self) -> tuple[int, int] | None:
+        """Height and width of every image; None where each has its own."""
+
+
+class Preprocessing(Protocol):
+    """What becomes of examples before a network sees them: a layout gives them a fixed size, then they are augmented,
+    and scaled on the device. Decided once, stored in the checkpoint, used by every command."""
+
+    @property
+    def shape(self) -> InputSpec:
+        """What the network takes."""
+
+    @property
+    def train(self) -> Any:
+        """The layout of training examples."""
+
+    @property
+    def evaluation(self) -> Any:
+        """The layout of all others."""
+
+    @property
+    def scaling(self) -> Any:
+        """What is done on the device: a `loading.scaling.Scaling`."""
+
+    @property
+    def remarks(self) -> list[Note]:
+        """What was found about the examples when this was decided; not stored."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for the checkpoint."""
 
 
 @dataclass(frozen=True)

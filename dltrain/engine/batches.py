@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.loading.choosing import Loader, make_loader
 from dltrain.data.loading.pipeline import Pipeline, build_pipeline
 from dltrain.data.loading.scaling import pixel_covariance
-from dltrain.data.types import WHOLE, Share
+from dltrain.data.types import WHOLE, ImageShape, ImageSource, Share
 from dltrain.engine.decisions import Decisions
 from dltrain.engine.progressive import Resizing
 from dltrain.engine.resolve import ResolvedTraining, at
@@ -36,14 +37,14 @@ class Batches:
 
 def build_batches(training: ResolvedTraining, decisions: Decisions, resizing: Resizing | None) -> Batches:
     """This process's share of the batches. resizing: what gives the images of a step their size."""
-    share, images = training.group.share, training.resolved.images(training.splits)
+    share, examples = training.group.share, training.resolved.examples(training.splits)
     train, pipeline = _training_batches(training, decisions, resizing, share)
     with at(training.experiment, "data"):
         loader = _loader(training, decisions, share)
         validation = None
-        if "validation" in images:
-            size = _evaluation_batch(training, len(images["validation"][0]))
-            validation = loader(*images["validation"], batch_size=size)
+        if "validation" in examples:
+            size = _evaluation_batch(training, len(examples["validation"][0]))
+            validation = loader(*examples["validation"], batch_size=size)
     return Batches(train, pipeline, validation)
 
 
@@ -84,18 +85,19 @@ def _training_batches(
     with at(training.experiment, "augmentation"):
         pipeline = _pipeline(training, decisions, resizing, share)
     with at(training.experiment, "data"):
-        source, canvas = training.resolved.images(training.splits)["train"]
+        source, layout = training.resolved.examples(training.splits)["train"]
         make, balance = _loader(training, decisions, share), training.experiment.data.balance_power
-        loader = make(source, canvas, first=pipeline.first, balance=balance)
+        loader = make(source, layout, first=pipeline.first, balance=balance)
     return loader, pipeline.behind(does_first=loader.does_first, beside_workers=loader.decodes_aside)
 
 
 def _pipeline(training: ResolvedTraining, decisions: Decisions, resizing: Resizing | None, share: Share) -> Pipeline:
     experiment, preprocessing, device = training.experiment, training.resolved.preprocessing, training.device
     needs = any(augmentation.needs_covariance for augmentation in experiment.augmentation)
-    covariance = pixel_covariance(training.splits.train, preprocessing.train).to(device) if needs else None
+    images = cast(ImageSource, training.splits.train)  # augmentations that need it are of images
+    covariance = pixel_covariance(images, preprocessing.train).to(device) if needs else None
     context = AugmentationContext(
-        shape=preprocessing.shape, target=training.resolved.target, seed=experiment.seed,
+        shape=cast(ImageShape, preprocessing.shape), target=training.resolved.target, seed=experiment.seed,
         mean=torch.tensor(preprocessing.scaling.mean, device=device),
         std=torch.tensor(preprocessing.scaling.std, device=device), covariance=covariance,
     )  # fmt: skip

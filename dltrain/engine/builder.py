@@ -84,7 +84,7 @@ def build(
 
 def _load(experiment: Experiment, about: dict[str, Any] | None) -> Splits:
     with at(experiment, "data"):
-        return experiment.data.load(like=about["fingerprint"] if about is not None else None)
+        return experiment.load_data(like=about["fingerprint"] if about is not None else None)
 
 
 def _assembled(

@@ -9,7 +9,8 @@ from dltrain.runs.reports import EpochReport, Progress
 from dltrain.tasks.metrics import was_evaluated
 
 if TYPE_CHECKING:
-    from dltrain.engine.trainer import Trainer
+    from dltrain.data.types import require_images
+from dltrain.engine.trainer import Trainer
 
 MEASURED = 2.0
 """Seconds of training that are measured, at least. The first step, which compiles and chooses kernels, is left out."""
@@ -61,9 +62,10 @@ class Forecast:
 
     def work(self, start: int, stop: int) -> float:
         """Steps as many on images of full size, by the number of pixels."""
-        settings, shape = self.trainer.settings, self.trainer.parts.shape
+        settings = self.trainer.settings
         if not settings.sizes:
             return stop - start
+        shape = require_images(self.trainer.parts.shape, "`progressive_size`")
         ends = zip(settings.sizes, [*(begin for begin, _, _ in settings.sizes[1:]), settings.total_steps], strict=True)
         return sum(
             max(min(end, stop) - max(begin, start), 0) * h * w / (shape.height * shape.width)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.loading.choosing import Loader
-from dltrain.data.loading.views import centre
+from dltrain.data.loading.views import central
 from dltrain.engine.parts import LoopSettings, Parts
 from dltrain.engine.views import answer
 from dltrain.layers.impl.statistics import measuring
@@ -41,7 +41,7 @@ def evaluate(
         outputs = answer(task, outputs_of, batch.inputs, parts.shape, parts.evaluation, valid)
         targets = batch.targets
         if task.learns_inputs:
-            targets = parts.pipeline.evaluate(centre(batch.inputs, parts.shape.height, parts.shape.width))
+            targets = parts.pipeline.evaluate(central(batch.inputs, parts.shape))
         task.measure(report, outputs, targets, valid)
     network.train(was_training)
     return report

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dltrain.data.evaluation import Evaluation
 from dltrain.data.loading.choosing import Loader
 from dltrain.data.loading.pipeline import Pipeline
-from dltrain.data.types import ImageShape
+from dltrain.data.types import InputSpec
 from dltrain.engine.after_step import AfterStep, Stateful, WeightAverage
 from dltrain.engine.distributed import ALONE, Group
 from dltrain.engine.layer_gradients import LayerGradients
@@ -86,7 +86,7 @@ class Parts:
     train: Loader
     validation: Loader | None
     device: torch.device
-    shape: ImageShape
+    shape: InputSpec
     """Of the images that the model takes."""
     evaluation: Evaluation
     seeds: Seeds

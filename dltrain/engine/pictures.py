@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.loading.views import centre
+from dltrain.data.types import ImageShape
 from dltrain.engine.trainer import Trainer
 from dltrain.runs.recording import grid_of
 from dltrain.tasks.impl.objectives import answer_of
@@ -22,7 +23,7 @@ def pictures(trainer: Trainer, rows: int = 2) -> dict[str, Tensor]:
     The weights are those that are evaluated, and nothing that the training draws changes.
     """
     parts = trainer.parts
-    if not parts.task.learns_inputs:
+    if not parts.task.learns_inputs or not isinstance(parts.shape, ImageShape):
         return {}
     network = parts.average.model if parts.average is not None else parts.model
     split, loader = ("train", parts.train) if parts.validation is None else ("validation", parts.validation)

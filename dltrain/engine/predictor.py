@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from dltrain.data.evaluation import Evaluation, Views
 from dltrain.data.loading.pipeline import Pipeline
 from dltrain.data.loading.resources import keep_freed_memory
-from dltrain.data.loading.views import centre, views_canvas
-from dltrain.data.preprocessing import Preprocessing
+from dltrain.data.loading.views import central, views_layout
 from dltrain.data.targets import TargetSpec
-from dltrain.data.types import Canvas
+from dltrain.data.types import Preprocessing
 from dltrain.engine.decisions import PURE, autocast_of, dtype_of, pick_device
 from dltrain.engine.networks import build_network, place
 from dltrain.engine.precision import halve
@@ -59,13 +58,13 @@ class Predictor:
         self.evaluation = seen
 
     @property
-    def canvas(self) -> Canvas:
-        """Where images lie that are given to it."""
-        return views_canvas(self.preprocessing.evaluation, self.evaluation.views)
+    def layout(self) -> Any:
+        """That of examples that are given to it."""
+        return views_layout(self.preprocessing.evaluation, self.evaluation.views)
 
     @torch.no_grad()
     def outputs(self, images: Tensor, valid: int | None = None) -> Any:
-        """images: (B, C, H, W) uint8 on `canvas`, of which the first `valid` count, or all. Returns what the network
+        """images: a batch in `layout`, of which the first `valid` count, or all. Returns what the network
         puts out (B, ...), on the device; of several views, what the task combines."""
         images, valid = images.to(self.device), len(images) if valid is None else valid
         return answer(self.task, self._outputs, images, self.preprocessing.shape, self.evaluation, valid)
@@ -76,9 +75,8 @@ class Predictor:
             return self.model(inputs)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """What the network gets of images on `canvas`, of their central view, on the device."""
-        shape = self.preprocessing.shape
-        return self.pipeline.evaluate(centre(images.to(self.device), shape.height, shape.width))
+        """What the network gets of a batch in `layout`, of images their central view, on the device."""
+        return self.pipeline.evaluate(central(images.to(self.device), self.preprocessing.shape))
 
     def measuring_task(self, *, combined: bool) -> BuiltTask:
         """The task as it measures a split. combined: whether it measures answers of several networks or views."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageShape, InputSpec, require_images
 from dltrain.experiment.experiment import Experiment
 from dltrain.experiment.training import Size
 from dltrain.layers.impl.probe import probe
@@ -42,14 +42,15 @@ class Resizing:
         return ", ".join(f"{h}x{w}" + (f" from step {step:,}" if step else "") for step, h, w in self.sizes)
 
 
-def progressive_size(experiment: Experiment, network: nn.Module, shape: ImageShape, steps: int) -> Resizing | None:
-    """How the images of a training of `steps` steps grow to `shape`; None when they do not.
+def progressive_size(experiment: Experiment, network: nn.Module, inputs: InputSpec, steps: int) -> Resizing | None:
+    """How the images of a training of `steps` steps grow to `inputs`; None when they do not.
 
     Raises ConfigError when the network cannot take one of the sizes.
     """
     section = experiment.training.progressive_size
     if section is None:
         return None
+    shape = require_images(inputs, "`progressive_size`")
     resizing = Resizing(shape, section.sizes(shape.height, shape.width, steps))
     for _, height, width in resizing.sizes[:-1]:
         problem = _problem(network, replace(shape, height=height, width=width))

@@ -20,14 +20,14 @@ from torch import nn
 from dltrain.config import ConfigError
 from dltrain.data.loading.choosing import choose_loader, choose_workers
 from dltrain.data.loading.resources import usable_cores
-from dltrain.data.loading.views import views_canvas
-from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
+from dltrain.data.loading.views import views_layout
+from dltrain.data.preprocessing import preprocessing_from
 from dltrain.data.targets import TargetSpec, target_from
-from dltrain.data.types import Canvas, ImageShape, Source, Splits
+from dltrain.data.types import ImageShape, InputSpec, Preprocessing, Source, Splits
 from dltrain.engine.decisions import Decision, Decisions, continue_threads, decide
 from dltrain.engine.distributed import ALONE, Group
-from dltrain.engine.inputs import of_data, of_stem
 from dltrain.engine.length import count_steps
+from dltrain.engine.stem import of_stem
 from dltrain.experiment.experiment import Experiment
 from dltrain.tasks.outputs import Output
 
@@ -37,15 +37,15 @@ OF_DEVICE = ("device", "devices", "compile", "graph", "threads", "loader", "work
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a network is made for, and what images become before it sees them."""
+    """What a network is made for, and what examples become before it sees them."""
 
     experiment: Experiment
     target: TargetSpec
     preprocessing: Preprocessing
 
     @property
-    def shape(self) -> ImageShape:
-        """Of the images that the network takes."""
+    def shape(self) -> InputSpec:
+        """What the network takes."""
         return self.preprocessing.shape
 
     @property
@@ -53,12 +53,12 @@ class Resolved:
         """What the network must put out."""
         return self.experiment.resolved_task.output(self.target)
 
-    def images(self, splits: Splits) -> dict[str, tuple[Source, Canvas]]:
-        """The splits that there are, each with the canvas on which its images lie."""
-        canvas = views_canvas(self.preprocessing.evaluation, self.experiment.evaluation.views)
-        found = {"train": (splits.train, self.preprocessing.train), "validation": (splits.validation, canvas),
-                 "test": (splits.test, canvas)}  # fmt: skip
-        return {name: (source, canvas) for name, (source, canvas) in found.items() if source is not None}
+    def examples(self, splits: Splits) -> dict[str, tuple[Source, Any]]:
+        """The splits that there are, each with the layout of its examples."""
+        layout = views_layout(self.preprocessing.evaluation, self.experiment.evaluation.views)
+        found = {"train": (splits.train, self.preprocessing.train), "validation": (splits.validation, layout),
+                 "test": (splits.test, layout)}  # fmt: skip
+        return {name: (source, layout) for name, (source, layout) in found.items() if source is not None}
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,18 @@ def resolve(
         raise experiment.error("task" if experiment.span("task") is not None else "data", misfit)
     with at(experiment, "data"):
         if about is None:
-            data = experiment.data.model_copy(update={"scaling": "none"}) if rough else experiment.data
             pretrained = experiment.model.preprocessing()
-            preprocessing = plan_preprocessing(data, splits.train, experiment.augmentation, pretrained)
+            preprocessing = experiment.data.preprocess(splits, experiment.augmentation, pretrained, rough=rough)
         else:
             _require_data_of(about, experiment, splits)
-            preprocessing = Preprocessing.from_dict(about["preprocessing"])
+            preprocessing = preprocessing_from(about["preprocessing"])
     return Resolved(experiment, splits.target, preprocessing)
 
 
 def resolve_checkpoint(about: dict[str, Any], name: str) -> Resolved:
     """What the network of a checkpoint was made for. name: of the checkpoint, in messages."""
     experiment = Experiment.parse(about["experiment"], name)
-    return Resolved(experiment, target_from(about["target"]), Preprocessing.from_dict(about["preprocessing"]))
+    return Resolved(experiment, target_from(about["target"]), preprocessing_from(about["preprocessing"]))
 
 
 def resolve_training(
@@ -162,6 +161,8 @@ def decide_all(training: ResolvedTraining, model: nn.Module, multiply_adds: int)
         experiment.training, device, model, multiply_adds, images, line_search=experiment.optimizer.needs_closure,
         compares_losses=gradient.compares_losses, compilable=not gradient.differentiates,
     )  # fmt: skip
+    if not isinstance(training.resolved.shape, ImageShape):
+        decisions["channels_last"] = Decision(False, "there are no channels")
     decisions |= training.of_data
     decisions |= of_stem(experiment.model, training.resolved.shape, training.resolved.outputs, multiply_adds)
     # Of a run from another kind of device, what is computed stays; how it is computed follows the device.
@@ -186,12 +187,14 @@ def _require_data_of(about: dict[str, Any], experiment: Experiment, splits: Spli
 def _decide_data(resolved: Resolved, splits: Splits, device: torch.device) -> Decisions:
     """How the images reach the device, and the network."""
     data, preprocessing = resolved.experiment.data, resolved.preprocessing
-    loader = Decision(*choose_loader(splits.train, preprocessing.train, device, data.loader))
+    asked, processes = data.loading
+    loader = Decision(*choose_loader(splits.train, preprocessing.train, device, asked))
     workers = Decision(0, "resident data needs none")
     if loader.value != "resident":
-        workers = Decision(*choose_workers(splits.train, data.workers))
+        workers = Decision(*choose_workers(splits.train, processes))
     pretrained = resolved.experiment.model.preprocessing() is not None
-    return {"loader": loader, "workers": workers} | of_data(data, preprocessing, pretrained=pretrained)
+    chosen = data.chosen(preprocessing, pretrained=pretrained)
+    return {"loader": loader, "workers": workers, **{name: Decision(*each) for name, each in chosen.items()}}
 
 
 def _shared(decisions: Decisions, training: ResolvedTraining) -> Decisions:

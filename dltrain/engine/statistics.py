@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from dltrain.data.types import ImageShape
+from dltrain.data.types import InputSpec
 from dltrain.experiment.experiment import Experiment
 from dltrain.layers.impl.statistics import single_values
 
 
-def require_statistics(experiment: Experiment, model: nn.Module, shape: ImageShape, devices: int = 1) -> None:
+def require_statistics(experiment: Experiment, model: nn.Module, shape: InputSpec, devices: int = 1) -> None:
     """Raise ConfigError where norms would measure single values: a part of a batch is one image, of one pixel there, or
     they look at one channel of such an image. shape: of the smallest images that the network is trained on."""
     training = experiment.training

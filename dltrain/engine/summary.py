@@ -56,7 +56,7 @@ def summary(
     for line in adaptation.lines() if adaptation is not None else ():
         key, _, change = line.partition(": ")
         lines[f"model.{key}"] = change
-    if splits.train.native is None:
+    if splits.train.files is not None:
         lines["images"] = f"training {preprocessing.train}; evaluation {preprocessing.evaluation}"
     lines |= {name: str(decision) for name, decision in decisions.items()}
     return lines if resizing is None else {**lines, "progressive_size": str(resizing)}

@@ -10,22 +10,24 @@ from torch import Tensor
 
 from dltrain.data.evaluation import Evaluation
 from dltrain.data.loading.views import SHIFT_WEIGHTS, centre, views_of
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageShape, InputSpec
 from dltrain.tasks.impl.base import BuiltTask
 from dltrain.tasks.impl.meters import wide_type
 from dltrain.tasks.impl.objectives import answer_of
 
 
 def answer(
-    task: BuiltTask, network: Callable[[Tensor], Any], images: Tensor, shape: ImageShape, evaluation: Evaluation,
+    task: BuiltTask, network: Callable[[Tensor], Any], images: Tensor, shape: InputSpec, evaluation: Evaluation,
     valid: int,
 ) -> Any:  # fmt: skip
-    """What a network puts out, its answer (B, ...) or an `Objective`, for images (B, C, H, W) on `views_canvas`, of
+    """What a network puts out, its answer (B, ...) or an `Objective`, for images (B, C, H, W) on `views_layout`, of
     which the first `valid` count.
 
     Of several views: what the task combines of its answers, for `share` of the images, those whose answer is the least
     sure; the others keep theirs. Both in float64 then, where there is such.
     """
+    if not isinstance(shape, ImageShape):  # of rows there is one view
+        return network(images)
     alone = network(centre(images, shape.height, shape.width))
     count = round(evaluation.share * valid)
     if evaluation.views == "center_crop" or count == 0:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from dltrain.config import Diagnostic
 from dltrain.data.augmentation.base import Augmentation, check_order
 from dltrain.data.targets import Classes
+from dltrain.data.types import ImageShape
 from dltrain.experiment.schema import ExperimentSchema
 from dltrain.models import Model
 from dltrain.tasks.base import Task
@@ -15,7 +16,6 @@ from dltrain.tasks.losses import Loss
 from dltrain.tasks.metrics import SPLITS
 from dltrain.tasks.outputs import LikeInput
 
-OF_PROBABILITIES = ("none", "min_max")
 """Scalings that give inputs in 0..1."""
 
 
@@ -23,6 +23,7 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
     """What does not go together, among the sections that are not `wrong` by themselves."""
     if "data" not in wrong:
         yield from _made_for_other_data(experiment, wrong)
+        yield from _made_for_images(experiment, wrong)
     if "augmentation" not in wrong:
         for index, message in check_order(experiment.augmentation):
             yield Diagnostic(message, experiment.span("augmentation", index))
@@ -68,7 +69,7 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
 def _made_for_other_data(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     """Parts that take other inputs than the data gives."""
     data = experiment.data
-    if "model" not in wrong and experiment.model.takes_probabilities and data.scaling not in OF_PROBABILITIES:
+    if "model" not in wrong and experiment.model.takes_probabilities and not data.gives_shares:
         message = f"`{experiment.model.name}` takes inputs in 0..1, and `data.scaling: {data.scaling}` gives others"
         place = experiment.span("data", "scaling") or experiment.span("data")
         yield Diagnostic(message, place, notes=("write `data.scaling: none` or `min_max`",))
@@ -82,6 +83,19 @@ def _made_for_other_data(experiment: ExperimentSchema, wrong: Container[str]) ->
             takes = " or ".join(spec.words for spec in part.inputs)
             message = f"`{part.name}` takes {takes}, and data `{data.name}` gives {data.inputs.words}"
             yield Diagnostic(message, experiment.span(*where))
+
+
+def _made_for_images(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
+    """Settings that only images give something to do."""
+    data = experiment.data
+    wanted = {
+        ("training", "progressive_size"): experiment.training.progressive_size is not None,
+        ("evaluation", "views"): experiment.evaluation.views != "center_crop",
+    }
+    for path, wants in wanted.items() if data.inputs is not ImageShape else ():
+        if path[0] not in wrong and wants:
+            message = f"`{path[1]}` is of images, and data `{data.name}` gives {data.inputs.words}"
+            yield Diagnostic(message, experiment.span(*path, key=True))
 
 
 def _mixing_for_a_loss_without(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
@@ -235,7 +249,7 @@ def _what_needs_no_schedule(experiment: ExperimentSchema, wrong: Container[str])
 
 def _data_without_such_targets(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     task, data = experiment.resolved_task, experiment.data
-    if not issubclass(data.targets, task.targets):
+    if data.targets_for(task.targets) is None:
         needs = " or ".join(target.words for target in task.targets)
         message = f"task `{task.name}` learns {needs}, and an example of data `{data.name}` has {data.targets.words}"
         yield Diagnostic(message, experiment.span("task") or experiment.span("data"))
@@ -243,7 +257,7 @@ def _data_without_such_targets(experiment: ExperimentSchema) -> Iterator[Diagnos
 
 def _balance_of_no_classes(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     data = experiment.data
-    if not issubclass(data.targets, Classes):
+    if data.targets_for((Classes,)) is None:
         message = f"`balance` draws classes, and an example of data `{data.name}` has {data.targets.words}"
         yield Diagnostic(message, experiment.span("data", "balance", key=True), notes=("leave `balance` out",))
 
@@ -267,9 +281,9 @@ def _loss_of_other_outputs(experiment: ExperimentSchema) -> Iterator[Diagnostic]
 
 def _loss_of_values_beyond_one(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     """A probability is compared with each value of an input, which must be one too."""
-    task, loss, scaling = experiment.resolved_task, experiment.loss, experiment.data.scaling
-    if task.outputs.like_input and loss.of_logits and scaling not in OF_PROBABILITIES:
-        message = f"loss `{loss.name}` compares values in 0..1, and `data.scaling: {scaling}` gives others"
+    task, loss, data = experiment.resolved_task, experiment.loss, experiment.data
+    if task.outputs.like_input and loss.of_logits and not data.gives_shares:
+        message = f"loss `{loss.name}` compares values in 0..1, and `data.scaling: {data.scaling}` gives others"
         where = experiment.span("data", "scaling") or experiment.span("loss")
         yield Diagnostic(message, where, notes=("write `data.scaling: none` or `min_max`, or use loss `mse`",))
 

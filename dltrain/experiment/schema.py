@@ -12,8 +12,9 @@ from dltrain.config.document import Document
 from dltrain.config.dump import to_yaml
 from dltrain.config.merging import written
 from dltrain.data.augmentation import Augmentation
-from dltrain.data.datasets import Dataset
+from dltrain.data.catalogue import Dataset
 from dltrain.data.evaluation import Evaluation
+from dltrain.data.types import Splits
 from dltrain.errors import Note
 from dltrain.experiment.training import InitializeFrom, Sweep, Training
 from dltrain.models import Model
@@ -34,7 +35,7 @@ class ExperimentSchema(Section):
     seed: NonNegativeInt = 0
     """Start of everything random: initial weights, order, augmentation, dropout."""
     data: Dataset
-    """The images and how they are read."""
+    """The examples and how they are read."""
     augmentation: list[Augmentation] = []
     """Random changes of the training images, in order."""
     model: Model
@@ -85,6 +86,10 @@ class ExperimentSchema(Section):
 
     def _usual_task(self) -> Task | None:
         return Task.taking(self.data.targets, like_input=self.model.reconstructs)
+
+    def load_data(self, like: str | None = None) -> Splits:
+        """The splits, with the targets that the task learns. See `Dataset.load`."""
+        return self.data.load(like, self.resolved_task.targets)
 
     # -- where it comes from
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
 
-from dltrain.config import Choice, ConfigError, Diagnostic, reject
+from dltrain.config import Choice, reject
 from dltrain.data.pretrained import PretrainedInputs
-from dltrain.data.types import ImageShape, InputSpec
+from dltrain.data.types import ImageShape, InputSpec, require_images
 from dltrain.layers.initializations import Initialization
 from dltrain.tasks.outputs import Output
 
@@ -87,6 +87,4 @@ class ImageModel(Model):
 
     def images(self, inputs: InputSpec) -> ImageShape:
         """The inputs, which must be images. Raises ConfigError when they are not."""
-        if not isinstance(inputs, ImageShape):
-            raise ConfigError([Diagnostic(f"model `{self.name}` takes images, and the data gives {inputs}")])
-        return inputs
+        return require_images(inputs, f"model `{self.name}`")

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dltrain.data.types import ImageShape
+from dltrain.data.types import InputSpec
 from dltrain.layers.impl.probe import tensors_of
 from dltrain.layers.impl.shapes import Shapes
 
@@ -60,7 +60,7 @@ class Measured:
     """
 
     network: nn.Module
-    shape: ImageShape
+    shape: InputSpec
     multiply_adds: int = 0
     activation_bytes: int = 0
     outputs: dict[nn.Module, tuple[int, ...]] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Measured:
                 yield from self._rows(child, f"{name}.{key}" if name else key, depth, seen)
 
 
-def measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dtype = torch.float32) -> Measured:
+def measure(network: nn.Module, shape: InputSpec, batch: int, dtype: torch.dtype = torch.float32) -> Measured:
     """What a training forward of `batch` images costs, with products in `dtype`. Consumes no randomness.
 
     A network whose forward looks at numbers is measured with two real images, unless it is on the meta device itself.
@@ -119,7 +119,7 @@ def measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dtyp
     return found
 
 
-def _measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dtype, device: torch.device) -> Measured:
+def _measure(network: nn.Module, shape: InputSpec, batch: int, dtype: torch.dtype, device: torch.device) -> Measured:
     found = Measured(network, shape)
     counter = FlopCounterMode(display=False)
     stack: list[list[int]] = []
@@ -177,7 +177,7 @@ def _measure(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dty
     return found
 
 
-def forward_bytes(network: nn.Module, shape: ImageShape, batch: int, dtype: torch.dtype = torch.float32) -> int:
+def forward_bytes(network: nn.Module, shape: InputSpec, batch: int, dtype: torch.dtype = torch.float32) -> int:
     """The most that a forward pass of `batch` images holds at once, these included, where no backward pass follows.
 
     Found with no numbers; where the network looks at some, with two images. Raises what the network raises.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dltrain.config import ConfigError
 from dltrain.data.loading.balance import told
 from dltrain.data.targets import TargetSpec, as_tensor, target_from
-from dltrain.data.types import Canvas, ImageShape, Source, Splits
+from dltrain.data.types import InputSpec, Source, Splits
 from dltrain.engine.decisions import Decision, Decisions, count_multiply_adds, dtype_of, pick_device
 from dltrain.engine.networks import make_network, without_pretrained
 from dltrain.engine.precision import halve_for
@@ -42,15 +42,15 @@ LARGEST_TRIAL = 5e7
 
 @dataclass(frozen=True)
 class _Training:
-    """What both ways to a plan find out. images: those of each split that is read in training."""
+    """What both ways to a plan find out. sources: of each split that is read in training, with its layout."""
 
     experiment: Experiment
     model: nn.Module
     measured: Measured
-    shape: ImageShape
+    shape: InputSpec
     target: TargetSpec
     examples: dict[str, int]
-    images: list[tuple[Source, Canvas]]
+    sources: list[tuple[Source, Any]]
     decisions: Decisions
     groups: list[dict[str, Any]]
     steps_per_epoch: int
@@ -93,9 +93,9 @@ def _resolved(training: ResolvedTraining) -> _Training:
     halve_for(experiment, model, sections.groups, precision)
     if (dtype := dtype_of(precision)) != torch.float32:
         measured = measure(model, resolved.shape, experiment.training.micro_batch, dtype)
-    images = [each for name, each in resolved.images(splits).items() if name != "test"]
+    sources = [each for name, each in resolved.examples(splits).items() if name != "test"]
     return _Training(
-        experiment, model, measured, resolved.shape, splits.target, split_sizes(splits), images, decisions,
+        experiment, model, measured, resolved.shape, splits.target, split_sizes(splits), sources, decisions,
         sections.groups, training.steps_per_epoch, training.total_steps, sections.learning_rate, sections.momentum,
         resizing,
     )  # fmt: skip
@@ -112,7 +112,7 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     settings, groups = trainer.settings, parameter_groups(parts.model, experiment.optimizer)
     training = _Training(
         experiment, parts.model, measured, parts.shape, target_from(about["target"]), trainer.examples,
-        [(loader.source, loader.canvas) for loader in loaders], decisions, groups, settings.steps_per_epoch,
+        [(loader.source, loader.layout) for loader in loaders], decisions, groups, settings.steps_per_epoch,
         settings.total_steps, parts.learning_rate, parts.momentum, parts.pipeline.resize,
     )  # fmt: skip
     return _written(training, None)
@@ -125,7 +125,7 @@ def _load(experiment: Experiment) -> Splits:
         data = data.model_copy(update={"download": False})
     try:
         with at(experiment, "data"):
-            return data.load()
+            return data.load(targets=experiment.resolved_task.targets)
     except ConfigError as error:
         way_out = "to plan without it: dltrain plan EXPERIMENT data=synthetic data.examples=50000 data.shape=[3,32,32]"
         *others, last = error.diagnostics
@@ -160,7 +160,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
     trained = [parameter for group in training.groups for parameter in group["params"]]
     with at(experiment, "optimizer"):
         state = optimizer_bytes(experiment, training.groups)
-    images = sum(canvas.bytes_of(source) for source, canvas in training.images)
+    examples = sum(source.bytes_on(layout) for source, layout in training.sources)
     network = _bytes(parameters), _bytes(training.model.buffers())
     memory = {
         "parameters": network[0], "buffers": network[1], "gradients": _bytes(trained), "optimizer": state,
@@ -169,7 +169,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "sam": _bytes(trained) + network[1] if experiment.optimizer.sam is not None else 0,
         "estimate": experiment.gradient.copies * _bytes(trained),
         "activations": _activation_bytes(training),
-        "data": images if training.decisions["loader"].value == "resident" else 0,
+        "data": examples if training.decisions["loader"].value == "resident" else 0,
     }  # fmt: skip
     device = str(training.decisions["device"].value)
     facts = traps.Facts(
@@ -189,7 +189,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "loss": experiment.loss.name,
         "targets": training.target.counted,
         "balance": _balance(training),
-        "shape": [training.shape.channels, training.shape.height, training.shape.width],
+        "shape": list(training.shape.example(1, "meta").shape[1:]),
         "progressive_size": str(training.resizing) if training.resizing is not None else None,
         "model": experiment.model.name,
         "parameters": sum(parameter.numel() for parameter in parameters),
@@ -223,7 +223,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
 
 
 def _balance(training: _Training) -> str | None:
-    data, source = training.experiment.data, training.images[0][0]
+    data, source = training.experiment.data, training.sources[0][0]
     return told(as_tensor(source.targets), data.balance_power) if data.balance is not None else None
 
 

@@ -13,12 +13,17 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from dltrain.console.streams import printable
-from dltrain.data.types import Interpolation
 from dltrain.errors import RunError
+from dltrain.runs.stored_preprocessing import (
+    ImagePreprocessingData,
+    RowPreprocessingData,
+    StoredData,
+    Text,
+)
 
 SHOWN = 3
 """Mistakes in one message."""
@@ -26,8 +31,6 @@ LONGEST = 60
 """Letters of a name in a message."""
 PLAIN = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None), Tensor)
 
-Side = Annotated[int, Field(ge=1, le=65535)]
-Text = Annotated[str, Field(max_length=10_000)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -35,74 +38,7 @@ class StoredError(RunError):
     """Which field of a file is not what dltrain writes, and what it should be."""
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True)
-
-
-class CanvasData(_Data):
-    """A Canvas."""
-
-    height: Side
-    width: Side
-    rule: Literal["exact", "crop", "fit"]
-    interpolation: Interpolation
-    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
-    white: Annotated[int, Field(ge=1, le=65535)] | None = None
-    max_pixels: Annotated[int, Field(ge=1)] = 1
-
-
-class WhiteningData(_Data):
-    """A Whitening."""
-
-    kind: Literal["pca_whiten", "zca_whiten"]
-    mean: Tensor
-    axes: Tensor
-    deviations: Tensor
-
-
-class FeaturesData(_Data):
-    """The Features of a scaling."""
-
-    mean: Tensor
-    std: Tensor
-
-
-class ScalingData(_Data):
-    """A Scaling."""
-
-    mean: list[Annotated[float, Field(allow_inf_nan=False)]]
-    std: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
-    whitening: WhiteningData | None = None
-    features: FeaturesData | None = None
-
-
-class PreprocessingData(_Data):
-    """A Preprocessing, whose parts fit together."""
-
-    shape: Annotated[list[Side], Field(min_length=3, max_length=3)]
-    train: CanvasData
-    evaluation: CanvasData
-    scaling: ScalingData
-
-    @model_validator(mode="after")
-    def _fits(self) -> PreprocessingData:
-        scaling, shape = self.scaling, tuple(self.shape)
-        if (self.evaluation.height, self.evaluation.width) != shape[1:]:
-            raise ValueError(f"evaluation must be of the shape's size, {shape[1]}x{shape[2]}")
-        if not len(scaling.mean) == len(scaling.std) == shape[0]:
-            raise ValueError(f"scaling must have a mean and a std for each of {shape[0]} channels")
-        if (whitening := scaling.whitening) is not None:
-            size = math.prod(shape)
-            _require_tensor(whitening.mean, (size,), "scaling.whitening.mean")
-            _require_tensor(whitening.axes, (size, size), "scaling.whitening.axes")
-            _require_tensor(whitening.deviations, (size,), "scaling.whitening.deviations", positive=True)
-        if (features := scaling.features) is not None:
-            _require_tensor(features.mean, shape, "scaling.features.mean")
-            _require_tensor(features.std, shape, "scaling.features.std", positive=True)
-        return self
-
-
-class DecisionData(_Data):
+class DecisionData(StoredData):
     """What an automatic setting became."""
 
     value: Any
@@ -124,7 +60,7 @@ NEEDED = ("device", "precision", "channels_last", "compile", "threads", "loader"
 def _decided(decisions: dict[str, DecisionData]) -> dict[str, DecisionData]:
     for name, decision in decisions.items():
         if name in KINDS:
-            kind = type("Value", (_Data,), {"__annotations__": {name: KINDS[name]}})
+            kind = type("Value", (StoredData,), {"__annotations__": {name: KINDS[name]}})
             try:
                 kind.model_validate({name: decision.value})  # type: ignore[attr-defined]
             except ValidationError as error:
@@ -137,7 +73,7 @@ def _require_needed(decisions: Mapping[str, Any]) -> None:
         raise ValueError(f"decisions must tell {', '.join(absent)}")
 
 
-class EnvironmentData(_Data):
+class EnvironmentData(StoredData):
     """environment.json, as far as it is read again."""
 
     plugins: dict[str, str] = {}
@@ -152,7 +88,7 @@ class EnvironmentData(_Data):
         return self
 
 
-class ResultData(_Data):
+class ResultData(StoredData):
     """result.json, as far as it is read again."""
 
     state: Text | None = None
@@ -161,7 +97,7 @@ class ResultData(_Data):
     time: dict[str, Seconds] = {}
 
 
-class TargetData(_Data):
+class TargetData(StoredData):
     """A TargetSpec."""
 
     kind: Literal["classes", "numbers", "labels", "nothing"]
@@ -180,12 +116,19 @@ class TargetData(_Data):
         return self
 
 
-class AboutData(_Data):
+def _kind_of_preprocessing(values: Any) -> str:
+    return "rows" if isinstance(values, dict) and "encoding" in values else "images"
+
+
+class AboutData(StoredData):
     """What a checkpoint says of its training."""
 
     experiment: Annotated[str, Field(max_length=10**7)]
     target: TargetData
-    preprocessing: PreprocessingData
+    preprocessing: Annotated[
+        Annotated[ImagePreprocessingData, Tag("images")] | Annotated[RowPreprocessingData, Tag("rows")],
+        Discriminator(_kind_of_preprocessing),
+    ]
     decisions: dict[str, DecisionData]
     fingerprint: Text
     has_test: bool
@@ -198,7 +141,7 @@ class AboutData(_Data):
         return self
 
 
-class MetricsData(_Data):
+class MetricsData(StoredData):
     """The sums of an epoch that has begun, those of its task among them."""
 
     losses: Tensor
@@ -214,14 +157,14 @@ class MetricsData(_Data):
         return self
 
 
-class OptimizerData(_Data):
+class OptimizerData(StoredData):
     """What torch's optimizers save."""
 
     state: dict[int, dict[str, Any]]
     param_groups: list[dict[str, Any]]
 
 
-class CheckpointData(_Data):
+class CheckpointData(StoredData):
     """A checkpoint. What has no field here is the state of a part that this training has beside the others."""
 
     __pydantic_extra__: dict[str, dict[str, Any] | None]
@@ -302,13 +245,6 @@ def require_plain(state: Any) -> None:
             dense = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
             if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
                 raise StoredError(f"{named(where)}: the tensor is not dense, or is larger than its values")
-
-
-def _require_tensor(tensor: Tensor, shape: tuple[int, ...], name: str, *, positive: bool = False) -> None:
-    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-        raise ValueError(f"{name} must be float {shape}")
-    if not bool(tensor.isfinite().all()) or (positive and bool((tensor <= 0).any())):
-        raise ValueError(f"{name} must be finite{' and above 0' if positive else ''}")
 
 
 def _names(row: dict[str, float], split: str) -> set[str]:

@@ -67,7 +67,7 @@ def run_sweep(
     """
     assert experiment.sweep is not None
     require_libraries(experiment)
-    splits = experiment.data.load()  # before anything is created: unfit data would fail every trial
+    splits = experiment.load_data()  # before anything is created: unfit data would fail every trial
     for note in splits.remarks:
         display.tell(note)
     facts = {"data": splits.fingerprint, **_searched(experiment)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.data.types import Canvas, Source, Splits
 from dltrain.testing.contract import Contract
 

@@ -16,7 +16,7 @@ from training import arrays_experiment, built, train, trained, write_arrays
 
 from dltrain.commands.adapt import adapt_statistics, averaging_layers
 from dltrain.config import ConfigError
-from dltrain.data.loading.views import views_canvas, views_of
+from dltrain.data.loading.views import views_layout, views_of
 from dltrain.data.types import Canvas
 from dltrain.engine.predictor import restore_predictor
 from dltrain.runs import checkpoints
@@ -131,13 +131,13 @@ def test_the_centre_of_the_larger_canvas_is_the_usual_view() -> None:
     from dltrain.data.images.decoding import place
 
     canvas = Canvas(28, 28, "crop", crop=0.875)
-    larger = views_canvas(canvas, "ten_crop")
+    larger = views_layout(canvas, "ten_crop")
     assert (larger.height, larger.width, larger.crop) == (32, 32, 1.0)
     image = torch.randint(256, (3, 50, 61), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     five = views_of(place(image, larger)[0][None], 28, 28, "five_crop")
     assert torch.equal(five[4][0], place(image, canvas)[0])
     exact = Canvas(32, 32)
-    assert views_canvas(exact, "five_crop") == exact
+    assert views_layout(exact, "five_crop") == exact
     padded = views_of(image[None, :, :32, :32], 32, 32, "five_crop")
     assert torch.equal(padded[4], image[None, :, :32, :32].float())
     assert torch.equal(padded[0][0, :, 2:, 2:], image[:, :30, :30].float())  # shifted by two pixels

@@ -21,7 +21,7 @@ from dltrain import Experiment
 from dltrain.cli import app
 from dltrain.config import ConfigError
 from dltrain.data.copies import contents
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.data.types import Source, Splits
 
 
@@ -198,7 +198,7 @@ def test_a_class_of_copies_cannot_be_divided(tmp_path: Path) -> None:
     for file in sorted((tmp_path / "ant").iterdir())[1:]:
         shutil.copy(tmp_path / "ant/000.png", file)
     text = refusal(tmp_path)
-    assert "class `ant` cannot be divided: its 10 images are all copies of one another" in text
+    assert "class `ant` cannot be divided: its 10 examples are all copies of one another" in text
     assert "`data.copies: allow`" in text
     assert len(load(tmp_path, copies="allow").test or []) == 4
 
@@ -317,7 +317,7 @@ def test_processes_share_the_cache(photos: Path, zygote: Zygote, tmp_path: Path)
     program = f"""
 import os, sys
 os.environ["XDG_CACHE_HOME"] = {str(photos.parent / "cache")!r}
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 print(Dataset.parse({section!r}).load().fingerprint)
 sys.exit()
 """

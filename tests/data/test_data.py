@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from dltrain.config import ConfigError
 from dltrain.config.section import field_docs
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.data.images.decoding import decode, load_files, place, place_all
 from dltrain.data.loading.scaling import Scaling, pixel_covariance
 from dltrain.data.sources import ArraySource, FileSource

@@ -65,10 +65,10 @@ def test_values_of_fewer_bits_in_files_of_16_keep_their_contrast(
     write(tmp_path, "dark", dark.astype(np.uint16), suffix)
     trainer = trainer_of(tmp_path)
     assert f"read as {bits} bits, 0..{white} becomes 0..255" in notes_of(trainer)
-    seen = {image.numpy().tobytes() for image in trainer.parts.train.images}  # type: ignore[attr-defined]
+    seen = {image.numpy().tobytes() for image in trainer.parts.train.inputs}  # type: ignore[attr-defined]
     expected = np.rint(np.concatenate([dark, bright]) * 255 / white).astype(np.uint8)
     assert len(seen) == 16 and seen <= {image.tobytes() for image in expected}
-    canvas = restore_predictor(trainer.state_dict(), "cpu").canvas  # the level travels in the checkpoint
+    canvas = restore_predictor(trainer.state_dict(), "cpu").layout  # the level travels in the checkpoint
     for name, images in (("bright", bright), ("dark", dark)):
         found = decode(tmp_path / name / f"03{suffix}", 1, canvas)[0].numpy()
         assert np.array_equal(found, np.rint(images[3] * 255 / white).astype(np.uint8))
@@ -228,7 +228,7 @@ def test_scaling_of_each_feature_is_that_of_scikit_learn(kind: str, tmp_path: Pa
     training: {{batch_size: 8, epochs: 1}}
     """
     trainer = build(Experiment.parse(document, "tiny"), "cpu")
-    pixels = trainer.parts.train.images  # type: ignore[attr-defined]
+    pixels = trainer.parts.train.inputs  # type: ignore[attr-defined]
     reference = (StandardScaler() if kind == "featurewise_standardize" else MinMaxScaler()).fit(pixels.flatten(1))
     expected = reference.transform(pixels.flatten(1))
     list(trainer.run())

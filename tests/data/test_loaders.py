@@ -97,7 +97,7 @@ def test_a_batch_larger_than_the_split_is_refused(array: ArraySource) -> None:
 
 def test_resident_batches_are_the_examples_they_say(array: ArraySource) -> None:
     loader = ResidentLoader(array, Canvas(8, 9), batch_size=5, seed=3, device=CPU)
-    assert loader.images.data_ptr() == torch.from_numpy(array.images).data_ptr(), "arrays are not copied"
+    assert loader.inputs.data_ptr() == torch.from_numpy(array.images).data_ptr(), "arrays are not copied"
     for step, batch in enumerate(islice(loader.batches(), 12)):
         assert np.array_equal(batch.inputs, array.images[batch.indices])
         assert np.array_equal(batch.targets, array.targets[batch.indices])
@@ -233,7 +233,7 @@ def test_a_script_without_a_guard_trains_on_streamed_images(tmp_path: Path) -> N
 def test_resident_files_are_decoded_once_and_all_damaged_ones_named(tmp_path: Path, files: FileSource) -> None:
     loader = make_loader("resident", files, Canvas(7, 7, "crop"), batch_size=5, seed=0, device=CPU)
     assert isinstance(loader, ResidentLoader)
-    assert loader.images.shape == (22, 3, 7, 7)
+    assert loader.inputs.shape == (22, 3, 7, 7)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")
     with pytest.raises(ConfigError) as caught:

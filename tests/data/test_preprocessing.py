@@ -11,9 +11,9 @@ import torch
 from photos import make_photos
 
 from dltrain import Experiment, build
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.data.loading.scaling import Scaling
-from dltrain.data.preprocessing import Preprocessing, plan_preprocessing
+from dltrain.data.preprocessing import ImagePreprocessing, plan_preprocessing
 from dltrain.data.pretrained import PretrainedInputs
 from dltrain.data.sources import ArraySource, FileSource
 from dltrain.data.types import ImageFiles, Source
@@ -40,7 +40,7 @@ def arrays() -> ArraySource:
 
 def plan(
     source: Source, pretrained: PretrainedInputs | None = None, crop: bool = False, **options: Any
-) -> Preprocessing:
+) -> ImagePreprocessing:
     dataset = Dataset.parse({"name": "image_folder", "root": "x", **options})
     augmentation = Experiment.parse("{data: digits, model: mlp, augmentation: [random_resized_crop]}").augmentation
     return plan_preprocessing(dataset, source, augmentation if crop else [], pretrained)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def test_the_statistics_are_of_the_training_part_alone(arrays: ArraySource) -> N
 
 def test_plain_values_and_back(photos: FileSource) -> None:
     found = plan(photos, WEIGHTS, crop=True)
-    assert Preprocessing.from_dict(found.to_dict()) == found
+    assert ImagePreprocessing.from_dict(found.to_dict()) == found
 
 
 @pytest.mark.parametrize("loader", ["resident", "streaming"])

@@ -189,7 +189,7 @@ def test_memory_is_what_a_training_holds(optimizer: dict[str, Any]) -> None:
     assert memory["optimizer"] == sum(tensor.nbytes for tensor in state)
     assert memory["parameters"] == memory["gradients"] == parameters
     assert memory["average"] == memory["parameters"] + memory["buffers"]
-    assert memory["data"] == parts.train.images.nbytes  # type: ignore[attr-defined]
+    assert memory["data"] == parts.train.inputs.nbytes  # type: ignore[attr-defined]
     assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
 
 

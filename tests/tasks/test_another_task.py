@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from dltrain import ConfigError, Experiment
 from dltrain.cli import app
 from dltrain.config import section
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import Dataset
 from dltrain.tasks import Loss, Task
 
 PLUGIN = '''
@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-from dltrain.data.datasets import Dataset
+from dltrain.data.base import ImageDataset
 from dltrain.data.sources import ArraySource
 from dltrain.data.targets import Real
 from dltrain.data.types import RawDataset
@@ -38,7 +38,7 @@ class Numbers(Output):
     words = "a light per image"
 
 
-class Lights(Dataset):
+class Lights(ImageDataset):
     """Images and how bright they are."""
 
     name: Literal["lights"] = "lights"

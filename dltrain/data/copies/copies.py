@@ -15,7 +15,6 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies import likeness
 from dltrain.data.copies.contents import keys
-from dltrain.data.targets import TargetSpec
 from dltrain.data.types import RawDataset
 from dltrain.errors import Note
 
@@ -32,6 +31,8 @@ class Examples:
     """
 
     names: list[str]
+    words: str
+    """What they are called, as `Source.words`."""
     targets: np.ndarray
     splits: np.ndarray
     keys: np.ndarray
@@ -64,7 +65,7 @@ def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list
     trained = torn[equal[torn] < len(parts.train)]  # those of the training part come first
     for rows, wrong in ((trained, strict), (np.setdiff1d(torn, trained), False)):
         if len(rows):
-            message = _contradiction(rows, equal, names, targets, parts.target)
+            message = _contradiction(rows, equal, names, targets, parts)
             if wrong:
                 raise ConfigError([message])
             notes.append(Note("warning", "contradiction", message.message))
@@ -78,7 +79,7 @@ def find(parts: RawDataset, *, near: bool, strict: bool) -> tuple[Examples, list
         notes.append(Note("warning", "contradiction", f"{text}: look whether they are labelled rightly"))
     splits = np.repeat(np.arange(len(given)), [len(source) for source in given.values()])
     rows = np.arange(len(labels))
-    return Examples(names, targets, splits, keys(found), sets.roots(rows), tuple(given)), notes
+    return Examples(names, parts.train.words, targets, splits, keys(found), sets.roots(rows), tuple(given)), notes
 
 
 def across(examples: Examples, *, optional: bool) -> list[Note]:
@@ -96,7 +97,8 @@ def across(examples: Examples, *, optional: bool) -> list[Note]:
                 remedy = (
                     "; `data.copies: drop` leaves those out of the training" if seen == "train" and optional else ""
                 )
-                many = f"{len(copied):,} of {ours.sum():,} {unseen} images are copies of {what} images"
+                words = examples.words
+                many = f"{len(copied):,} of {ours.sum():,} {unseen} {words} are copies of {what} {words}"
                 one = f"{examples.names[copied[0]]} of {examples.names[of]}"
                 notes.append(Note("warning", "copies", f"{many}, such as {one}{remedy}"))
     return notes
@@ -109,7 +111,7 @@ def within(examples: Examples) -> list[Note]:
     if len(sizes) == len(rows):
         return []
     one, other, *_ = rows[which.reshape(-1) == int(np.argmax(sizes > 1))].tolist()
-    many = f"{len(rows) - len(sizes):,} of {len(rows):,} images are copies of others"
+    many = f"{len(rows) - len(sizes):,} of {len(rows):,} {examples.words} are copies of others"
     pair = f"{examples.names[other]} of {examples.names[one]}"
     return [Note("info", "copies", f"{many}, such as {pair}: they stay in one split")]
 
@@ -126,25 +128,26 @@ def left_out(examples: Examples) -> tuple[np.ndarray, list[Note]]:
     notes = []
     if copied.any():
         others = " and ".join(name for name in ("validation", "test") if name in examples.split_names)
-        text = f"{copied.sum():,} copies of {others} images are left out of the training (`copies: drop`)"
+        text = f"{copied.sum():,} copies of {others} {examples.words} are left out of the training (`copies: drop`)"
         notes.append(Note("info", "copies", text))
     if again.any():
-        text = f"{again.sum():,} copies of other images are left out (`copies: drop`)"
+        text = f"{again.sum():,} copies of other {examples.words} are left out (`copies: drop`)"
         notes.append(Note("info", "copies", text))
     return copied | again, notes
 
 
 def _contradiction(
-    torn: np.ndarray, equal: np.ndarray, names: list[str], targets: np.ndarray, target: TargetSpec
+    torn: np.ndarray, equal: np.ndarray, names: list[str], targets: np.ndarray, parts: RawDataset
 ) -> Diagnostic:
-    """What to say of the images `torn`, whose labels are not those of the images `equal[torn]` with the same pixels."""
+    """What to say of the examples `torn`, whose labels are not those of `equal[torn]`, with equal content."""
+    target, words = parts.target, parts.train.words
     pairs = [
         f"{names[of]} (`{target.text(targets[of].tolist())}`) and {names[row]} (`{target.text(targets[row].tolist())}`)"
         for row, of in zip(torn[:SHOWN].tolist(), equal[torn[:SHOWN]].tolist())
     ]
     more = [f"and {len(torn) - SHOWN:,} more"] if len(torn) > SHOWN else []
-    message = f"the same image is in two classes: {pairs[0]}"
+    message = f"the same {words[:-1]} is in two classes: {pairs[0]}"
     if len(torn) > 1:
-        message = f"{len(torn):,} images are in two classes, such as {pairs[0]}"
+        message = f"{len(torn):,} {words} are in two classes, such as {pairs[0]}"
     remedy = "delete the wrong ones; with `data.copies: allow` they are trained on as they are"
     return Diagnostic(message, notes=(*pairs[1:], *more, remedy))

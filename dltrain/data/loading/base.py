@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,21 +13,21 @@ from torch import Tensor
 from dltrain.data.loading.balance import Balanced
 from dltrain.data.loading.order import Order, evaluation_indices
 from dltrain.data.targets import as_tensor
-from dltrain.data.types import WHOLE, Batch, Canvas, Share, Source
+from dltrain.data.types import WHOLE, Batch, Share, Source
 
 
 class Loader(ABC):
-    """Batches of a split. Batch `step` is a function of (source, canvas, batch_size, seed, step).
+    """Batches of a split. Batch `step` is a function of (source, layout, batch_size, seed, step).
 
     Where several processes train together, each gets its share of every batch; `batch_size` is the whole one's.
     """
 
     def __init__(
-        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, share: Share = WHOLE,
+        self, source: Source, layout: Any, *, batch_size: int, seed: int, device: torch.device, share: Share = WHOLE,
         balance: float = 0.0,
     ) -> None:  # fmt: skip
         """balance: how far training draws the classes equally often (see `draws_of`)."""
-        self.source, self.canvas, self.batch_size, self.seed = source, canvas, batch_size, seed
+        self.source, self.layout, self.batch_size, self.seed = source, layout, batch_size, seed
         self.device, self.share, self.balance = torch.device(device), share, balance
         self.targets = as_tensor(source.targets).to(self.device)
         self._epoch: tuple[int, Tensor, Tensor] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -11,13 +11,13 @@ from dltrain.data.loading.pipeline import First
 from dltrain.data.loading.resident import ResidentLoader
 from dltrain.data.loading.resources import choose_loader, choose_workers
 from dltrain.data.loading.streaming import StreamingLoader
-from dltrain.data.types import WHOLE, Canvas, Share, Source
+from dltrain.data.types import WHOLE, Share, Source
 
 __all__ = ["Loader", "ResidentLoader", "StreamingLoader", "choose_loader", "choose_workers", "make_loader"]
 
 
 def make_loader(
-    kind: Literal["resident", "streaming"], source: Source, canvas: Canvas, *, batch_size: int, seed: int,
+    kind: Literal["resident", "streaming"], source: Source, layout: Any, *, batch_size: int, seed: int,
     device: torch.device, workers: int = 0, share: Share = WHOLE, first: First | None = None,
     balance: float = 0.0,
 ) -> Loader:  # fmt: skip
@@ -27,9 +27,9 @@ def make_loader(
     """
     if kind == "resident":
         return ResidentLoader(
-            source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first, balance=balance
+            source, layout, batch_size=batch_size, seed=seed, device=device, share=share, first=first, balance=balance
         )
     return StreamingLoader(
-        source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, first=first, balance=balance,
+        source, layout, batch_size=batch_size, seed=seed, device=device, share=share, first=first, balance=balance,
         workers=workers,
     )  # fmt: skip

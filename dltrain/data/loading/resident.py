@@ -1,8 +1,9 @@
-"""The resident loader: decode once, keep all images on the device, gather whole batches."""
+"""The resident loader: decode once, keep all examples on the device, gather whole batches."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from dltrain.data.augmentation.impl.windows import Windows, windows_for
 from dltrain.data.loading.base import Loader
 from dltrain.data.loading.pipeline import First, Moves
-from dltrain.data.types import WHOLE, Batch, Canvas, Images, Share, Source
+from dltrain.data.types import WHOLE, Batch, Loaded, Share, Source
 
 CHUNK = 1024
 TOGETHER = 16
@@ -19,20 +20,20 @@ TOGETHER = 16
 
 
 class ResidentLoader(Loader):
-    """All images lie decoded on the device, as one uint8 tensor (N, C, H, W)."""
+    """All examples lie on the device as one tensor: images decoded (N, C, H, W) uint8, rows (N, D) float32."""
 
     def __init__(
-        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device,
+        self, source: Source, layout: Any, *, batch_size: int, seed: int, device: torch.device,
         share: Share = WHOLE, first: First | None = None, balance: float = 0.0,
     ) -> None:  # fmt: skip
         """first: what training images undergo first; `does_first` says whether this loader takes it over.
 
         Raises ConfigError naming the files that cannot be read.
         """
-        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, balance=balance)
-        self.images, self.extents = _resident(source, canvas, self.device)
+        super().__init__(source, layout, batch_size=batch_size, seed=seed, device=device, share=share, balance=balance)
+        self.inputs, self.extents = _resident(source, layout, self.device)
         self._moves = first if isinstance(first, Moves) else None
-        self._windows = windows_for(self.images, self._moves) if self._moves is not None else None
+        self._windows = windows_for(self.inputs, self._moves) if self._moves is not None else None
 
     @property
     def does_first(self) -> bool:
@@ -51,7 +52,7 @@ class ResidentLoader(Loader):
         size = self.batch_size // self.share.count
         drawn = [moves.drawn(step, self.device, size) for step in range(start, start + count)]
         indices, epochs = (torch.cat(parts) for parts in zip(*examples, strict=True))
-        shape_alone = self.images[:1].expand(len(indices), -1, -1, -1)
+        shape_alone = self.inputs[:1].expand(len(indices), -1, -1, -1)
         whole = Batch(shape_alone, self.targets.index_select(0, indices), indices, epochs)
         motions = moves.motions(whole, [torch.cat(parts, -1) for parts in zip(*drawn, strict=True)])
         starts = windows.starts(indices, motions)
@@ -61,7 +62,7 @@ class ResidentLoader(Loader):
 
     def _gather(self, indices: Tensor, epochs: Tensor) -> Batch:
         return Batch(
-            inputs=self.images.index_select(0, indices),
+            inputs=self.inputs.index_select(0, indices),
             targets=self.targets.index_select(0, indices),
             indices=indices,
             epochs=epochs,
@@ -83,20 +84,22 @@ class ResidentLoader(Loader):
             yield self._gather(indices.to(self.device), torch.zeros_like(indices, device=self.device)), valid
 
     def close(self) -> None:
-        self.images, self._windows = self.images.new_empty(0), None
+        self.inputs, self._windows = self.inputs.new_empty(0), None
 
 
-def _resident(source: Source, canvas: Canvas, device: torch.device) -> Images:
-    """All images, on the device."""
-    if device.type == "cpu" and (whole := source.whole(canvas)) is not None:
+def _resident(source: Source, layout: Any, device: torch.device) -> Loaded:
+    """All examples, on the device."""
+    if device.type == "cpu" and (whole := source.whole(layout)) is not None:
         return whole
     count = len(source)
-    images = torch.empty(count, source.channels, canvas.height, canvas.width, dtype=torch.uint8, device=device)
-    extents = torch.empty(count, 2, dtype=torch.int64, device=device) if canvas.rule == "fit" else None
+    inputs, extents = torch.empty(0), None
     for start in range(0, count, CHUNK):
         part = slice(start, min(start + CHUNK, count))
-        loaded, sizes = source.load(np.arange(part.start, part.stop), canvas)
-        images[part] = loaded.to(device)
+        loaded, sizes = source.load(np.arange(part.start, part.stop), layout)
+        if not start:
+            inputs = torch.empty(count, *loaded.shape[1:], dtype=loaded.dtype, device=device)
+            extents = torch.empty(count, 2, dtype=torch.int64, device=device) if sizes is not None else None
+        inputs[part] = loaded.to(device)
         if extents is not None and sizes is not None:
             extents[part] = sizes.to(device)
-    return images, extents
+    return inputs, extents

@@ -8,9 +8,9 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from dltrain.data.types import Canvas, Source
+from dltrain.data.types import Source
 
 if TYPE_CHECKING:
     import torch
@@ -22,24 +22,24 @@ UNKNOWN_MEMORY = 4 * 10**9
 
 
 def choose_loader(
-    source: Source, canvas: Canvas, device: torch.device, requested: Literal["auto", "resident", "streaming"]
+    source: Source, layout: Any, device: torch.device, requested: Literal["auto", "resident", "streaming"]
 ) -> tuple[Literal["resident", "streaming"], str]:
-    """The loader for a split, and the reason. resident when the images fit into half of the free memory."""
+    """The loader for a split, and the reason. resident when the examples fit into half of the free memory."""
     if requested != "auto":
         return requested, "set in the experiment"
-    need = canvas.bytes_of(source)
-    if source.in_memory and device.type == "cpu" and source.native == (canvas.height, canvas.width):
-        return "resident", f"{size(need)} of images are in memory already"
+    need = source.bytes_on(layout)
+    if device.type == "cpu" and source.lies_on(layout):
+        return "resident", f"{size(need)} of {source.words} are in memory already"
     free = free_memory(device)
     where = "on the GPU" if device.type == "cuda" else "in memory"
-    numbers = f"{size(need)} of images, {size(free)} free {where}"
+    numbers = f"{size(need)} of {source.words}, {size(free)} free {where}"
     return ("resident" if need <= free / 2 else "streaming"), numbers
 
 
 def choose_workers(source: Source, requested: int | Literal["auto"]) -> tuple[int, str]:
     """How many processes decode for the streaming loader, and the reason."""
     if source.in_memory:
-        return 0, "the images are in memory; there is nothing to decode"
+        return 0, f"the {source.words} are in memory; there is nothing to decode"
     if source.files is not None and source.files.cache is not None:
         return 0, "the images are decoded once, into the cache"
     if requested != "auto":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.loading.whitening import Whitener, Whitening
-from dltrain.data.types import Canvas, Source
+from dltrain.data.types import Canvas, ImageSource
 from dltrain.errors import Note
 
 ScalingKind = Literal[
@@ -67,7 +67,12 @@ class Scaling:
     """What was found about the images it was fitted on; not stored."""
 
     @classmethod
-    def fit(cls, kind: ScalingKind, source: Source, canvas: Canvas, epsilon: float = 0.01) -> Scaling:
+    def done(cls) -> Scaling:
+        """Of examples that lie scaled in their layout: nothing is left to do."""
+        return cls([], [])
+
+    @classmethod
+    def fit(cls, kind: ScalingKind, source: ImageSource, canvas: Canvas, epsilon: float = 0.01) -> Scaling:
         """The scaling of images `source`, as they lie on the canvas.
 
         none: to 0..1 (mean 0, std 255). min_max: the channel's smallest and largest value to 0 and 1.
@@ -113,8 +118,10 @@ class Scaling:
         features = Features(**values["features"]) if "features" in values else None
         return cls(list(values["mean"]), list(values["std"]), whitening, features)
 
-    def on(self, device: torch.device | str, *, channels_last: bool = False) -> Scaler | Whitener:
+    def on(self, device: torch.device | str, *, channels_last: bool = False) -> Scaler | Whitener | Identity:
         """The function, with its constants on the device."""
+        if not self.mean:
+            return Identity()
         if self.whitening is not None:
             return self.whitening.on(torch.device(device), channels_last=channels_last)
         return Scaler(self, torch.device(device), channels_last)
@@ -122,6 +129,18 @@ class Scaling:
     def apply(self, images: Tensor, *, channels_last: bool = False) -> Tensor:
         """`images` scaled, once; where it happens every step, use `on`."""
         return self.on(images.device, channels_last=channels_last).apply(images)
+
+
+class Identity:
+    """A scaling that changes nothing."""
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """The inputs."""
+        return inputs
+
+    def invert(self, inputs: Tensor) -> Tensor:
+        """The inputs."""
+        return inputs
 
 
 class Scaler:
@@ -171,7 +190,7 @@ class Measured:
     seen: int
     flat: list[int]
 
-    def remarks(self, source: Source) -> list[Note]:
+    def remarks(self, source: ImageSource) -> list[Note]:
         """Warnings about channels and images that tell nothing apart."""
         found = []
         for channel, counts in enumerate(self.counts):
@@ -188,7 +207,7 @@ class Measured:
         return found
 
 
-def measured(source: Source, canvas: Canvas) -> Measured:
+def measured(source: ImageSource, canvas: Canvas) -> Measured:
     """The values of the images: of all of an array, of at most 2,048 evenly spaced files."""
     counts: np.ndarray | None = None
     flat: list[int] = []
@@ -209,7 +228,7 @@ def _flat(images: Tensor) -> list[int]:
     return [number for number in maybe if bool((images[number] == images[number][:, :1, :1]).all())]
 
 
-def pixel_covariance(source: Source, canvas: Canvas) -> Tensor:
+def pixel_covariance(source: ImageSource, canvas: Canvas) -> Tensor:
     """(C, C) float32 population covariance of the channels, of pixels in 0..1 (Krizhevsky et al. 2012).
 
     Measured on at most 2,048 evenly spaced examples.
@@ -222,14 +241,14 @@ def pixel_covariance(source: Source, canvas: Canvas) -> Tensor:
     return (products / n - torch.outer(mean, mean)).float()
 
 
-def chosen(source: Source, limit: int | None) -> np.ndarray:
+def chosen(source: ImageSource, limit: int | None) -> np.ndarray:
     """The evenly spaced places of the images that are measured; by default all of an array, 2,048 files."""
     if limit is None:
         limit = len(source) if source.in_memory else SAMPLE
     return np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).round().astype(np.int64))
 
 
-def _images(source: Source, canvas: Canvas, limit: int | None = None) -> Iterator[Tensor]:
+def _images(source: ImageSource, canvas: Canvas, limit: int | None = None) -> Iterator[Tensor]:
     """The images on the canvas in parts, (n, C, H, W) uint8; without what lies beside an image on a fit canvas."""
     indices = chosen(source, limit)
     chunk = max(CHUNK_BYTES // (source.channels * canvas.height * canvas.width), 1)

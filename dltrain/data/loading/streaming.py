@@ -30,7 +30,7 @@ from dltrain.data.images.decoding import load_files, read_files
 from dltrain.data.loading.base import Loader
 from dltrain.data.loading.pipeline import Crops, First
 from dltrain.data.loading.resources import keep_freed_memory
-from dltrain.data.types import WHOLE, Batch, Canvas, ImageFiles, Images, Share, Source
+from dltrain.data.types import WHOLE, Batch, Canvas, ImageFiles, Loaded, Share, Source
 from dltrain.errors import RunError
 
 PREFETCH = 2
@@ -49,12 +49,12 @@ class StreamingLoader(Loader):
     workers, started when it is first used, and gives one iterator at a time."""
 
     def __init__(
-        self, source: Source, canvas: Canvas, *, batch_size: int, seed: int, device: torch.device, workers: int = 0,
+        self, source: Source, layout: Any, *, batch_size: int, seed: int, device: torch.device, workers: int = 0,
         share: Share = WHOLE, first: First | None = None, balance: float = 0.0,
     ) -> None:  # fmt: skip
         """first: what training images undergo first; `does_first` says whether the workers do it. Only on a CPU:
         a GPU draws other numbers."""
-        super().__init__(source, canvas, batch_size=batch_size, seed=seed, device=device, share=share, balance=balance)
+        super().__init__(source, layout, batch_size=batch_size, seed=seed, device=device, share=share, balance=balance)
         self._files = source.files if source.files is not None and source.files.cache is None else None
         decodes = self._files is not None
         self.workers = workers if decodes else 0
@@ -96,19 +96,19 @@ class StreamingLoader(Loader):
         self._open.add(stream)
         return stream
 
-    def _images(self, purpose: str, indices: Iterable[Tensor], start: int = 0) -> Iterator[Images]:
+    def _images(self, purpose: str, indices: Iterable[Tensor], start: int = 0) -> Iterator[Loaded]:
         """The images of each batch of indices, the first of which is that of step `start`, on the device."""
         if self._files is None:
             return on_device(self._loaded(indices), self.device)
         if purpose not in self._pools:
-            decoder = Decoder(self._files, self.canvas, self._crops if purpose != "evaluate" else None)
+            decoder = Decoder(self._files, self.layout, self._crops if purpose != "evaluate" else None)
             self._pools[purpose] = Pool(self._files, decoder, self.workers, pin=self.device.type == "cuda")
         return on_device(self._pools[purpose].run(zip(count(start), indices, strict=False)), self.device)
 
-    def _loaded(self, indices: Iterable[Tensor]) -> Iterator[Images]:
+    def _loaded(self, indices: Iterable[Tensor]) -> Iterator[Loaded]:
         """From main memory or a pack; the device works on the last batch meanwhile."""
         for chosen in indices:
-            images, extents = self.source.load(chosen.numpy(), self.canvas)
+            images, extents = self.source.load(chosen.numpy(), self.layout)
             yield images.pin_memory() if self.device.type == "cuda" else images, extents
 
     def close(self) -> None:
@@ -117,14 +117,14 @@ class StreamingLoader(Loader):
         self._pools.clear()
 
 
-def on_device(batches: Iterable[Images], device: torch.device) -> Iterator[Images]:
+def on_device(batches: Iterable[Loaded], device: torch.device) -> Iterator[Loaded]:
     """Batches of the host, copied to the device; to a GPU one ahead, on a stream of its own."""
     if device.type != "cuda":
         for images, extents in batches:
             yield images.to(device), extents.to(device) if extents is not None else None
         return
     stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead: tuple[Images, Any] | None = None
+    ahead: tuple[Loaded, Any] | None = None
     for images, extents in batches:
         with torch.cuda.stream(stream):
             copied = images.to(device, non_blocking=True), _to(extents, device)
@@ -140,7 +140,7 @@ def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     return tensor.to(device, non_blocking=True) if tensor is not None else None
 
 
-def _awaited(images: Images, done: Any, device: torch.device) -> Images:
+def _awaited(images: Loaded, done: Any, device: torch.device) -> Loaded:
     """Let the computing stream wait for the copy, and the allocator know who reads it."""
     stream = torch.cuda.current_stream(device)
     stream.wait_event(done)
@@ -156,7 +156,7 @@ class Decoder(Dataset[Any]):
     def __init__(self, files: ImageFiles, canvas: Canvas, crops: Crops | None) -> None:
         self.root, self.channels, self.canvas, self.crops = files.root, files.channels, canvas, crops
 
-    def __getitems__(self, batch: list[Any]) -> Images | list[Diagnostic]:
+    def __getitems__(self, batch: list[Any]) -> Loaded | list[Diagnostic]:
         """The batch, or what is wrong with its files: an error with fields does not travel between processes."""
         step, paths = batch
         try:
@@ -198,7 +198,7 @@ class Pool:
             generator=torch.Generator(),  # else it draws from the one that dropout draws from
         )
 
-    def run(self, indices: Iterable[tuple[int, Tensor]]) -> Iterator[Images]:
+    def run(self, indices: Iterable[tuple[int, Tensor]]) -> Iterator[Loaded]:
         """The images of each batch.
 
         Raises ConfigError naming the files that cannot be read, and LostWorkerError when a process is killed.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from dltrain.data.evaluation import Views
-from dltrain.data.types import Canvas
+from dltrain.data.types import Canvas, ImageShape, InputSpec
 
 MARGIN = 16
 """Where evaluation cuts nothing off, crops are of the image padded by reflection by a 16th of its size (2 pixels
@@ -17,9 +18,15 @@ SHIFT_WEIGHTS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
 """Of the views of `flip_shift`: a shifted one has half the weight of one that is not."""
 
 
-def views_canvas(canvas: Canvas, views: Views) -> Canvas:
-    """The canvas to take the views from: evaluation's, or for crops all that it would have cut off."""
-    if views not in ("five_crop", "ten_crop") or canvas.rule != "crop" or canvas.crop == 1:
+def views_layout(layout: Any, views: Views) -> Any:
+    """The layout to take the views from: evaluation's, or for crops a canvas with all that it would have cut off."""
+    if views not in ("five_crop", "ten_crop") or not isinstance(layout, Canvas):
+        return layout
+    return _uncut(layout)
+
+
+def _uncut(canvas: Canvas) -> Canvas:
+    if canvas.rule != "crop" or canvas.crop == 1:
         return canvas
     height, width = round(canvas.height / canvas.crop), round(canvas.width / canvas.crop)
     return replace(canvas, height=height, width=width, crop=1.0)
@@ -46,6 +53,11 @@ def views_of(images: Tensor, height: int, width: int, views: Views) -> list[Tens
     crops = [images[:, :, top : top + height, left : left + width] for top, left in places]
     crops.append(centre(images, height, width))
     return crops if views == "five_crop" else [*crops, *(crop.flip(3) for crop in _mirrored(crops))]
+
+
+def central(inputs: Tensor, shape: InputSpec) -> Tensor:
+    """Of images (B, C, H, W) the middle, of the size that the network takes; all of anything else."""
+    return centre(inputs, shape.height, shape.width) if isinstance(shape, ImageShape) else inputs
 
 
 def centre(images: Tensor, height: int, width: int) -> Tensor:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,28 @@ class Column:
         missing: np.ndarray = self.words == ""
         return missing
 
+    @property
+    def has_one_value(self) -> bool:
+        """Whether all values are the same, or all are missing."""
+        values = self.numbers if self.numbers is not None else self.words
+        assert values is not None
+        known = values[~self.missing]
+        return not len(known) or (bool((known == known[0]).all()) and len(known) == len(values))
+
+    def at(self, places: np.ndarray) -> Column:
+        """The values at `places`."""
+        numbers, words = (None if values is None else values[places] for values in (self.numbers, self.words))
+        return Column(self.name, numbers, words)
+
+    def joined(self, others: Sequence[Column]) -> Column:
+        """These values, and then those of columns of the same type."""
+        parts = [self, *others]
+        if self.numbers is not None:
+            return Column(
+                self.name, numbers=np.concatenate([part.numbers for part in parts if part.numbers is not None])
+            )
+        return Column(self.name, words=np.concatenate([part.words for part in parts if part.words is not None]))
+
     def as_words(self) -> Column:
         """The same column as one of categories: 3.0 becomes `3`."""
         if self.words is not None:
@@ -55,13 +78,36 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a file, by name, in its order."""
+    """Rows of a file: the columns by name, in its order. rows: (N,) where they stand in it, from 0; None for all."""
 
     path: str
     columns: dict[str, Column]
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).missing)
+
+    def number(self, place: int) -> int:
+        """Which row of the file, from 1, stands at `place`."""
+        return 1 + (place if self.rows is None else int(self.rows[place]))
+
+    def at(self, places: np.ndarray) -> Table:
+        """The rows at `places`, in that order."""
+        rows = places if self.rows is None else self.rows[places]
+        return Table(self.path, {name: column.at(places) for name, column in self.columns.items()}, rows)
+
+    def joined(self, others: Sequence[Table]) -> Table:
+        """These rows, and then others of the same file."""
+        parts = [self, *others]
+        columns = {
+            name: column.joined([part.columns[name] for part in others]) for name, column in self.columns.items()
+        }
+        rows = [np.arange(len(part)) if part.rows is None else part.rows for part in parts]
+        return Table(self.path, columns, np.concatenate(rows))
+
+    def only(self, names: Iterable[str]) -> Table:
+        """The same rows with these columns. Raises ConfigError when there is no such column."""
+        return Table(self.path, {name: self.column(name) for name in names}, self.rows)
 
     def column(self, name: str) -> Column:
         """The column of this name. Raises ConfigError with the nearest name when there is none."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from dltrain.data.types import ImageShape
+from dltrain.data.types import InputSpec
 from dltrain.layers.impl.norms import Averaged, SwitchableNorm, SyncBatchNorm
 from dltrain.layers.impl.probe import probe
 
@@ -58,7 +58,7 @@ def measuring(model: nn.Module, without: Collection[nn.Module] = ()) -> Iterator
             layer.momentum, layer.training = momentum, training
 
 
-def single_values(model: nn.Module, shape: ImageShape, images: int, devices: int = 1) -> dict[str, nn.Module]:
+def single_values(model: nn.Module, shape: InputSpec, images: int, devices: int = 1) -> dict[str, nn.Module]:
     """The layers, by name, that would measure single values in forwards of so many images of `shape`: their variance is
     0, and torch refuses them. Batch norms do with one image of one pixel; norms of a channel alone do with one pixel.
 
