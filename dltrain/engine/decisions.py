@@ -50,6 +50,9 @@ with them: on 2 cores 1.2 to 2.4 times for convnet, ResNets, ResNeXts, DenseNet,
 times for GoogLeNet and AlexNet. In batches of 128 LeNet takes 1.19 times as many images of 32x32x3 (8e7) and 1.04 times
 as many of 28x28 (5e7), and MLPs gain 1.1 to 1.35 times (9e7 to 5e8); in batches of 32 they lose, as each step converts
 the weights: 0.94, 0.88 and 0.8 times. With depthwise convolutions 0.25 to 0.8 times."""
+SMALL_STEP = 5e7
+"""Multiply-adds of a batch's forward pass below which one thread is about as fast as two on a quiet CPU, and many times
+as fast beside a busy program, where two wait for each other (benchmarks/README.md, busy)."""
 CLIP_NORM = 1.0
 """The norm to which longer gradients are cut by default; what it does for which network: benchmarks/README.md."""
 COMPILED_SHAPES = 32
@@ -117,7 +120,7 @@ def decide(
         "clip_norm": clip_norm(training, line_search=line_search),
         "compile": compiled,
         "graph": _graph(training, device, compiled),
-        "threads": _threads(training),
+        "threads": _threads(training, device, multiply_adds * training.micro_batch),
     }
 
 
@@ -136,16 +139,20 @@ def continue_threads(began: Decision) -> Decision:
     return Decision(asked, f"OMP_NUM_THREADS in the environment; the run had {began.value}")
 
 
-def _threads(training: Training) -> Decision:
-    import torch
+def _threads(training: Training, device: torch.device, work: int) -> Decision:
+    """work: multiply-adds of a batch's forward pass."""
+    from dltrain.engine.torch_threads import TORCH_THREADS
 
-    threads = torch.get_num_threads()
+    threads = TORCH_THREADS.default
     if threads == threads_of_environment():
         return Decision(threads, "OMP_NUM_THREADS in the environment")
     if training.threads == "probe":
         return Decision(threads, "torch's default; `fit` on a CPU times steps with one thread, too, and may take that")
     if training.threads != "auto":
         return Decision(training.threads, "set in the experiment")
+    if device.type == "cpu" and threads > 1 and work < SMALL_STEP:
+        small = f"a step of {work:.1e} multiply-adds gains little from {threads}, which lose much beside busy programs"
+        return Decision(1, f"{small}; torch's default from {SMALL_STEP:.0e} on")
     return Decision(threads, "torch's default on this machine, unless the program has set it")
 
 
@@ -285,7 +292,9 @@ def configure_torch(decisions: Decisions, *, deterministic: bool) -> None:
     """Set torch's process-wide switches to what was decided, so that the same run gives the same numbers."""
     import torch
 
-    torch.set_num_threads(decisions["threads"].value)
+    from dltrain.engine.torch_threads import TORCH_THREADS
+
+    TORCH_THREADS.set(decisions["threads"].value)
     if decisions["device"].value == "cpu":
         keep_freed_memory()
     if decisions["compile"].value:  # once for each size of images and batches, in training and in evaluation

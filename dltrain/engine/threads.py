@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterator
 from statistics import median
 
-import torch
-
 from dltrain.data.types import Batch
 from dltrain.engine.decisions import Decision, pick_device, threads_of_environment
 from dltrain.engine.length import TIMED_STEPS, Assemble, forget
+from dltrain.engine.torch_threads import TORCH_THREADS
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.reports import NonFiniteError
 
@@ -31,7 +30,7 @@ CLEARLY = 0.95
 def probes_threads(experiment: Experiment, device: str) -> bool:
     """Whether there is something to time: on a CPU with several threads, where the environment does not say."""
     asked = experiment.training.threads == "probe" and threads_of_environment() is None
-    return asked and pick_device(device).type == "cpu" and torch.get_num_threads() > 1
+    return asked and pick_device(device).type == "cpu" and TORCH_THREADS.default > 1
 
 
 def faster_threads(experiment: Experiment, assemble: Assemble) -> Decision:
@@ -39,14 +38,14 @@ def faster_threads(experiment: Experiment, assemble: Assemble) -> Decision:
 
     The trainer that is timed is thrown away. Raises ConfigError when no step can be timed.
     """
-    every = torch.get_num_threads()
+    every = TORCH_THREADS.default
     times: dict[int, list[float]] = {every: [], 1: []}
 
     def in_turn(batches: Iterator[Batch]) -> Iterator[Batch]:
         yield next(batches)  # what is chosen and reserved once
         while True:
             for threads, spent in times.items():
-                torch.set_num_threads(threads)
+                TORCH_THREADS.set(threads)
                 yield next(batches)
                 steps, started = 0, time.perf_counter()
                 while (seconds := time.perf_counter() - started) < SECONDS or steps == 0:
@@ -66,7 +65,7 @@ def faster_threads(experiment: Experiment, assemble: Assemble) -> Decision:
     except NonFiniteError as error:
         raise experiment.error("training.threads", f"no step can be timed: {error}") from None
     finally:
-        torch.set_num_threads(every)
+        TORCH_THREADS.set(every)
     del trainer
     forget()
     all_of_them, alone = median(times[every]), median(times[1])

@@ -121,9 +121,10 @@ class Training(Section):
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format NHWC for convolutions; auto: where it pays."""
     threads: PositiveInt | Literal["auto", "probe"] = "auto"
-    """Threads of a step on a CPU; their number decides last digits. auto: torch's default. probe: `fit` times a few
-    steps with one thread and with all, since beside busy programs one is faster, and the run keeps the faster number.
-    OMP_NUM_THREADS in the environment stands above it."""
+    """Threads of a step on a CPU; their number decides last digits. auto: one for steps under 50 million multiply-adds
+    (of the forward pass), which gain little from more and lose much beside busy programs, else torch's default. probe:
+    `fit` times a few steps with one thread and with all, and the run keeps the faster number. OMP_NUM_THREADS in the
+    environment stands above it."""
     progressive_size: ProgressiveSize | None = None
     """Small images first; null: all of the full size."""
     deterministic: bool = True

@@ -32,6 +32,7 @@ from dltrain.commands.resuming import PLACES, SHOWING
 from dltrain.commands.showing import require_libraries
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
+from dltrain.engine.torch_threads import TORCH_THREADS
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.experiment.training import Sweep
@@ -139,7 +140,7 @@ class Search:
     ) -> None:  # fmt: skip
         self.experiment, self.sweep, self.study, self.path = experiment, sweep, study, path
         self.examples, self.device, self.display, self.plugins = examples, device, display, plugins
-        self.threads = torch.get_num_threads()
+        self.threads = TORCH_THREADS.default
         self.trials = min(sweep.trials, sweep.size() or sweep.trials)
 
     def run(self, *, retry_failed: bool = False) -> tuple[int, Path | None]:

@@ -42,7 +42,7 @@ def test_gradient_descent_on_a_quadratic_shrinks_the_error_by_one_minus_rate_tim
     """W - W* is multiplied by I - h L, L = X'X/N: it is exactly the whole training part, in every step."""
     trainer = build(whole, "cpu")
     loader = trainer.parts.train
-    images = loader.source.load(np.arange(45), loader.canvas)[0]
+    images = loader.source.load(np.arange(45), loader.layout)[0]
     x = torch.cat([images.flatten(1).double() / 255, torch.ones(45, 1)], 1)
     targets = torch.nn.functional.one_hot(loader.targets, 3).double()
     curvature = x.T @ x / 45

@@ -13,9 +13,12 @@ import yaml
 from training import assert_same_state
 from typer.testing import CliRunner, Result
 
-from dltrain import Run
+from dltrain import Experiment, Run, build
 from dltrain.cli import app
 from dltrain.engine import threads
+from dltrain.engine.decisions import Decision, decide
+from dltrain.engine.torch_threads import TORCH_THREADS
+from dltrain.experiment.training import Training
 from dltrain.runs import checkpoints
 
 TEXT = """
@@ -88,3 +91,37 @@ def test_the_environment_stands_above_the_experiment(monkeypatch: pytest.MonkeyP
 def test_no_number_of_threads_is_a_mistake() -> None:
     result = invoke("check", "e.yaml", "training.threads=0")
     assert result.exit_code == 2 and "training.threads" in result.stderr
+
+
+def test_a_small_step_takes_one_thread_and_the_run_says_why() -> None:
+    assert invoke("fit", "e.yaml").exit_code == 0
+    reason = "a step of 1.7e+04 multiply-adds gains little from 2, which lose much beside busy programs"
+    assert decided("runs/e/001") == {"value": 1, "reason": f"{reason}; torch's default from 5e+07 on"}
+    assert yaml.safe_load(Path("runs/e/001/experiment.yaml").read_text())["training"]["threads"] == "auto"
+
+
+@pytest.mark.parametrize(("work", "device", "expected"), [(4e7, "cpu", 1), (6e7, "cpu", 2), (4e7, "meta", 2)])
+def test_the_work_of_a_step_decides(work: float, device: str, expected: int) -> None:
+    """By a batch of 16, cut into two parts; another device does not compute with these threads."""
+    training = Training(epochs=1, batch_size=16, accumulate=2)
+    found = decide(training, torch.device(device), torch.nn.Linear(1, 1), int(work / 8), 1.0)
+    assert found["threads"].value == expected
+    few = decide(training.model_copy(update={"threads": 3}), torch.device(device), torch.nn.Linear(1, 1), 1, 1.0)
+    assert few["threads"] == Decision(3, "set in the experiment")
+
+
+def test_what_a_training_has_set_is_not_taken_for_torchs_own() -> None:
+    assert invoke("fit", "e.yaml", "training.threads=1").exit_code == 0
+    assert torch.get_num_threads() == 1 and TORCH_THREADS.default == 2
+    assert invoke("fit", "e.yaml", "training.threads=probe").exit_code == 0
+    assert "with 2" in decided("runs/e/002")["reason"] and TORCH_THREADS.default == 2
+    torch.set_num_threads(3)
+    assert TORCH_THREADS.default == 3  # the program's word
+
+
+def test_a_run_that_goes_on_keeps_its_number() -> None:
+    experiment = Experiment.load("e.yaml")
+    begun = build(experiment.override("training.threads", 2), "cpu").state_dict()
+    begun["about"]["decisions"]["threads"] = {"value": 2, "reason": "torch's default on this machine"}
+    again = build(experiment, "cpu", begun)
+    assert again.about["decisions"]["threads"]["value"] == 2 == torch.get_num_threads()
