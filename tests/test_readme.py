@@ -6,13 +6,12 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import REPOSITORY
+from forking import Zygote
 from photos import make_photos
 from typer.testing import CliRunner
 
@@ -114,7 +113,7 @@ def test_the_error_in_the_readme_is_the_one_that_is_printed(tmp_path: Path, monk
     assert shown.strip() in output
 
 
-def test_an_author_tests_a_part_with_its_contract(tmp_path: Path) -> None:
+def test_an_author_tests_a_part_with_its_contract(zygote: Zygote, tmp_path: Path) -> None:
     program, test = PLUGINS["my_activations.py"], PLUGINS["test_my_activations.py"]
     assert len(program[program.index("class ") :].strip().splitlines()) <= 15 and len(test.splitlines()) <= 10
     (tmp_path / "my_activations.py").write_text(program)
@@ -122,8 +121,8 @@ def test_an_author_tests_a_part_with_its_contract(tmp_path: Path) -> None:
     wrong = program.replace("1.0: 0.936722", "1.0: 0.9").replace('"serf"', '"wrong"')
     (tmp_path / "my_mistake.py").write_text(wrong)
     (tmp_path / "test_my_mistake.py").write_text(test.replace("my_activations", "my_mistake").replace("serf", "wrong"))
-    command = [sys.executable, "-m", "pytest", "-q"]
-    output = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    program = "import sys, pytest\nsys.path.insert(0, '')\nsys.exit(pytest.main(['-q']))"
+    output = zygote.capture(cwd=tmp_path, setup=program).stdout
     assert "1 failed, 9 passed" in output, output
     assert "test_my_mistake.py::TestSerf::test_values_and_parameters_are_those_of_its_facts[wrong]" in output
 

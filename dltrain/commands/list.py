@@ -75,19 +75,18 @@ def _entry(root: type[Choice], name: str) -> type[Choice]:
 def _json(names: Mapping[str, list[str]]) -> str:
     """{kind: [{"name", "summary", "documentation", "source", "options"}]}."""
     catalogues = kinds()
+    facts: dict[type[Choice], dict[str, Any]] = {}  # of one class, thousands of names may be
     found: dict[str, list[dict[str, Any]]] = {}
     for kind in names:
-        entries = [(name, _entry(catalogues[kind], name)) for name in names[kind]]
-        found[kind] = [
-            {
-                "name": name,
-                "summary": entry.summary(),
-                "documentation": inspect.getdoc(entry) or "",
-                "source": entry.source,
-                "options": options(entry),
-            }
-            for name, entry in entries
-        ]
+        found[kind] = []
+        for name in names[kind]:
+            entry = _entry(catalogues[kind], name)
+            if entry not in facts:
+                facts[entry] = {
+                    "summary": entry.summary(), "documentation": inspect.getdoc(entry) or "", "source": entry.source,
+                    "options": options(entry),
+                }  # fmt: skip
+            found[kind].append({"name": name, **facts[entry]})
     return json.dumps(found, indent=2)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ast
 import fnmatch
 import inspect
-import textwrap
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -153,22 +154,44 @@ def is_name_enough(entry: type[Section]) -> bool:
 
 @cache
 def field_docs(cls: type[Section]) -> dict[str, str]:
-    """The string under each field of a section and its parents. Reads source code: about 3 ms a class."""
+    """The string under each field of a section and its parents. Reads source code, each file once."""
     docs: dict[str, str] = {}
     for parent in reversed(cls.__mro__):
         if not (isinstance(parent, type) and issubclass(parent, Section)) or parent in (Section, Choice):
             continue
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0]
-        except (OSError, TypeError, SyntaxError):  # classes made in a REPL have no source
-            continue
-        assert isinstance(tree, ast.ClassDef)
-        for field, after in zip(tree.body, tree.body[1:], strict=False):
+        body = _bodies(_source(parent)).get(parent.__qualname__, [])
+        for field, after in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                 match after:
                     case ast.Expr(value=ast.Constant(value=str(text))):
                         docs[field.target.id] = " ".join(text.split())
     return docs
+
+
+def _source(cls: type[Section]) -> str:
+    """The text of the module that defines a class; nothing for classes made in a REPL, which have none."""
+    try:
+        return inspect.getsource(sys.modules[cls.__module__])
+    except (KeyError, OSError, TypeError):
+        return ""
+
+
+@cache
+def _bodies(source: str) -> dict[str, list[ast.stmt]]:
+    """What stands in each class of a module, by the class's qualified name."""
+    found: dict[str, list[ast.stmt]] = {}
+    pending: list[tuple[str, ast.AST]] = [("", ast.parse(source))]
+    while pending:
+        prefix, node = pending.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                found.setdefault(prefix + child.name, child.body)
+                pending.append((f"{prefix}{child.name}.", child))
+            elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                pending.append((f"{prefix}{child.name}.<locals>.", child))
+            else:
+                pending.append((prefix, child))
+    return found
 
 
 def reject(field: str, message: str) -> PydanticCustomError:

@@ -91,8 +91,9 @@ def test_a_sweep_that_met_a_full_disk_makes_its_trials_again(zygote: Zygote, yam
     assert ranking(folder) == ranking(expected / "tiny/sweep-001")
 
 
-@pytest.mark.parametrize("owner", [Run, checkpoints])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize(
+    ("owner", "number"), [(Run, errno.ENOSPC), (checkpoints, errno.EIO), (checkpoints, errno.EROFS)]
+)
 def test_no_trial_is_judged_by_the_disk(
     yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, number: int
 ) -> None:

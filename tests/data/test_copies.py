@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,15 @@ def noise(number: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8))
 
 
-def digit(number: int) -> Image.Image:
+@cache
+def digits() -> Any:
     from sklearn.datasets import load_digits
 
-    return Image.fromarray((load_digits().images[number] * 15.9).astype(np.uint8)).resize((64, 64))
+    return load_digits().images
+
+
+def digit(number: int) -> Image.Image:
+    return Image.fromarray((digits()[number] * 15.9).astype(np.uint8)).resize((64, 64))
 
 
 def disc(number: int) -> Image.Image:

@@ -449,6 +449,20 @@ def test_every_kind_of_file_becomes_upright_bytes(tmp_path: Path) -> None:
     assert np.array_equal(decode(tmp_path / "turned.png", 3).permute(1, 2, 0), np.rot90(rgb, -1))
 
 
+@pytest.fixture(scope="module")
+def large_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo of 1200x900 pixels as JPEG and PNG, in the folders `upright` and `turned`."""
+    folder = tmp_path_factory.mktemp("large")
+    rough = Image.fromarray(random_images(45, 60, 3)).resize((1200, 900), Image.Resampling.BICUBIC)
+    for way, number in (("upright", 1), ("turned", 6)):
+        (folder / way).mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = number
+        for name in ("large.jpg", "large.png"):
+            rough.save(folder / way / name, exif=exif)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("canvas", "decoded"),
     [
@@ -461,21 +475,17 @@ def test_every_kind_of_file_becomes_upright_bytes(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
-    tmp_path: Path, canvas: Canvas, decoded: tuple[int, int], turned: bool
+    large_files: Path, canvas: Canvas, decoded: tuple[int, int], turned: bool
 ) -> None:
     """Where it is, it comes in the size that it has on the canvas."""
-    rough = Image.fromarray(random_images(45, 60, 3)).resize((1200, 900), Image.Resampling.BICUBIC)
-    exif = Image.Exif()
-    exif[0x0112] = 6 if turned else 1
-    for name in ("large.jpg", "large.png"):
-        rough.save(tmp_path / name, exif=exif)
-    large = decode(tmp_path / "large.jpg", 3, canvas)
+    folder = large_files / ("turned" if turned else "upright")
+    large = decode(folder / "large.jpg", 3, canvas)
     assert tuple(large.shape[1:]) == (decoded[::-1] if turned else decoded)
-    assert decode(tmp_path / "large.png", 3, canvas).shape[1:].numel() == 900 * 1200  # other files offer no such thing
-    whole, size = place(decode(tmp_path / "large.jpg", 3), canvas)
+    assert decode(folder / "large.png", 3, canvas).shape[1:].numel() == 900 * 1200  # other files offer no such thing
+    whole, size = place(decode(folder / "large.jpg", 3), canvas)
     fraction, its_size = place(large, canvas)
     assert size == its_size and int((whole.int() - fraction.int()).abs().max()) <= 4
-    (read,), _ = load_files(str(tmp_path), ["large.jpg"], 3, canvas)  # as training, evaluation and packs read it
+    (read,), _ = load_files(str(folder), ["large.jpg"], 3, canvas)  # as training, evaluation and packs read it
     assert torch.equal(read, fraction)
 
 
