@@ -138,31 +138,63 @@ class Zygote:
         self.process.wait(60)
 
 
-def run_python(command: Sequence[str], *, env: dict[str, str] | None = None, **_: object) -> Any:
-    """What `subprocess.run` gives for `python FILE ...`, `python -m MODULE ...` or `python -c CODE ...`, in a fork of
+class Forked:
+    """What `subprocess.Popen` gives for `python FILE ...`, `python -m MODULE ...` or `python -c CODE ...`, in a fork of
     this process: for programs that start others like them, when they are run by a Zygote."""
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+
+    def __init__(
+        self, args: Sequence[str], *, env: dict[str, str] | None = None, stdout: Any = None, stderr: Any = None,
+        start_new_session: bool = False,
+    ) -> None:  # fmt: skip
+        self.returncode: int | None = None
         sys.stdout.flush(), sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(output.fileno(), 1), os.dup2(errors.fileno(), 2)
-            if env is not None:
-                os.environ.clear(), os.environ.update(env)
-            code = 1
-            try:
-                code = _program(*command[1:])
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code)
-        _, status = os.waitpid(pid, 0)
+        self.pid = os.fork()
+        if self.pid:
+            return
+        if start_new_session:
+            os.setsid()
+        for number, file in ((1, stdout), (2, stderr)):
+            if file is not None:
+                os.dup2(file.fileno(), number)
+        if env is not None:
+            os.environ.clear(), os.environ.update(env)
+        code = 1
+        try:
+            code = run_program(*args[1:])
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None while it runs."""
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, at its end. Raises subprocess.TimeoutExpired, as Popen does."""
+        end = time.monotonic() + (1e9 if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(0.002)
+        return code
+
+
+def run_python(command: Sequence[str], *, env: dict[str, str] | None = None, **_: object) -> Any:
+    """What `subprocess.run` gives with the output of such a program captured."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        code = Forked(command, env=env, stdout=output, stderr=errors).wait()
         output.seek(0), errors.seek(0)
-        texts = output.read().decode(), errors.read().decode()
-    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(status), *texts)
+        return subprocess.CompletedProcess(command, code, output.read().decode(), errors.read().decode())
 
 
-def _program(first: str, *rest: str) -> int:
+def run_program(first: str, *rest: str) -> int:
     """Run what follows `python` in a command line; its exit code."""
+    if first == "-u":  # which the streams, that are flushed at the end, do without
+        return run_program(*rest)
     try:
         if first == "-c":
             sys.argv = [first, *rest[1:]]

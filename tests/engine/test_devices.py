@@ -6,8 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -204,7 +202,14 @@ ALONE, *LAUNCHED = re.search(r"<!-- devices -->\n```\n(.*?)```", PAGE, re.DOTALL
 """The commands of the page: one that starts the processes itself, and those by which torchrun does."""
 
 
-def test_the_command_starts_the_processes_and_replaces_a_lost_one(arrays: Path, tmp_path: Path) -> None:
+FORKING = (
+    "import sys, forking, torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler as handler\n"
+    "handler.Popen = forking.Forked\n"
+)
+"""Setup of a launcher whose processes are forks of it: they need not import torch anew."""
+
+
+def test_the_command_starts_the_processes_and_replaces_a_lost_one(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
     dies = tmp_path / "dies.py"
     dies.write_text(
         "import os, signal\nfrom typing import Literal\nfrom dltrain.engine import trainer\n"
@@ -216,26 +221,23 @@ def test_the_command_starts_the_processes_and_replaces_a_lost_one(arrays: Path, 
         "    return finish(self)\ntrainer.Trainer._finish_epoch = lose\n"
     )
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
-    command = ALONE.replace("experiments/digits.yaml", str(experiment)).replace(" 4", " 2").split()
-    how = ["--device", "cpu", "--plugin", str(dies)]
-    done = subprocess.run(
-        [sys.executable, "-m", *command, *how], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    _, *words = ALONE.replace("experiments/digits.yaml", str(experiment)).replace(" 4", " 2").split()
+    done = zygote.capture(*words, "--device", "cpu", "--plugin", dies, cwd=tmp_path, setup=FORKING)
+    assert done.code == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "runs/tiny/001"
     assert "all are started again from there" in done.stderr and re.search("continuing at step [5-9],", done.stderr)
     assert result(tmp_path / "runs/tiny/001")["state"] == "finished" and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [pytest.param(LAUNCHED[0], marks=pytest.mark.slow), *LAUNCHED[1:]])
-def test_the_commands_of_the_docs(command: str, tmp_path: Path) -> None:
+def test_the_commands_of_the_docs(command: str, zygote: Zygote, tmp_path: Path) -> None:
     """torchrun on one machine is what it is on several, but for how its processes find one another."""
     shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
     command = command.replace("host1:29400", "localhost:0").replace("--nnodes 2", "--nnodes 1")
-    command = command.replace("torchrun", f"{sys.executable} -m torch.distributed.run").replace(" 4", " 2")
+    command = command.replace("torchrun", "-m torch.distributed.run").replace(" 4", " 2")
     words = [*command.split(), "--device", "cpu", "training.epochs=1", "training.limit_batches=2"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    done = zygote.capture(cwd=tmp_path, setup=f"{FORKING}sys.exit(forking.run_program(*{words}))")
+    assert done.code == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "runs/digits/001"
 
 
