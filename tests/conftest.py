@@ -64,7 +64,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def one_stem(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training does not say how much more its stem costs than the other one, which would be built for that."""
-    monkeypatch.setattr("dltrain.engine.inputs._cost", lambda *_: 0)
+    monkeypatch.setattr("dltrain.engine.stem._cost", lambda *_: 0)
 
 
 @pytest.fixture(scope="session")
