@@ -35,10 +35,10 @@ def yaml(tmp_path: Path) -> Path:
 
 def test_events_that_no_longer_fit_end_the_training_soundly(zygote: Zygote, tmp_path: Path) -> None:
     """They are written in the training's own thread: no other one can fail with a traceback."""
-    text = "data: digits\nmodel: {name: mlp, hidden: [8]}\ntraining: {epochs: 200, batch_size: 128, limit_batches: 1}\n"
+    text = "data: digits\nmodel: {name: mlp, hidden: [8]}\ntraining: {epochs: 100, batch_size: 128, limit_batches: 1}\n"
     (tmp_path / "e.yaml").write_text(text)
     arguments = ("fit", tmp_path / "e.yaml", "--runs", tmp_path / "runs")
-    child = zygote.start(*arguments, output=tmp_path / "output", setup=LIMIT.format(40000))
+    child = zygote.start(*arguments, output=tmp_path / "output", setup=LIMIT.format(20000))
     run = tmp_path / "runs/e/001"
     assert child.wait() == 1
     assert "Traceback" not in child.text and f"cannot write to {run}: file too large\n" in child.text

@@ -86,7 +86,7 @@ def test_an_interrupt_from_the_terminal_leaves_no_worker(moment: str, zygote: Zy
     until(lambda: not processes_of_group(child.pid), 10, lambda: "workers are left")
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.4])
+@pytest.mark.parametrize("seconds", [0.3, pytest.param(0.8, marks=pytest.mark.slow), 1.4])
 def test_an_interrupt_while_modules_are_imported_prints_no_traceback(
     seconds: float, arrays: Path, tmp_path: Path
 ) -> None:
