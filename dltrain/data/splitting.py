@@ -89,24 +89,27 @@ def _with_groups(examples: Examples, parts: RawDataset) -> Examples:
     rows, sets = np.arange(len(examples.sets)), Sets(len(examples.sets))
     sets.join(rows, examples.sets)
     sets.join(rows, first[which.reshape(-1)])
-    return replace(examples, sets=sets.roots(rows))
+    return replace(examples, sets=sets.roots(rows), grouped=True)
 
 
 def _held_out(
     examples: Examples, rows: np.ndarray, share: float | int, target: TargetSpec, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows that stay, and those that a split of this name takes."""
-    taken = take(target, examples.targets[rows], share, name, examples.keys[rows], examples.sets[rows])
+    kept = examples.keys[rows], examples.sets[rows]
+    taken = take(target, examples.targets[rows], share, name, *kept, grouped=examples.grouped)
     return rows[~taken], rows[taken]
 
 
 def take(
-    target: TargetSpec, targets: np.ndarray, share: float | int, name: str, keys: np.ndarray, sets: np.ndarray
-) -> np.ndarray:
+    target: TargetSpec, targets: np.ndarray, share: float | int, name: str, keys: np.ndarray, sets: np.ndarray, *,
+    grouped: bool = False,
+) -> np.ndarray:  # fmt: skip
     """(N,) bool: which examples the rule takes for a split of this name.
 
     share: of every class, or a number in all. keys: (N,), the lowest are taken. sets: (N,), equal for examples that
-    stay together. Raises ConfigError naming the class when one is left without examples on either side.
+    stay together. grouped: whether the data says which do. Raises ConfigError naming the class when one is left without
+    examples on either side.
     """
     strata, counts = target.strata(targets), _counts(target, targets, "data set")
     classes = target.names if strata is not None else ()
@@ -117,15 +120,40 @@ def take(
     for left, what in ((quotas, name), (counts - quotas, "training")):
         if (left <= 0).any():
             raise _without(classes, counts, np.flatnonzero(left <= 0).tolist(), what, f"`{name}` is {share}")
-    taken = np.zeros(len(targets), dtype=bool)
-    for label, quota in enumerate(quotas.tolist()):
-        members = np.flatnonzero(strata == label) if strata is not None else np.arange(len(targets))
-        chosen = members[_lowest(keys[members], sets[members], quota)]
-        if not 0 < len(chosen) < len(members):
+    classes_of = strata if strata is not None else np.zeros(len(targets), np.int64)
+    members = [np.flatnonzero(classes_of == label) for label in range(len(quotas))]
+    if grouped:
+        taken = _whole_groups(classes_of, quotas, keys, sets)
+    else:
+        taken = np.zeros(len(targets), dtype=bool)
+        for rows, quota in zip(members, quotas.tolist()):
+            taken[rows[_lowest(keys[rows], sets[rows], quota)]] = True
+    for label, rows in enumerate(members):
+        if not 0 < taken[rows].sum() < len(rows):
             which = f"class `{classes[label]}`" if classes else "the data set"
-            raise _undividable(which, len(members), len(np.unique(sets[members])))
-        taken[chosen] = True
+            raise _undividable(which, len(rows), len(np.unique(sets[rows])), grouped)
     return taken
+
+
+def _whole_groups(strata: np.ndarray, quotas: np.ndarray, keys: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """(N,) bool: whole groups in the order of their lowest keys, those left out with which more of a class would be
+    taken than its quota; where each has too many of one, those with which no more examples in all are taken, or the
+    smallest. strata: (N,) int64; quotas: of each stratum; sets: (N,), equal within a group."""
+    _, which, sizes = np.unique(sets, return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    counts = np.zeros((len(sizes), len(quotas)), np.int64)
+    np.add.at(counts, (which, strata), 1)
+    first = np.unique(which[np.argsort(keys, kind="stable")], return_index=True)[1]
+    chosen = np.zeros(len(sizes), dtype=bool)
+    for each, most in ((counts, quotas), (sizes[:, None], quotas.sum(keepdims=True))):
+        left = most.copy()
+        for group in np.argsort(first, kind="stable").tolist() if not chosen.any() else ():
+            if (each[group] <= left).all():
+                chosen[group] = True
+                left -= each[group]
+    if not chosen.any():
+        chosen[np.argmin(sizes)] = True
+    return chosen[which]
 
 
 def _lowest(keys: np.ndarray, sets: np.ndarray, quota: int) -> np.ndarray:
@@ -157,7 +185,11 @@ def _without(classes: Sequence[str], counts: np.ndarray, empty: list[int], what:
     return ConfigError([Diagnostic(message, notes=(f"{has} {counts.sum():,} examples, and {given}",))])
 
 
-def _undividable(which: str, examples: int, sets: int) -> ConfigError:
+def _undividable(which: str, examples: int, sets: int, grouped: bool) -> ConfigError:
+    if grouped:
+        message = f"{which} cannot be divided: its {examples:,} examples are of {sets:,} group{'s' * (sets > 1)}"
+        note = "the examples of a group stay in one split: take a smaller share, or groups that are smaller"
+        return ConfigError([Diagnostic(message, notes=(note,), key="group")])
     alike = "are all copies of one another" if sets == 1 else f"are copies of {sets} different ones"
     message = f"{which} cannot be divided: its {examples:,} examples {alike}"
     note = "copies stay on one side; `data.copies: allow` takes them for different images, `drop` keeps one of each"

@@ -126,7 +126,8 @@ class ExperimentSchema(Section):
         for d in error.diagnostics:
             names = (*key.split("."), *(d.key.split(".") if d.key else []))
             path = tuple(int(name) if name.isdigit() else name for name in names)
-            found.append(replace(d, where=d.where or self._override_within(path) or self.span(*path)))
+            place = self._override_within(path) or self.span(*path) or self.span(*key.split("."))
+            found.append(replace(d, where=d.where or place))
         return ConfigError(found, self._subject)
 
     def _override_within(self, path: tuple[str | int, ...]) -> Span | None:

@@ -38,6 +38,8 @@ class Examples:
     keys: np.ndarray
     sets: np.ndarray
     split_names: tuple[str, ...]
+    grouped: bool = False
+    """Whether `sets` are also those of groups that the data names."""
 
     def of(self, split: str) -> np.ndarray:
         """(N,) bool: which examples are of a given split."""

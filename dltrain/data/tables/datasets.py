@@ -15,6 +15,8 @@ from dltrain.data.targets import Classes, Labels, NoTarget, Real, TargetSpec
 from dltrain.data.types import MAX_PIXELS, ImageFiles, ImageShape, InputSpec, Vector
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dltrain.data.augmentation.base import Augmentation
     from dltrain.data.pretrained import PretrainedInputs
     from dltrain.data.tables.reading import Table as ReadTable
@@ -216,19 +218,29 @@ class Table(Collected):
 
     def parts(self, targets: type[TargetSpec]) -> RawDataset:
         from dltrain.data.tables.columns import read_groups, read_splits, read_target
-        from dltrain.data.tables.parts import divided, picture_source, row_source
+        from dltrain.data.tables.encoding import keyed
+        from dltrain.data.tables.parts import divided
 
-        table = self._table()
-        target, values = read_target(table, self.target_columns, targets)
-        group = read_groups(table, self.group) if self.group is not None else None
+        with keyed("path"):
+            table = self._table()
+        with keyed("target"):
+            target, values = read_target(table, self.target_columns, targets)
+        with keyed("group"):
+            group = read_groups(table, self.group) if self.group is not None else None
+        with keyed("features" if self.image is None else "image"):
+            source = self._source(table, values, group)
+        with keyed("split"):
+            splits = read_splits(table, self.split) if self.split is not None else None
+            return divided(source, target, splits, self.test)
+
+    def _source(self, table: ReadTable, targets: np.ndarray, group: np.ndarray | None) -> Source:
+        from dltrain.data.tables.parts import picture_source, row_source
+
         if self.image is not None:
-            source: Source = picture_source(table.column(self.image), table, values, group, self._files())
-        else:
-            others = {*self.target_columns, self.split, self.group}
-            features = self.features or [name for name in table.columns if name not in others]
-            source = row_source(table, features, values, group)
-        splits = read_splits(table, self.split) if self.split is not None else None
-        return divided(source, target, splits, self.test)
+            return picture_source(table.column(self.image), table, targets, group, self._files())
+        others = {*self.target_columns, self.split, self.group}
+        features = self.features or [name for name in table.columns if name not in others]
+        return row_source(table, features, targets, group)
 
     def _files(self) -> ImageFiles:
         """Where the pictures lie, and how they are read; none of them yet."""

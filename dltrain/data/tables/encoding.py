@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -207,6 +209,15 @@ def _words(table: Table, column: str) -> np.ndarray:
     words = table.column(column).as_words().words
     assert words is not None
     return words
+
+
+@contextmanager
+def keyed(key: str) -> Iterator[None]:
+    """Give the mistakes of a column the option of the data section that names it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError([replace(each, key=each.key or key) for each in error.diagnostics]) from None
 
 
 def unfit(path: str, message: str, *notes: str) -> ConfigError:
