@@ -109,6 +109,7 @@ def measure_together(predictors: Sequence[Predictor], source: Source, experiment
     loaders: list[Loader] = []
     tasks = [predictor.measuring_task(combined=not predictor.evaluation.is_plain) for predictor in predictors]
     together = predictors[0].measuring_task(combined=True)
+    together.adopt([predictor.task for predictor in predictors])
     reports = [task.report() for task in tasks]
     whole = together.report()
     try:

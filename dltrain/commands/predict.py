@@ -64,6 +64,9 @@ def predict_files(
         predictor.look(views, share)
         if predictor.target != target:
             raise RunError(f"the runs have different {target.kind}: {', '.join(map(str, paths))}")
+    task.adopt([predictor.task for predictor in predictors])
+    for remark in task.remarks():
+        say(remark)
     failures = Failures()
     if isinstance(predictors[0].preprocessing.shape, Vector):
         key, examples = ["path", "row"], _rows(files, predictors, batch_size)
@@ -147,9 +150,15 @@ def _csv(columns: list[str]) -> Row:
     writer.writerow(columns)
 
     def write(answer: dict[str, Any]) -> None:
-        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in _flat(answer)])
+        writer.writerow(map(_cell, _flat(answer)))
 
     return write
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return "; ".join(value)
+    return f"{value:.6f}" if isinstance(value, float) else value
 
 
 def _flat(answer: dict[str, Any]) -> Iterator[Any]:

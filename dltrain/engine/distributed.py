@@ -127,6 +127,24 @@ class Group:
         """Replace each tensor by the first process's."""
         self._each(tensors, lambda tensor: dist.broadcast(tensor, 0))
 
+    def joined(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor (n, ...) with the rows of all processes, which may have different numbers of them: those of the
+        first, then those of the second, and so on."""
+        if self.size == 1:
+            return list(tensors)
+        found = []
+        with _losses():
+            for tensor in tensors:
+                counts = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(self.size)]
+                dist.all_gather(counts, torch.tensor([len(tensor)], device=tensor.device))
+                sizes = [int(count) for count in counts]
+                padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
+                padded[: len(tensor)] = tensor
+                parts = [torch.empty_like(padded) for _ in sizes]
+                dist.all_gather(parts, padded)
+                found.append(torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]))
+        return found
+
     def _each(self, tensors: Iterable[Tensor], send: Any) -> None:
         if self.size > 1:
             with _losses():

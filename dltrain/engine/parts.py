@@ -111,4 +111,4 @@ class Parts:
     def stateful(self) -> dict[str, Stateful]:
         """What keeps a state of its own beside the network, the optimizer and the metrics, by its name in a
         checkpoint."""
-        return {**self.after_step, "scaler": self.scaler, "update": self.update}
+        return {**self.after_step, "scaler": self.scaler, "update": self.update, "task": self.task}

@@ -81,7 +81,9 @@ class Predictor:
     def measuring_task(self, *, combined: bool) -> BuiltTask:
         """The task as it measures a split. combined: whether it measures answers of several networks or views."""
         experiment = self.experiment
-        return experiment.resolved_task.build(experiment.loss, self.target, self.device, combined=combined)
+        task = experiment.resolved_task.build(experiment.loss, self.target, self.device, combined=combined)
+        task.adopt([self.task])
+        return task
 
 
 def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | None = None) -> Predictor:
@@ -110,8 +112,15 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
             halve(model, dtype)
         torch.backends.cudnn.allow_tf32 = not experiment.training.deterministic
     scaling = preprocessing.scaling.on(target, channels_last=decided["channels_last"])
+    task = experiment.resolved_task.build(experiment.loss, resolved.target, target)
+    if settled := state.get("task"):
+        try:
+            require_like(settled, task.state_dict(), "task")
+        except StoredError as error:
+            raise RunError(f"{file or 'the checkpoint'} does not hold what its task answers by: {error}") from None
+        task.load_state_dict(settled)
     return Predictor(
         model, Pipeline((), (), (), scaling, experiment.seed), preprocessing, resolved.target,
-        experiment.resolved_task.build(experiment.loss, resolved.target, target), experiment, target,
+        task, experiment, target,
         autocast_of(dtype, target), experiment.evaluation,
     )  # fmt: skip

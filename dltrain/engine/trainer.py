@@ -132,7 +132,9 @@ class Trainer:
         if parts.average is not None and parts.average.needs_statistics(self.step, settings.steps_per_epoch):
             measure_statistics(parts.average.model, parts, settings, self.step)
         if parts.validation is not None and due:
-            row |= tagged("validation", self.evaluate(parts.validation).compute())
+            report = self.evaluate(parts.validation)
+            parts.task.settle(report)
+            row |= tagged("validation", report.compute())
         row["lr"] = self.lr(self.step - 1)
         row[THROUGHPUT] = metrics.examples / max(self._epoch_seconds, 1e-9)
         row["norm/gradient"] = float(self.gradient_norm)
@@ -182,6 +184,7 @@ class Trainer:
         parts.group.copy(network.buffers())  # statistics of batches, which are the first process's
         report = evaluate(network, forward, loader, parts, limit_batches or self.settings.limit_batches)
         parts.group.add(report.sums)
+        report.join(parts.group.joined(report.rows))
         return report
 
     def _metrics_of_all(self) -> Meter:

@@ -70,7 +70,7 @@ def checked(
     if experiment is not None:
         found: dict[str, Any] = {"task": experiment.resolved_task}  # a checkpoint must not ask the data
         if "loss" not in experiment.model_fields_set:
-            found["loss"] = experiment.resolved_task.default_loss()
+            found["loss"] = experiment.model.default_loss() or experiment.resolved_task.default_loss()
         experiment = experiment.model_copy(update=found)
         experiment.comes_from(source, subject, tuple(notes))
         problems += problems_between_sections(experiment, wrong)

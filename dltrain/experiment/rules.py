@@ -271,8 +271,8 @@ def _balanced_twice(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
 
 def _loss_of_other_outputs(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     task, loss = experiment.resolved_task, experiment.loss
-    if not issubclass(task.outputs, loss.outputs):
-        takes = " or ".join(output.words for output in loss.outputs)
+    if not issubclass(task.outputs, loss.taken):
+        takes = " or ".join(output.words for output in loss.taken)
         message = f"loss `{loss.name}` takes {takes}, and task `{task.name}` gives {task.outputs.words}"
         losses = [entry for entry in Loss.catalogue if issubclass(entry, Loss)]
         fit = [f"`{name}`" for entry in losses if issubclass(task.outputs, entry.outputs) for name in entry.names()]

@@ -12,6 +12,7 @@ from dltrain.config import Choice, reject
 from dltrain.data.pretrained import PretrainedInputs
 from dltrain.data.types import ImageShape, InputSpec, require_images
 from dltrain.layers.initializations import Initialization
+from dltrain.tasks.losses import Loss
 from dltrain.tasks.outputs import Output
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Model(Choice):
     def takes_probabilities(self) -> bool:
         """Whether its inputs must lie in 0..1."""
         return False
+
+    def default_loss(self) -> Loss | None:
+        """What training minimises where an experiment does not say it; None: what the task minimises."""
+        return None
 
     @abstractmethod
     def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:

@@ -12,7 +12,8 @@ from dltrain.layers.activations import Activation, ReLU
 from dltrain.layers.norms import BatchNorm, Norm
 from dltrain.models.adaptable import Adaptable
 from dltrain.models.base import Model
-from dltrain.tasks.outputs import Output
+from dltrain.tasks.losses import Loss, PerceptronLoss
+from dltrain.tasks.outputs import Numbers, Output, YesNoLogits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,9 +29,60 @@ class SoftmaxRegression(Model):
     name: Literal["softmax_regression"] = "softmax_regression"
 
     def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
-        from dltrain.models.impl.simple import softmax_regression
+        from dltrain.models.impl.simple import affine
 
-        return softmax_regression(inputs.size, outputs.count)
+        return affine(inputs.size, outputs.count)
+
+
+class LinearRegression(Model):
+    """One affine map from inputs to numbers, starting at zero: with `mse` a convex problem, whose solution is that of
+    least squares."""
+
+    inputs = (ImageShape, Vector)
+    outputs = (Numbers,)
+    parameters = {("linear_regression", "1x28x28", 1): 785, ("linear_regression", "1x28x28", 10): 7_850}
+    name: Literal["linear_regression"] = "linear_regression"
+
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
+        from dltrain.models.impl.simple import affine
+
+        return affine(inputs.size, outputs.count)
+
+
+class LogisticRegression(Model):
+    """One affine map from inputs to the logit of yes, or of each of several questions, starting at zero: with
+    `binary_cross_entropy` a convex problem. Of one question it is the softmax regression of two classes, with the
+    difference of their weights."""
+
+    inputs = (ImageShape, Vector)
+    outputs = (YesNoLogits,)
+    parameters = {("logistic_regression", "1x28x28", 1): 785, ("logistic_regression", "1x28x28", 10): 7_850}
+    name: Literal["logistic_regression"] = "logistic_regression"
+
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
+        from dltrain.models.impl.simple import affine
+
+        return affine(inputs.size, outputs.count)
+
+
+class Perceptron(Model):
+    """Rosenblatt's: yes where w.x + b > 0, starting at zero. Its loss is `perceptron` by default, whose gradient is its
+    rule with `optimizer: {name: sgd, momentum: 0}` and `schedule: constant`; the rule sees one example at a time,
+    `batch_size: 1`. It learns what a line divides, in a finite number of mistakes, and nothing else."""
+
+    source = "Rosenblatt 1958, The Perceptron: A Probabilistic Model for Information Storage and Organization"
+    inputs = (ImageShape, Vector)
+    outputs = (YesNoLogits,)
+    parameters = {("perceptron", "1x28x28", 1): 785, ("perceptron", "1x28x28", 10): 7_850}
+    name: Literal["perceptron"] = "perceptron"
+
+    def default_loss(self) -> Loss:
+        return PerceptronLoss()
+
+    def make(self, inputs: InputSpec, outputs: Output) -> nn.Module:
+        from dltrain.models.impl.simple import affine
+
+        return affine(inputs.size, outputs.count)
 
 
 class MLP(Model):

@@ -46,7 +46,7 @@ class Classification(Task):
         """The loss of a mean of probabilities is the cross-entropy, whatever was minimised."""
         from dltrain.tasks.impl.classification import BuiltClassification
 
-        fitted = loss if targets is None else loss.fitted(_counts(target, targets))
+        fitted = loss if targets is None else loss.fitted(_counts(target, targets), len(targets))
         reported = CrossEntropy() if combined else loss.evaluation()
         return BuiltClassification(fitted, reported, target.names, device, auxiliary)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from dltrain.config import Choice, ConfigError, Diagnostic, Fraction, NonNegative, Positive, reject
-from dltrain.tasks.outputs import LikeInput, Logits, Numbers, Output
+from dltrain.tasks.outputs import LikeInput, Logits, Numbers, Output, YesNoLogits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,8 +34,13 @@ class Loss(Choice):
     views: ClassVar[int] = 1
     """Rows in a batch that are views of one example, side by side."""
 
-    def fitted(self, counts: list[int]) -> Loss:
-        """This loss with what it takes from the training split, of so many examples per class."""
+    @property
+    def taken(self) -> tuple[type[Output], ...]:
+        """Those of `outputs` that it takes with its options."""
+        return self.outputs
+
+    def fitted(self, counts: list[int], examples: int) -> Loss:
+        """This loss with what it takes from the training split: so many examples in all, and of each class or label."""
         return self
 
     @abstractmethod
@@ -73,10 +78,10 @@ class CrossEntropy(Loss):
     split weighs the same; null: 1 for all. As in torch, a batch's loss is the weighted mean, the sum divided by that
     of the weights, of the whole batch: only their ratios count. Validation and test are not weighted."""
 
-    def fitted(self, counts: list[int]) -> Loss:
+    def fitted(self, counts: list[int], examples: int) -> Loss:
         if self.class_weights != "balanced":
             return self
-        weights = [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
+        weights = [examples / (len(counts) * max(count, 1)) for count in counts]
         return self.model_copy(update={"class_weights": weights})
 
     def build(self, output: Output) -> nn.Module:
@@ -119,11 +124,13 @@ class JensenShannon(Loss):
 class Focal(Loss):
     """Cross-entropy that pays less attention to examples that are already right: -(1 - p)^gamma log p.
 
-    Of a softmax, or of one yes-or-no question per class. Validation and test report the loss without gamma and
+    Of a softmax, or of yes-or-no questions: one per class, or those of the tasks `binary_classification` and
+    `multilabel`, for which `form: sigmoid` is written. Validation and test report the loss without gamma and
     alpha, comparable between experiments.
     """
 
     source = "https://arxiv.org/abs/1708.02002"
+    outputs = (Logits, YesNoLogits)
     soft_targets = True
     fact = 0.045678
     name: Literal["focal"] = "focal"
@@ -135,6 +142,10 @@ class Focal(Loss):
     """softmax: a weight per class, in the order of the classes. sigmoid: the weight of the true class, the others
     have 1 - alpha; 0.25 in the paper. null: 1 for all. As in the paper, the mean is not divided by the sum of these
     weights: 10 for all makes the step 10 times as long."""
+
+    @property
+    def taken(self) -> tuple[type[Output], ...]:
+        return self.outputs if self.form == "sigmoid" else (Logits,)
 
     @model_validator(mode="after")
     def _alpha_of_the_form(self) -> Focal:
@@ -158,31 +169,66 @@ class Focal(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """One yes-or-no question per class, the mean over classes: max(o, 0) - o q + log(1 + e^-|o|).
+    """Yes-or-no questions, the mean over them: max(o, 0) - o q + log(1 + e^-|o|).
 
-    Of logits, with the target 1 for the true class and 0 for the others. Predictions are read from a softmax all the
-    same: their order is right, their size is not that of the sigmoids. With task `reconstruction`, the mean over the
+    Those of the tasks `binary_classification` and `multilabel`; with `classification` one per class, with the target 1
+    for the true class and 0 for the others. There, answers are read from a softmax all the same: their order is right,
+    their size is not that of the sigmoids. With task `reconstruction`, the mean over the
     values of an input, which lie in 0..1.
     """
 
     source = "https://arxiv.org/abs/2110.00476"
-    outputs = (Logits, LikeInput)
+    outputs = (Logits, YesNoLogits, LikeInput)
     of_logits = True
     soft_targets = True
     fact = 0.439890
     name: Literal["binary_cross_entropy"] = "binary_cross_entropy"
     label_smoothing: Fraction = 0.0
-    """Share of the target that is spread evenly over all classes; 0.1 is usual."""
+    """Share of the target that is spread evenly over all classes, or over yes and no; 0.1 is usual."""
+    pos_weight: Positive | list[Positive] | Literal["balanced"] | None = None
+    """What yes counts against no: one number, a list of one per class or label, in their order, or balanced: for each
+    the examples of the training split without it, divided by those with it; null: 1. Validation and test are not
+    weighted."""
+
+    def fitted(self, counts: list[int], examples: int) -> Loss:
+        if self.pos_weight != "balanced":
+            return self
+        weights = [max(examples - count, 1) / max(count, 1) for count in counts]
+        return self.model_copy(update={"pos_weight": weights})
 
     def build(self, output: Output) -> nn.Module:
         from dltrain.tasks.impl import losses
 
-        if output.like_input:
-            return losses.ValueCrossEntropyLoss(self.label_smoothing)
-        return losses.BinaryCrossEntropyLoss(self.label_smoothing)
+        weight = None if isinstance(self.pos_weight, str) else self.pos_weight
+        if output.like_input and self.pos_weight is not None and not isinstance(weight, float):
+            message = "`loss.pos_weight` of an input is one number"
+            raise ConfigError([Diagnostic(message, key="pos_weight")])
+        if isinstance(weight, list):
+            _one_per_class("loss.pos_weight", weight, output)
+        if isinstance(output, Logits):
+            return losses.BinaryCrossEntropyLoss(self.label_smoothing, weight)
+        return losses.ValueCrossEntropyLoss(self.label_smoothing, weight)
 
     def evaluation(self) -> Loss:
         return BinaryCrossEntropy()
+
+
+class PerceptronLoss(Loss):
+    """The mean over yes-or-no questions of |o| where the answer, yes for o > 0, is wrong, and 0 where it is right.
+
+    Its gradient is the answer minus the target, 0 or 1: with `sgd` without momentum the weights change by the
+    perceptron's rule, w += lr (t - y) x, and only at mistakes. It says nothing of how wide the margin is.
+    """
+
+    source = "Rosenblatt 1958, The Perceptron: A Probabilistic Model for Information Storage and Organization"
+    outputs = (YesNoLogits,)
+    fact = 0.0
+    name: Literal["perceptron"] = "perceptron"
+
+    def build(self, output: Output) -> nn.Module:
+        from dltrain.tasks.impl.losses import MistakesLoss
+
+        return MistakesLoss()
 
 
 class MeanSquaredError(Loss):
@@ -218,5 +264,6 @@ class MeanSquaredError(Loss):
 def _one_per_class(key: str, weights: list[float] | None, output: Output) -> None:
     """Raises ConfigError when there is not one weight for each class."""
     if weights is not None and len(weights) != output.count:
-        message = f"`{key}` has {len(weights)} weights for {output.count} classes"
-        raise ConfigError([Diagnostic(message, notes=("give one weight per class, in the order of the classes",))])
+        one, several = ("class", "classes") if isinstance(output, Logits) else ("label", "labels")
+        message = f"`{key}` has {len(weights)} weights for {output.count} {several}"
+        raise ConfigError([Diagnostic(message, notes=(f"give one weight per {one}, in the order of the {several}",))])

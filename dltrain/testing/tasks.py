@@ -31,7 +31,7 @@ class LossContract(Contract):
     def test_it_keeps_the_contract(self, name: str) -> None:
         entry = self.parse(name)
         assert entry.fact is not None, f"{type(entry).__name__}.fact says nothing"
-        for kind in entry.outputs:
+        for kind in entry.taken:
             self._require(entry, kind)
 
     def _require(self, entry: Loss, kind: type[Output]) -> None:

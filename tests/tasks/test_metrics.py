@@ -121,7 +121,7 @@ def test_class_weights() -> None:
         found = loss("cross_entropy", class_weights=weights, label_smoothing=smooth)(logits.double(), labels)
         reference = torch.nn.CrossEntropyLoss(torch.tensor(weights).double(), label_smoothing=smooth, reduction="none")
         torch.testing.assert_close(found, reference(logits.double(), labels))
-    fitted = CrossEntropy(class_weights="balanced").fitted([30, 10, 20])
+    fitted = CrossEntropy(class_weights="balanced").fitted([30, 10, 20], 60)
     assert isinstance(fitted, CrossEntropy) and fitted.class_weights == pytest.approx([2 / 3, 2, 1])
     assert sum(n * w for n, w in zip([30, 10, 20], fitted.class_weights)) == pytest.approx(60)  # mean 1
     assert fitted.evaluation() == CrossEntropy()

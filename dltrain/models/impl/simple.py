@@ -1,4 +1,4 @@
-"""Softmax regression, the multilayer perceptron, and the plain convolutional network."""
+"""Affine maps, the multilayer perceptron, and the plain convolutional network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dltrain.layers.norms import Norm
 
 
-def softmax_regression(size: int, outputs: int) -> nn.Module:
+def affine(size: int, outputs: int) -> nn.Module:
     """(B, ...) with `size` numbers an example -> (B, K), all zero at the start."""
     linear = nn.Linear(size, outputs)
     nn.init.zeros_(linear.weight)

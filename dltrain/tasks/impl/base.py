@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -66,6 +66,25 @@ class BuiltTask(ABC):
     def combine(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
         """One answer (B, ...), on the device of the first, from those to several views or of several networks. By
         default all weigh the same."""
+
+    def settle(self, report: Report) -> None:  # noqa: B027
+        """Take from the report on the validation split what answers depend on besides the weights, such as thresholds.
+        By default nothing."""
+
+    def adopt(self, tasks: Sequence[BuiltTask]) -> None:  # noqa: B027
+        """Answer as one network does, whose task this is, or as several do together. By default answers depend on
+        outputs alone."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `settle` took, as tensors; empty where that is nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Answer as the task did whose `state_dict` this is."""
+
+    def remarks(self) -> list[str]:
+        """What there is to say of how outputs become answers, in sentences."""
+        return []
 
     def confidence(self, outputs: Tensor) -> Tensor:
         """How sure each answer is (B,): larger is surer. Only of a task that is `confident`."""

@@ -105,17 +105,38 @@ class SigmoidFocalLoss(nn.Module):
 
 
 class BinaryCrossEntropyLoss(nn.Module):
-    """Per class max(o, 0) - o q + log(1 + e^-|o|), averaged over classes; q = (1 - e) target + e / K."""
+    """Per class max(o, 0) - o q + log(1 + e^-|o|), averaged over classes; q = (1 - e) target + e / K.
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    pos_weight: what the part of q counts against that of 1 - q, as torch has it.
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | list[float] | None = None) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.register_buffer("pos_weight", _weight(pos_weight), persistent=False)
 
     def forward(self, logits_bk: Tensor, targets: Tensor) -> Tensor:
         logits_bk, targets = precise(logits_bk, targets)
         smooth, classes = self.label_smoothing, logits_bk.shape[1]
         targets_bk = _per_class(logits_bk, targets) * (1 - smooth) + smooth / classes
-        return F.binary_cross_entropy_with_logits(logits_bk, targets_bk, reduction="none").mean(dim=1)
+        weight = None if self.pos_weight is None else self.pos_weight.to(logits_bk.dtype)
+        return F.binary_cross_entropy_with_logits(logits_bk, targets_bk, reduction="none", pos_weight=weight).mean(
+            dim=1
+        )
+
+
+class MistakesLoss(nn.Module):
+    """(y - t) o with the answer y = 1 if o > 0 else 0, which is |o| at mistakes; the mean over the questions.
+
+    outputs: (B, K). targets: (B, K), 0 or 1. The gradient by an output is (y - t) / K, at o = 0 too.
+    """
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        outputs, targets = precise(outputs, targets)
+        wrong = (outputs.detach() > 0).to(outputs.dtype) - targets
+        return (wrong * outputs).mean(1)
 
 
 class MeanSquaredErrorLoss(nn.Module):
@@ -134,17 +155,22 @@ class MeanSquaredErrorLoss(nn.Module):
 class ValueCrossEntropyLoss(nn.Module):
     """max(o, 0) - o q + log(1 + e^-|o|), the mean over the values of an example; q = (1 - e) x + e / 2.
 
-    outputs: (B, ...) logits. targets: (B, ...), x in 0..1.
+    outputs: (B, ...) logits. targets: (B, ...), x in 0..1. pos_weight: as above.
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    pos_weight: Tensor | None
+
+    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | list[float] | None = None) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.register_buffer("pos_weight", _weight(pos_weight), persistent=False)
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         outputs, targets = precise(outputs, targets)
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").flatten(1).mean(1)
+        weight = None if self.pos_weight is None else self.pos_weight.to(outputs.dtype)
+        losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none", pos_weight=weight)
+        return losses.flatten(1).mean(1)
 
 
 class ValueSquaredErrorLoss(nn.Module):
@@ -158,6 +184,10 @@ class ValueSquaredErrorLoss(nn.Module):
         outputs, targets = precise(outputs, targets)
         squares = (outputs - targets).square().flatten(1)
         return squares.sum(1) / 2 if self.half_sum else squares.mean(1)
+
+
+def _weight(weight: float | list[float] | None) -> Tensor | None:
+    return None if weight is None else torch.tensor(weight)
 
 
 def _per_class(logits_bk: Tensor, targets: Tensor) -> Tensor:

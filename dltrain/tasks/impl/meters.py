@@ -143,6 +143,14 @@ class Report(ABC):
     def sums(self) -> list[Tensor]:
         """All that is summed up: the sums of several parts of a split, added, are those of the whole."""
 
+    @property
+    def rows(self) -> list[Tensor]:
+        """What is kept of each example, one row of each tensor, for what no sums tell. By default nothing."""
+        return []
+
+    def join(self, rows: Sequence[Tensor]) -> None:  # noqa: B027
+        """Hold the rows of all parts of a split instead of those of this part."""
+
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """The task's metrics by name. Raises ValueError when no example was measured."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dltrain.tasks.impl.meters import Report
-from dltrain.tasks.impl.tables import aligned
+from dltrain.tasks.impl.tables import aligned, plain
 
 MOST = 30
 """Numbers in a table."""
@@ -74,8 +74,8 @@ class RegressionReport(Report):
         """`rmse`, `mae` and `r2` are means over the numbers; R2 is None where targets do not vary."""
         return {
             "examples": self.examples,
-            **{key: _plain(value) for key, value in self.compute().items()},
-            "per_target": [{key: _plain(value) for key, value in row.items()} for row in self.per_target],
+            **{key: plain(value) for key, value in self.compute().items()},
+            "per_target": [{key: plain(value) for key, value in row.items()} for row in self.per_target],
         }
 
     def table(self) -> str:
@@ -95,11 +95,6 @@ class RegressionReport(Report):
         keys = ("rmse", "mae", "r2", "spread")
         cells = [[row["target"], *(_text(row[key]) for key in keys)] for row in rows]
         return "\n".join([*lines, *aligned(["target", "RMSE", "MAE", "R2", "std of targets"], cells)])
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no number that is none."""
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _text(value: float | None) -> str:

@@ -1,9 +1,11 @@
-"""Rows of a report as aligned lines for a terminal."""
+"""Rows of a report as aligned lines for a terminal, and as plain values."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from dltrain.config.diagnostics import cells
 
@@ -16,6 +18,11 @@ def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([pad(row[0], widths[0]), *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:]))])
         for row in shown
     ]
+
+
+def plain(value: Any) -> Any:
+    """A value for JSON, which knows no number that is none."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def fit(name: str, width: int = 28) -> str:
