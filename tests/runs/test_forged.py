@@ -24,7 +24,7 @@ from dltrain import Experiment, build
 from dltrain.cli import app
 from dltrain.data.types import Canvas
 from dltrain.runs import checkpoints
-from dltrain.runs.stored import CanvasData
+from dltrain.runs.stored_preprocessing import CanvasData
 
 State = dict[str, Any]
 
