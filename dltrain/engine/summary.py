@@ -41,11 +41,12 @@ def summary(
     model = network.model
     counts = ", ".join(f"{count:,} {name}" for name, count in split_sizes(splits).items())
     parameters = sum(p.numel() for p in model.parameters())
+    steps = f"{settings.steps_per_epoch} step{'s' if settings.steps_per_epoch > 1 else ''}"
     cost = f"{network.multiply_adds / 1e6:,.2f}M multiply-adds"
     lines = {
         "data": f"{experiment.data.name}: {counts}, {splits.target.counted}, {preprocessing.shape}",
         "model": f"{experiment.model.name}: {parameters:,} parameters, {cost}",
-        "training": f"{settings.epochs} epochs of {settings.steps_per_epoch} steps, batch {settings.batch_size}",
+        "training": f"{settings.epochs} epochs of {steps}, batch {settings.batch_size}",
     }
     if experiment.data.balance is not None:
         lines["balance"] = told(as_tensor(splits.train.targets), experiment.data.balance_power)
