@@ -59,7 +59,8 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
             yield from _views_that_make_no_answer(experiment)
         yield from _metrics_of_another_task(experiment, wrong)
     if "data" not in wrong and experiment.data.balance is not None:
-        yield from _balance_of_no_classes(experiment)
+        if "task" not in wrong:
+            yield from _balance_of_no_classes(experiment)
         if "loss" not in wrong:
             yield from _balanced_twice(experiment)
     if "data" not in wrong and not experiment.data.has_validation:
@@ -257,8 +258,9 @@ def _data_without_such_targets(experiment: ExperimentSchema) -> Iterator[Diagnos
 
 def _balance_of_no_classes(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
     data = experiment.data
-    if data.targets_for((Classes,)) is None:
-        message = f"`balance` draws classes, and an example of data `{data.name}` has {data.targets.words}"
+    learned = data.targets_for(experiment.resolved_task.targets) or data.targets
+    if not issubclass(learned, Classes):
+        message = f"`balance` draws classes, and an example of data `{data.name}` has {learned.words}"
         yield Diagnostic(message, experiment.span("data", "balance", key=True), notes=("leave `balance` out",))
 
 
