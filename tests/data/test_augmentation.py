@@ -17,6 +17,7 @@ from dltrain.testing.augmentations import SHAPES, batch_of, context, pictures
 
 # -- the contract, for every entry
 
+
 class TestAugmentations(AugmentationContract):
     names = Augmentation.all_names()
     options = STRONG

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dltrain.data.augmentation.policies import AugMix, AutoAugment, RandAugment, TrivialAugment
 from dltrain.data.augmentation.impl import policies as kernels_policies
+from dltrain.data.augmentation.policies import AugMix, AutoAugment, RandAugment, TrivialAugment
 from dltrain.data.random import Draws
 from dltrain.data.types import ImageShape
 from dltrain.testing.augmentations import CPU, context, pictures, run

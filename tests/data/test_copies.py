@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 from dltrain import Experiment
 from dltrain.cli import app
 from dltrain.config import ConfigError
-from dltrain.data.copies import contents
 from dltrain.data.base import Dataset
+from dltrain.data.copies import contents
 from dltrain.data.types import Source, Splits
 
 
@@ -224,7 +224,9 @@ def test_copies_across_given_splits(tmp_path: Path) -> None:
     assert "`data.copies: drop`" in note and (len(splits.train), len(splits.test or [])) == (20, 11)
     dropped = load(tmp_path, validation=0, copies="drop")
     assert (len(dropped.train), len(dropped.test or [])) == (17, 11)
-    assert tuple(note.text for note in dropped.notes) == ("3 copies of test images are left out of the training (`copies: drop`)",)
+    assert tuple(note.text for note in dropped.notes) == (
+        "3 copies of test images are left out of the training (`copies: drop`)",
+    )
     assert load(tmp_path, validation=0, copies="allow").notes == ()
 
 

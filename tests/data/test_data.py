@@ -21,9 +21,9 @@ from dltrain.data.base import Dataset
 from dltrain.data.images.decoding import decode, load_files, place, place_all
 from dltrain.data.loading.scaling import Scaling, pixel_covariance
 from dltrain.data.sources import ArraySource, FileSource
+from dltrain.data.splitting import class_quotas, divide
 from dltrain.data.targets import Classes
 from dltrain.data.types import Canvas, ImageFiles, Interpolation, RawDataset, Splits
-from dltrain.data.splitting import class_quotas, divide
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SUBSTANCE = np.random.Generator(np.random.PCG64(0))

@@ -138,7 +138,9 @@ def test_shares_that_have_nothing_to_do_are_spoken_of(tmp_path: Path) -> None:
     assert "`test: 0.1` does nothing" in said and "there is none" in said
     assert not ImageFolder(root=str(tmp_path)).load().notes
     fill(tmp_path / "test", "cat", "dog")
-    assert "`test: 0.1` does nothing: the data brings its test split" in "\n".join(map(str, load(tmp_path, test=0.1).notes))
+    assert "`test: 0.1` does nothing: the data brings its test split" in "\n".join(
+        map(str, load(tmp_path, test=0.1).notes)
+    )
 
 
 # -- links, permissions, files of other kinds
@@ -213,7 +215,9 @@ def test_whatever_pillow_reads_is_read_and_the_rest_is_counted(tmp_path: Path) -
         (tmp_path / "cat" / name).touch()
     splits = load(tmp_path, test=0)
     assert len(splits.train) == 16
-    assert "left out: 4 files that are no images by their names: 2 .txt, 1 without a suffix, 1 .heic" in map(str, splits.notes)
+    assert "left out: 4 files that are no images by their names: 2 .txt, 1 without a suffix, 1 .heic" in map(
+        str, splits.notes
+    )
 
 
 def test_pipes_and_sockets_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 from dltrain.cli import app
 from dltrain.config import ConfigError
-from dltrain.data.types import Canvas, ImageFiles
 from dltrain.data.loading import packs
 from dltrain.data.loading.choosing import Loader, make_loader
 from dltrain.data.loading.packs import make_pack, pack_path, packed
 from dltrain.data.sources import FileSource
+from dltrain.data.types import Canvas, ImageFiles
 
 CPU = torch.device("cpu")
 CANVASES = {

@@ -16,8 +16,7 @@ from dltrain.data.loading.scaling import Scaling
 from dltrain.data.preprocessing import ImagePreprocessing, plan_preprocessing
 from dltrain.data.pretrained import PretrainedInputs
 from dltrain.data.sources import ArraySource, FileSource
-from dltrain.data.types import ImageFiles, Source
-from dltrain.data.types import ImageShape
+from dltrain.data.types import ImageFiles, ImageShape, Source
 from dltrain.engine.predictor import restore_predictor
 
 WEIGHTS = PretrainedInputs(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from typer.testing import CliRunner, Result
 
@@ -128,7 +127,9 @@ def test_what_a_target_is_follows_from_its_column_and_from_the_task(tmp_path: Pa
         f"data: {{name: table, path: {path}, target: few, features: [x]}}\nmodel: mlp\ntask: regression\n"
     )
     assert isinstance(made.load_data().target, Real)
-    with pytest.raises(ConfigError, match="task `regression` learns numbers, and an example of data `table` has a class"):
+    with pytest.raises(
+        ConfigError, match="task `regression` learns numbers, and an example of data `table` has a class"
+    ):
         Experiment.parse(f"data: {{name: table, path: {path}, target: word}}\nmodel: mlp\ntask: regression\n")
 
 
@@ -163,8 +164,10 @@ UNFIT = {
         {"split": "part"}, "class `big` has no example in the training split",
     ),
     "a group in two splits": (
-        HEAD.replace("kind", "kind,part") + "\n".join(f"{row},{['train', 'test'][n % 2]}" for n, row in enumerate(ROWS)),
-        {"split": "part", "group": "colour", "validation": 0}, "group `g` stands in the train and in the test split: see row 2",
+        HEAD.replace("kind", "kind,part")
+        + "\n".join(f"{row},{['train', 'test'][n % 2]}" for n, row in enumerate(ROWS)),
+        {"split": "part", "group": "colour", "validation": 0},
+        "group `g` stands in the train and in the test split: see row 2",
     ),
     "one group of a class": (
         HEAD.replace("kind", "kind,part") + "\n".join(f"{row},{'big' in row}" for row in ROWS), {"group": "part"},
