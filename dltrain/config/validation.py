@@ -45,7 +45,8 @@ def _of_mappings(cls: type[Section], document: Document, details: list[ErrorDeta
         location, settled = detail["loc"], False
         for index, key in enumerate(location):
             before = location[:index]
-            named = key in {section.__name__ for section in sections(Place(cls, document.tree, before).annotation)}
+            name = str(key).rpartition(", ")[2].rstrip("]")  # of function-after[check(), Name] where it checks itself
+            named = name in {section.__name__ for section in sections(Place(cls, document.tree, before).annotation)}
             if index and named and isinstance(document.get(before), Mapping):
                 inside.add(before)
                 detail, settled = {**detail, "loc": (*before, *location[index + 1 :])}, True

@@ -22,7 +22,7 @@ from dltrain.engine.decisions import Decision, Decisions, autocast_of, clip_norm
 from dltrain.engine.distributed import ALONE, Group
 from dltrain.engine.layer_gradients import LayerGradients
 from dltrain.engine.length import build_timed, slowed
-from dltrain.engine.networks import build_network, has_idle_weights, place, start_weights
+from dltrain.engine.networks import build_network, has_idle_weights, place, start_weights, timetable_of
 from dltrain.engine.parts import LoopSettings, Parts
 from dltrain.engine.precision import halve_for, scaler_of
 from dltrain.engine.progressive import Resizing, progressive_size
@@ -166,7 +166,8 @@ def _parts(
     forward = callable_of(together, decisions)
     gradients = Gradients(
         parameters=[p for p in model.parameters() if p.requires_grad], forward=forward, task=sections.task,
-        learning=Learning(model, optimizer, experiment.optimizer.groups), penalties=sections.penalties,
+        learning=Learning(model, optimizer, timetable_of(experiment, training.steps_per_epoch)),
+        penalties=sections.penalties,
         scaler=scaler_of(precision, experiment.training.batch, device), group=group,
         accumulate=experiment.training.accumulate, autocast=autocast_of(dtype_of(precision), device),
         no_sync=getattr(together, "no_sync", nullcontext),

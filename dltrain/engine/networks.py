@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from dltrain.config import ConfigError
 from dltrain.data.random import derive_seed
 from dltrain.data.types import InputSpec
 from dltrain.engine.decisions import count_multiply_adds
@@ -17,8 +20,10 @@ from dltrain.engine.seeding import seed_layers
 from dltrain.engine.statistics import require_statistics
 from dltrain.engine.transfer import initialize
 from dltrain.errors import Note
+from dltrain.experiment.experiment import Experiment
 from dltrain.models.base import Model
-from dltrain.optim.impl.learning import freeze
+from dltrain.optim.impl.groups import no_match
+from dltrain.optim.impl.learning import Timetable, freeze
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,31 @@ def make_network(resolved: Resolved, section: Model, devices: int = 1) -> nn.Mod
     """What `section` makes for the data, its frozen groups frozen. See build_network."""
     with at(resolved.experiment, "model"):
         model = section.make(resolved.shape, resolved.outputs)
-    freeze(model, resolved.experiment.optimizer.groups)
+    freeze_parameters(resolved.experiment, model)
     require_statistics(resolved.experiment, model, resolved.shape, devices)
     return model
+
+
+def freeze_parameters(experiment: Experiment, model: nn.Module) -> None:
+    """Take what never learns out of the training. Raises ConfigError where `freeze` matches nothing, or everything."""
+    names = [name for name, _ in model.named_parameters()]
+    void = [(i, p) for i, p in enumerate(experiment.freeze) if not any(fnmatch.fnmatchcase(name, p) for name in names)]
+    if void:
+        problems = [
+            replace(no_match(pattern, "freeze", names, "freeze"), where=experiment.span("freeze", index))
+            for index, pattern in void
+        ]
+        raise experiment.located(ConfigError(problems), "freeze")
+    freeze(model, timetable_of(experiment))
+    if experiment.freeze and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise experiment.error("freeze", "nothing is left to learn: all parameters of the model are frozen")
+
+
+def timetable_of(experiment: Experiment, steps_per_epoch: int = 1) -> Timetable:
+    """When parameters learn. steps_per_epoch: any where it only matters whether they ever do."""
+    moment = experiment.unfreeze_at
+    unfreeze = math.inf if moment is None else moment.in_epochs(steps_per_epoch)
+    return Timetable(experiment.optimizer.groups, experiment.freeze, unfreeze)
 
 
 def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dltrain.engine.derivatives import require_forward_mode
+from dltrain.engine.networks import timetable_of
 from dltrain.engine.resolve import ResolvedTraining, at
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.optim.impl.learning import require_learning
@@ -42,9 +43,13 @@ def build_sections(training: ResolvedTraining, model: nn.Module, device: torch.d
     schedule, length = experiment.schedule, (training.total_steps, training.steps_per_epoch)
     if experiment.gradient.differentiates:
         require_forward_mode(experiment, model, training.resolved.shape)
+    if (unfreeze := experiment.unfreeze_at) is not None and unfreeze.in_steps(length[1]) >= length[0]:
+        message = f"nothing would be unfrozen: the training has {length[0]:,} steps, {length[1]:,} an epoch"
+        raise experiment.error("unfreeze_at", message, "leave `unfreeze_at` out")
     with at(experiment, "optimizer"):
-        groups = parameter_groups(model, experiment.optimizer)
-        require_learning(groups, *length)
+        groups = parameter_groups(model, experiment.optimizer, timetable_of(experiment, length[1]))
+    with at(experiment, "freeze" if experiment.freeze else "optimizer"):
+        require_learning(groups, *length, key="" if experiment.freeze else "groups")
     with at(experiment, "penalties"):
         penalties = Penalties(model, experiment.penalties)
     with at(experiment, "schedule"):

@@ -50,8 +50,10 @@ def summary(
     }
     if experiment.data.balance is not None:
         lines["balance"] = told(as_tensor(splits.train.targets), experiment.data.balance_power)
-    if any(group.frozen for group in experiment.optimizer.groups):
-        frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    if experiment.unfreeze_at is not None:
+        lines["frozen"] = f"{', '.join(experiment.freeze)}: until {experiment.unfreeze_at} are done"
+    elif experiment.freeze or any(group.frozen for group in experiment.optimizer.groups):
         lines["frozen"] = f"{frozen:,} of the {parameters:,} parameters never learn"
     adaptation = getattr(model, "adaptation", None)
     for line in adaptation.lines() if adaptation is not None else ():

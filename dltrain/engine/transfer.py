@@ -32,7 +32,7 @@ def initialize(
     if start is None:
         return []
     try:
-        found = read_weights(start if isinstance(start, str) else start.path)
+        found = read_weights(start if isinstance(start, str) else start.place)
         if not isinstance(start, str) and start.part is not None:
             found = found.part(start.part)
     except RunError as error:

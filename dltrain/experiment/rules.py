@@ -46,6 +46,8 @@ def problems_between_sections(experiment: ExperimentSchema, wrong: Container[str
         if "gradient" not in wrong:
             yield from _what_needs_a_backward_pass(experiment)
         yield from _groups_that_never_learn(experiment)
+        if "freeze" not in wrong and "unfreeze_at" not in wrong:
+            yield from _unfreezing_that_never_comes(experiment)
         yield from _what_needs_float32_weights(experiment, wrong)
         yield from _what_needs_no_schedule(experiment, wrong)
     if "task" not in wrong and "data" not in wrong:
@@ -203,6 +205,21 @@ def _groups_that_never_learn(experiment: ExperimentSchema) -> Iterator[Diagnosti
         if experiment.training.epochs is not None and group.after >= experiment.training.epochs:
             message = f"the group would never learn: the training has {experiment.training.epochs:g} epochs"
             yield Diagnostic(message, experiment.span("optimizer", "groups", index, "after"))
+
+
+def _unfreezing_that_never_comes(experiment: ExperimentSchema) -> Iterator[Diagnostic]:
+    moment, optimizer, where = experiment.unfreeze_at, experiment.optimizer, experiment.span("unfreeze_at", key=True)
+    if moment is None:
+        return
+    if not experiment.freeze:
+        yield Diagnostic("there is nothing to unfreeze: `freeze` names no parameters", where)
+    elif optimizer.needs_closure:
+        yield Diagnostic(f"`{optimizer.name}` moves all weights together, and none of them later", where)
+    for unit in ("epochs", "steps"):
+        at, total = getattr(moment, unit), getattr(experiment.training, unit)
+        if at is not None and total is not None and at >= total:
+            message = f"nothing would be unfrozen: the training has {total:g} {unit}"
+            yield Diagnostic(message, experiment.span("unfreeze_at", unit), notes=("leave `unfreeze_at` out",))
 
 
 def _what_needs_float32_weights(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:

@@ -16,7 +16,7 @@ from dltrain.data.catalogue import Dataset
 from dltrain.data.evaluation import Evaluation
 from dltrain.data.types import Splits
 from dltrain.errors import Note
-from dltrain.experiment.training import InitializeFrom, Sweep, Training
+from dltrain.experiment.training import InitializeFrom, Moment, Sweep, Training
 from dltrain.models import Model
 from dltrain.optim import Gradient, Optimizer, Penalty, Schedule
 from dltrain.optim.gradients import Backpropagation
@@ -44,6 +44,11 @@ class ExperimentSchema(Section):
     """Whose matching weights the training starts from (transfer learning): a run, a checkpoint, a `.safetensors` file
     or another library's state dict; or {path: ..., part: encoder} for one part of it. Rows that are classes are matched
     by the names of these; those of new classes keep their own start."""
+    freeze: list[str] = []
+    """Parameters that stay as they are: patterns of whole names, such as `encoder.*`. A norm of which nothing learns
+    keeps its statistics and works with them. [] for none."""
+    unfreeze_at: Moment | None = None
+    """When what `freeze` matches begins to learn: {epochs: 3}, or {steps: 500}; null: never."""
     task: Task | None = None
     """What the network learns to answer; null: what the data has targets for, or `reconstruction` with a network that
     puts out what looks like its input."""

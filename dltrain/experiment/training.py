@@ -22,10 +22,57 @@ Size = tuple[int, int, int]
 class InitializeFrom(Section):
     """Weights that a training starts from, and which of them."""
 
-    path: PathText
+    rivals = ((("path",), ("run",)),)
+
+    path: PathText | None = None
     """A run, a checkpoint, a `.safetensors` file, or another library's state dict (`.pth`, `.bin`)."""
+    run: PathText | None = None
+    """The same: a run's directory."""
     part: str | None = None
     """Take only the weights whose names begin so, such as `encoder`, without this beginning; null for all."""
+
+    @model_validator(mode="after")
+    def _one(self) -> InitializeFrom:
+        if self.path is not None and self.run is not None:
+            raise reject("run", "`path` and `run` both say where the weights are; keep one")
+        if self.path is None and self.run is None:
+            raise reject("path", "`initialize_from` needs a `path`, or a `run`")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where the weights are."""
+        return self.path or self.run or ""
+
+
+class Moment(Section):
+    """A time within a training."""
+
+    rivals = ((("epochs",), ("steps",)),)
+
+    epochs: Positive | None = None
+    """In epochs; fractions allowed. Either this or `steps`."""
+    steps: PositiveInt | None = None
+    """In optimizer steps."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Moment:
+        if self.epochs is not None and self.steps is not None:
+            raise reject("steps", "`epochs` and `steps` are both given; keep one")
+        if self.epochs is None and self.steps is None:
+            raise reject("epochs", "a time needs `epochs: 3`, or `steps: 500`")
+        return self
+
+    def in_epochs(self, steps_per_epoch: int) -> float:
+        """The same in epochs of so many steps."""
+        return self.epochs if self.epochs is not None else (self.steps or 0) / steps_per_epoch
+
+    def in_steps(self, steps_per_epoch: int) -> int:
+        """The first optimizer step, from 0, that does not come before it."""
+        return self.steps if self.steps is not None else math.ceil((self.epochs or 0) * steps_per_epoch)
+
+    def __str__(self) -> str:
+        return f"{self.epochs:g} epochs" if self.epochs is not None else f"{self.steps:,} steps"
 
 
 class EarlyStopping(Section):

@@ -19,7 +19,7 @@ from dltrain.data.loading.balance import told
 from dltrain.data.targets import TargetSpec, as_tensor, target_from
 from dltrain.data.types import InputSpec, Source, Splits
 from dltrain.engine.decisions import Decision, Decisions, count_multiply_adds, dtype_of, pick_device
-from dltrain.engine.networks import make_network, without_pretrained
+from dltrain.engine.networks import make_network, timetable_of, without_pretrained
 from dltrain.engine.precision import halve_for
 from dltrain.engine.progressive import progressive_size
 from dltrain.engine.resolve import Resolved, ResolvedTraining, at, decide_all, resolve, resolve_training
@@ -109,7 +109,8 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     measured = measure(
         parts.model, parts.shape, experiment.training.micro_batch, dtype_of(decisions["precision"].value)
     )
-    settings, groups = trainer.settings, parameter_groups(parts.model, experiment.optimizer)
+    settings = trainer.settings
+    groups = parameter_groups(parts.model, experiment.optimizer, timetable_of(experiment, settings.steps_per_epoch))
     training = _Training(
         experiment, parts.model, measured, parts.shape, target_from(about["target"]), trainer.examples,
         [(loader.source, loader.layout) for loader in loaders], decisions, groups, settings.steps_per_epoch,

@@ -38,8 +38,11 @@ def wrong_by_itself(tree: dict[str, Any]) -> bool:
     try:
         Experiment.model_validate(tree)
     except ValidationError as error:
-        whole = [isinstance(one["input"], float) and one["input"].is_integer() for one in error.errors()]
-        kinds = {one["type"] for one, is_whole in zip(error.errors(), whole, strict=True) if not is_whole}
+        together = {one["loc"][0] for one in error.errors() if one["type"] in TOGETHER}
+        # A mapping whose keys do not fit one another could have been text instead, which is no mistake of its own.
+        found = [one for one in error.errors() if one["type"] != "string_type" or one["loc"][0] not in together]
+        whole = [isinstance(one["input"], float) and one["input"].is_integer() for one in found]
+        kinds = {one["type"] for one, is_whole in zip(found, whole, strict=True) if not is_whole}
         return bool(kinds - TOGETHER - {"finite_number"})
     return False
 

@@ -173,3 +173,69 @@ def test_a_time_in_which_nothing_learns_is_refused(groups: list[dict[str, Any]],
     for start in (built, lambda e: plan(e, "cpu")):
         with pytest.raises(ConfigError, match=message.replace("*", r"\*")):
             start(experiment)  # type: ignore[operator]
+
+
+# -- `freeze` and `unfreeze_at`, the short way
+
+
+def short(optimizer: dict[str, Any] = SGD, **changes: Any) -> dict[str, Any]:
+    return {"model": CONVNET, "augmentation": [], "schedule": {"name": "constant"}, "optimizer": optimizer,
+            "training": {"epochs": 3, "batch_size": 20}, **changes}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "long"),
+    [(None, {"frozen": True}), ({"epochs": 2}, {"after": 2}), ({"steps": 10}, {"after": 2.0})],
+    ids=["never", "epochs", "steps"],
+)
+def test_freeze_is_a_group_that_waits(unfreeze: Any, long: dict[str, Any], arrays: Path) -> None:
+    """Tensors and the statistics of their norm are bitwise as they were, until they are unfrozen."""
+    whole, found = states(arrays, **short(freeze=["0.*", "1.*"], unfreeze_at=unfreeze))
+    assert whole.settings.steps_per_epoch == 5
+    first = [name for name in found[0] if name.startswith(("0.", "1."))]
+    assert len(first) == 6, "the norm's statistics and their count among them"
+    for epoch in (1, 2):
+        assert all(torch.equal(found[epoch][name], found[0][name]) for name in first)
+        assert not any(torch.equal(found[epoch][name], found[0][name]) for name in ("4.weight", "5.running_mean"))
+    assert [torch.equal(found[3][name], found[0][name]) for name in first] == [unfreeze is None] * 6
+    group, _ = states(arrays, **options(SGD, long))
+    assert_same_state(whole.parts.model.state_dict(), group.parts.model.state_dict())
+
+
+@pytest.mark.parametrize("until", [9, 10, 12], ids=["before", "at", "after"])
+def test_a_training_that_unfreezes_resumes_exactly(until: int, arrays: Path) -> None:
+    groups = [{"match": "0.*", "lr_scale": 0.1}, {"match": "11.*", "until": 2.5}]
+    how = short({"name": "adam", "lr": 0.01, "groups": groups}, freeze=["[01].*"], unfreeze_at={"steps": 10})
+    experiment = arrays_experiment(arrays, **how)
+    whole, first = trained(experiment), trained(experiment, until)
+    second = built(experiment)
+    second.load_state_dict(first.state_dict())
+    for _ in second.run():
+        pass
+    assert_same_state(second.state_dict(), whole.state_dict())
+    rates = {group.get("lr_scale", 1.0): group.get("epochs") for group in whole.parts.optimizer.param_groups}
+    assert rates[0.1] == (2.0, float("inf")), "the rate of its group, from then on"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "line"),
+    [
+        ("freeze: [0.*, weigth]", "`weigth` in `freeze` matches no parameter of the model", 3),
+        ("freeze: [1.wieght]", "did you mean `1.weight`?", 3),
+        ("model: resnet18\nfreeze: [layr1.*]", "did you mean `layer1.*`?", 3),
+        ("freeze: ['*']", "nothing is left to learn", 3),
+        ("freeze: ['*']\nunfreeze_at: {epochs: 1}", "nothing learns after epoch 0", 3),
+        ("freeze: [0.*]\nunfreeze_at: {epochs: 2}", "nothing would be unfrozen: the training has 2 epochs", 4),
+        ("freeze: [0.*]\nunfreeze_at: {steps: 1000}", "nothing would be unfrozen: the training has", 4),
+        ("unfreeze_at: {epochs: 1}", "there is nothing to unfreeze", 3),
+        ("freeze: [0.*]\nunfreeze_at: {epochs: 1, steps: 3}", "`epochs` and `steps` are both given", 4),
+        ("freeze: [0.*]\nunfreeze_at: {steps: 1}\noptimizer: lbfgs", "moves all weights together", 4),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_frozen_or_unfrozen_is_said_at_its_key(text: str, words: str, line: int) -> None:
+    model = "" if "model:" in text else "model: {name: convnet, widths: [4]}\n"
+    text = f"data: digits\n{model}{text}\ntraining: {{epochs: 2}}\n"
+    with pytest.raises(ConfigError) as caught:
+        plan(Experiment.parse(text, "e.yaml"), "cpu")
+    assert words in str(caught.value)
+    assert [d.where.line for d in caught.value.diagnostics if d.where is not None] == [line]

@@ -13,6 +13,7 @@ from torch import nn
 
 from dltrain.config import ConfigError, Diagnostic, suggest
 from dltrain.optim.exemptions import EXEMPTIONS
+from dltrain.optim.impl.learning import ALWAYS, Timetable
 from dltrain.optim.impl.roles import exempt, trainable
 from dltrain.optim.optimizers.base import Optimizer
 
@@ -20,15 +21,18 @@ TRUNK = 0.75
 """Share of a network's weights above which a module is no layer, but a row of them: the encoder of a transformer."""
 
 
-def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, optimizer: Optimizer, timetable: Timetable | None = None
+) -> list[dict[str, Any]]:
     """The trainable parameters of `model` in groups that share their `weight_decay`, `lr_scale` (a factor of the
     learning rate, only where it is not 1), `epochs` (between which they learn, only where that is not always) and what
     else the optimizer asks for; those that always learn first, and among them those with decay.
 
-    Within a group they keep the model's order; a shared parameter counts once, with the layer that has it
-    first; frozen ones are left out. Raises ConfigError when a pattern of `no_decay` or `groups` matches no
-    parameter, or when nothing is left to train.
+    Within a group they keep the model's order; a shared parameter counts once, with the layer that has it first; frozen
+    ones are left out. timetable: when they learn, by default as the optimizer's groups say. Raises ConfigError when a
+    pattern of `no_decay` or `groups` matches no parameter, or when nothing is left to train.
     """
+    timetable = timetable or Timetable(optimizer.groups)
     names = [name for name, _ in model.named_parameters()]
     patterns = [(word, "no_decay") for word in optimizer.no_decay if word not in EXEMPTIONS]
     patterns += [(group.match, "groups") for group in optimizer.groups]
@@ -48,8 +52,8 @@ def parameter_groups(model: nn.Module, optimizer: Optimizer) -> list[dict[str, A
             scale = own.lr / optimizer.lr
         if scale != 1:
             options["lr_scale"] = scale
-        if own is not None and (own.after or own.until is not None):
-            options["epochs"] = own.after, float("inf") if own.until is None else own.until
+        if (span := timetable.span(name)) is not None and span != ALWAYS:
+            options["epochs"] = span
         found.setdefault(repr(options), {"params": [], **options})["params"].append(parameter)
     if not found:
         raise ConfigError([Diagnostic("the model has nothing to train: all its parameters are frozen or it has none")])
@@ -99,14 +103,17 @@ def check_patterns(patterns: Iterable[tuple[str, str]], names: list[str], sectio
     """Raise ConfigError for the patterns, each with its key in `section`, that match none of the parameters' names."""
     void = [(p, key) for p, key in patterns if not any(fnmatch.fnmatchcase(name, p) for name in names)]
     if void:
-        raise ConfigError(_no_match(pattern, key, names, section) for pattern, key in void)
+        raise ConfigError(no_match(pattern, key, names, f"{section}.{key}") for pattern, key in void)
 
 
-def _no_match(pattern: str, key: str, names: list[str], section: str) -> Diagnostic:
-    near = suggest(pattern, [*EXEMPTIONS, *names] if key != "groups" else names)
+def no_match(pattern: str, key: str, names: list[str], place: str) -> Diagnostic:
+    """The mistake of a pattern, written at `place`, that matches none of the parameters' names. key: that it is of."""
+    parts = [f"{name[:end]}.*" for name in names for end, letter in enumerate(name) if letter == "."]
+    known = [*dict.fromkeys(parts), *names]
+    near = suggest(pattern, [*EXEMPTIONS, *known] if key in ("no_decay", "exempt") else known)
     notes = [f"did you mean `{near}`?"] if near else []
-    if key != "groups":
+    if key in ("no_decay", "exempt"):
         words = ", ".join(f"`{w}`" for w in EXEMPTIONS)
         notes.append(f"`{key}` takes {words} and patterns of whole parameter names")
     notes.append(f"the model's parameters: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}")
-    return Diagnostic(f"`{pattern}` in `{section}.{key}` matches no parameter of the model", notes=notes)
+    return Diagnostic(f"`{pattern}` in `{place}` matches no parameter of the model", notes=notes)

@@ -9,6 +9,7 @@ import fnmatch
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,32 +27,49 @@ ALWAYS: Span = (0.0, math.inf)
 NEVER: Span = (math.inf, math.inf)
 
 
-def freeze(model: nn.Module, groups: Sequence[Group]) -> None:
-    """Take what `frozen` groups match out of the training for good."""
+@dataclass(frozen=True)
+class Timetable:
+    """When parameters learn, by their names."""
+
+    groups: Sequence[Group] = ()
+    """Of the optimizer; the first that matches a name says when it learns."""
+    freeze: Sequence[str] = ()
+    """Patterns of names that do not learn before `unfreeze`, whatever the groups say."""
+    unfreeze: float = math.inf
+    """In epochs."""
+
+    def __bool__(self) -> bool:
+        return bool(self.groups or self.freeze)
+
+    def span(self, name: str) -> Span | None:
+        """When a parameter learns; None where nothing is said of it."""
+        group = next((group for group in self.groups if fnmatch.fnmatchcase(name, group.match)), None)
+        waits = any(fnmatch.fnmatchcase(name, pattern) for pattern in self.freeze)
+        if group is None and not waits:
+            return None
+        if group is not None and group.frozen:
+            return NEVER
+        after, until = (0.0, None) if group is None else (group.after, group.until)
+        span = max(after, self.unfreeze) if waits else after, math.inf if until is None else until
+        return span if span[0] < span[1] else NEVER
+
+
+def freeze(model: nn.Module, timetable: Timetable) -> None:
+    """Take what never learns out of the training for good."""
     for name, parameter in model.named_parameters():
-        if span_of(name, groups) == NEVER:
+        if timetable.span(name) == NEVER:
             parameter.requires_grad_(False)
 
 
-def span_of(name: str, groups: Sequence[Group]) -> Span | None:
-    """When the first group that matches a name learns; None without such a group."""
-    group = next((group for group in groups if fnmatch.fnmatchcase(name, group.match)), None)
-    if group is None:
-        return None
-    if group.frozen:
-        return NEVER
-    return group.after, math.inf if group.until is None else group.until
-
-
-def require_learning(groups: Sequence[dict[str, Any]], total_steps: int, steps_per_epoch: int) -> None:
-    """Raise ConfigError when there are steps in which no group learns."""
+def require_learning(groups: Sequence[dict[str, Any]], total_steps: int, steps_per_epoch: int, key: str) -> None:
+    """Raise ConfigError at `key` when there are steps in which no group learns."""
     spans = [group.get("epochs", ALWAYS) for group in groups]
     borders = {0.0, *(border for span in spans for border in span if border < math.inf)}
     for epoch in sorted(borders):
         step = math.ceil(epoch * steps_per_epoch)
         if step < total_steps and not any(_within(span, step / steps_per_epoch) for span in spans):
             message = f"nothing learns after epoch {step / steps_per_epoch:g}: all parameters wait or have ended"
-            raise ConfigError([Diagnostic(message, key="groups")])
+            raise ConfigError([Diagnostic(message, key=key)])
 
 
 class Learning:
@@ -62,10 +80,10 @@ class Learning:
     as in evaluation while none of their parameters learns; one without parameters goes by the names of its buffers.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, timetable: Timetable) -> None:
         self.optimizer = optimizer
         self.frozen: frozenset[Tensor] = frozenset()
-        self._statistics = list(_statistics(model, groups))
+        self._statistics = list(_statistics(model, timetable))
 
     def resting(self, epoch: float) -> list[nn.Module]:
         """The modules that keep statistics, and are as in evaluation at a time in epochs."""
@@ -111,15 +129,15 @@ def _within(span: Span, epoch: float) -> bool:
     return span[0] <= epoch < span[1]
 
 
-def _statistics(model: nn.Module, groups: Sequence[Group]) -> Iterator[tuple[nn.Module, list[Span]]]:
-    """The modules that keep statistics of what they see, with the spans of what is theirs, where groups decide."""
-    for path, module in model.named_modules() if groups else ():
+def _statistics(model: nn.Module, timetable: Timetable) -> Iterator[tuple[nn.Module, list[Span]]]:
+    """The modules that keep statistics of what they see, with the spans of what is theirs, where something is said."""
+    for path, module in model.named_modules() if timetable else ():
         buffers = [name for name, buffer in module.named_buffers(path, recurse=False) if buffer.is_floating_point()]
         if not buffers or not _keeps_statistics(module):
             continue
         parameters = list(module.named_parameters(path, recurse=False))
-        found = [(span_of(name, groups), p.requires_grad) for name, p in parameters]
-        found = found or [(span_of(name, groups), True) for name in buffers]
+        found = [(timetable.span(name), p.requires_grad) for name, p in parameters]
+        found = found or [(timetable.span(name), True) for name in buffers]
         spans = [span or ALWAYS for span, trained in found if span is not None or trained]
         if spans and any(span != ALWAYS for span in spans):
             yield module, spans
