@@ -202,6 +202,10 @@ class Arrays(Collected):
 
         return targets_of(self.path)
 
+    def targets_for(self, wanted: tuple[type[TargetSpec], ...]) -> type[TargetSpec] | None:
+        """Of a file that is not there, whatever is wanted: reading it says so."""
+        return super().targets_for(wanted) if Path(self.path).is_file() else wanted[0]
+
     def chosen(self, preprocessing: Preprocessing, *, pretrained: bool) -> dict[str, tuple[Any, str]]:
         from dltrain.data.arrays import layout_of
 

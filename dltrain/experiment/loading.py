@@ -24,6 +24,7 @@ from dltrain.experiment.rules import problems_between_sections
 from dltrain.experiment.schema import E, ExperimentSchema
 from dltrain.experiment.training import Training
 from dltrain.optim import Schedule
+from dltrain.tasks import Loss
 
 
 def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> Document:
@@ -70,11 +71,17 @@ def checked(
     if experiment is not None:
         found: dict[str, Any] = {"task": experiment.resolved_task}  # a checkpoint must not ask the data
         if "loss" not in experiment.model_fields_set:
-            found["loss"] = experiment.model.default_loss() or experiment.resolved_task.default_loss()
+            found["loss"] = _usual_loss(experiment)
         experiment = experiment.model_copy(update=found)
         experiment.comes_from(source, subject, tuple(notes))
         problems += problems_between_sections(experiment, wrong)
     return experiment, problems
+
+
+def _usual_loss(experiment: ExperimentSchema) -> Loss:
+    """The model's own, where the task gives what it takes, else the task's."""
+    task, own = experiment.resolved_task, experiment.model.default_loss()
+    return own if own is not None and issubclass(task.outputs, own.taken) else task.default_loss()
 
 
 def attempt(experiment: E, values: dict[str, Any]) -> tuple[list[Diagnostic], E | None]:

@@ -319,7 +319,7 @@ def _model_of_other_outputs(experiment: ExperimentSchema, wrong: Container[str])
         fit = [
             name for entry in Task.catalogue
             if issubclass(entry, Task) and issubclass(entry.outputs, model.outputs)
-            and issubclass(experiment.data.targets, entry.targets) for name in entry.names()
+            and experiment.data.targets_for(entry.targets) is not None for name in entry.names()
         ]  # fmt: skip
         yield Diagnostic(message, experiment.span("model"), notes=tuple(f"set `task: {name}`" for name in fit[:1]))
     elif model.replaces_loss and "loss" not in wrong and experiment.loss != task.default_loss():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from forking import Child, Zygote, processes_of_group, until
+from learning import write_targets
 from training import (
     arrays_experiment,
     assert_same_run,
@@ -90,6 +91,38 @@ def test_killed_at_random_moments(recipe: str, zygote: Zygote, arrays: Path, tmp
     assert killer.kills >= 1
     assert len(table(reference)) < 12 or "stopping early" not in recipe
     assert_same_run(reference, killer.run)
+
+
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "regression": ("numbers", {"loss": "huber"}),
+    "binary_classification": ("classes", {"loss": {"name": "binary_cross_entropy", "pos_weight": "balanced"}}),
+    "multilabel": ("labels", {"loss": {"name": "focal", "form": "sigmoid"}}),
+}
+"""What each learns, and from what."""
+
+
+@pytest.mark.parametrize(
+    "task", ["multilabel", *(pytest.param(name, marks=pytest.mark.slow) for name in TASKS if name != "multilabel")]
+)
+def test_every_task_goes_on_exactly(task: str, zygote: Zygote, tmp_path: Path) -> None:
+    """Killed inside an epoch, after one has ended: its sums and its thresholds are as they were."""
+    kind, changes = TASKS[task]
+    data = write_targets(tmp_path / "data.npz", kind)
+    early = {"training.early_stopping": {"patience": 4, "metric": "validation/loss"}, "training.epochs": 3}
+    arrays = {"data.name": "arrays", "data.path": str(data), "task": task, **early, **changes}
+    experiment = write_experiment(tmp_path, arrays)
+    reference = uninterrupted(zygote, experiment, tmp_path)
+    killer = Killer(zygote, experiment, tmp_path)
+    child = killer.start("import dltrain.engine.trainer as t, os; s = t.Trainer._train_step\n" + EVERY_STEP + "\n"
+                         "def step(self, batch, number):\n"
+                         "    if number == 8: os.kill(os.getpid(), 9)\n"
+                         "    s(self, batch, number)\n"
+                         "t.Trainer._train_step = step")  # fmt: skip
+    assert child.wait() == -9, child.text
+    killer.finish()
+    assert_same_run(reference, killer.run)
+    kept = checkpoints.load(killer.run / "checkpoints/last.pt")
+    assert ("task" in kept) == (task != "regression")
 
 
 def test_killed_while_worker_processes_decode(zygote: Zygote, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from forking import Child, Zygote, until
+from learning import write_targets
 from training import result, table, write_experiment, write_folder
 from typer.testing import CliRunner
 
@@ -104,6 +105,33 @@ def test_two_processes_make_the_weights_of_one(
     for alone, shared in zip(table(tmp_path / "one/tiny/001"), table(tmp_path / "two/tiny/001"), strict=True):
         for column in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"):
             assert float(shared[column]) == pytest.approx(float(alone[column]), abs=1e-4), column
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        pytest.param("regression", "numbers", marks=pytest.mark.slow),
+        pytest.param("binary_classification", "classes", marks=pytest.mark.slow),
+        ("multilabel", "labels"),
+    ],
+)
+def test_two_processes_measure_what_one_does(task: str, kind: str, zygote: Zygote, tmp_path: Path) -> None:
+    """Ranks are of the whole split, whose last batch is padded: 30 examples in batches of 20."""
+    data = write_targets(tmp_path / "data.npz", kind)
+    early = {"training.early_stopping": {"patience": 4, "metric": "validation/loss"}, "augmentation": []}
+    loss = {} if task == "regression" else {"loss": {"name": "binary_cross_entropy", "pos_weight": "balanced"}}
+    changes = {"task": task, "loss": "mse", **loss, **early, "training.epochs": 2, **NORM_FREE}
+    both(zygote, data, tmp_path, changes)
+    one, two = (table(tmp_path / runs / "tiny/001") for runs in ("one", "two"))
+    for alone, shared in zip(one, two, strict=True):
+        measured = [name for name in alone if name.startswith(("train/", "validation/"))]
+        assert len(measured) > 6
+        for name in measured:
+            assert float(shared[name]) == pytest.approx(float(alone[name]), rel=2e-3, abs=1e-4), name
+    states = [checkpoints.load(tmp_path / runs / "tiny/001/checkpoints/last.pt") for runs in ("one", "two")]
+    assert ("task" in states[0]) == ("task" in states[1]) == (task != "regression")
+    if task != "regression":
+        torch.testing.assert_close(*(s["task"]["thresholds"] for s in states), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("norm", "equal"), [("sync_batch_norm", True), ("batch_norm", False)])

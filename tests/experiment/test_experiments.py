@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
+from learning import write_targets
 from photos import make_photos
 
 from dltrain import EpochReport, Experiment, build
@@ -33,6 +34,9 @@ def shortened(path: Path, folder: Path) -> list[str]:
     if data.name == "image_folder":
         photos = make_photos(folder / "photos")
         return [*overrides, f"data.root={photos}", "data.size=64", "model={name: timm/resnet18}"]
+    if data.name == "arrays":
+        kind = {"regression": "numbers", "multilabel": "labels"}[Experiment.load(path).resolved_task.name]
+        return [*overrides, f"data.path={write_targets(folder / 'stand_in.npz', kind)}"]
     if data.name in STAND_INS:
         size = f", size: {data.size}" if data.size is not None else ""
         overrides.append(f"data={STAND_INS[data.name][:-1]}{size}}}")
