@@ -70,7 +70,8 @@ def fit(
             try:
                 run.write("experiment.yaml", experiment.dump().encode())
                 shown = {"hyperparameters": hyperparameters or flatten(experiment.stated())}
-                facts = environment(trainer.about, experiment.seed) | shown | _launch(group)
+                loaded = {"initialized": trainer.initialized.to_dict()} if trainer.initialized is not None else {}
+                facts = environment(trainer.about, experiment.seed) | shown | _launch(group) | loaded
                 run.write_json("environment.json", facts)
                 if plan:
                     run.write_json("plan.json", plan)
@@ -339,6 +340,8 @@ def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Displa
     display.settings(trainer.summary)
     for note in (*trainer.notes, *notes):
         display.tell(note)
+    for tensors in trainer.initialized.whole() if trainer.initialized is not None else ():
+        run.log(tensors)
     decided = trainer.about["decisions"]
     alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own
     undecided = alone and experiment.training.threads == "auto"

@@ -112,7 +112,7 @@ def _assembled(
     def images(count: int) -> Iterator[Tensor]:
         return first_images(training, decisions, batches, count)
 
-    of_weights = start_weights(resolved, model, images) if fresh else []
+    transfer = start_weights(resolved, model, images) if fresh else None
     parts = _parts(training, model, decisions, sections, batches, timing=timing)
     settings = _settings(training, resizing, timing=timing)
     splits, task = training.splits, experiment.resolved_task
@@ -124,8 +124,9 @@ def _assembled(
         parts, settings,
         about=summary.about(training, decisions, plugins),
         summary=summary.summary(training, network, settings, decisions, resizing),
-        notes=summary.notes(training, decisions, of_weights),
+        notes=summary.notes(training, decisions, transfer.notes() if transfer is not None else []),
         examples=summary.split_sizes(splits),
+        initialized=transfer,
         guess=task.guess(judge, splits.target, targets),
     )  # fmt: skip
 

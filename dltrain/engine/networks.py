@@ -18,8 +18,7 @@ from dltrain.engine.decisions import count_multiply_adds
 from dltrain.engine.resolve import Resolved, at
 from dltrain.engine.seeding import seed_layers
 from dltrain.engine.statistics import require_statistics
-from dltrain.engine.transfer import initialize
-from dltrain.errors import Note
+from dltrain.engine.transfer import Transfer, initialize
 from dltrain.experiment.experiment import Experiment
 from dltrain.models.base import Model
 from dltrain.optim.impl.groups import no_match
@@ -90,9 +89,9 @@ def without_pretrained(model: Model) -> Model:
     return model.model_copy(update={"pretrained": False}) if getattr(model, "pretrained", False) else model
 
 
-def start_weights(resolved: Resolved, model: nn.Module, images: Callable[[int], Iterator[Tensor]]) -> list[Note]:
+def start_weights(resolved: Resolved, model: nn.Module, images: Callable[[int], Iterator[Tensor]]) -> Transfer | None:
     """Set what the weights start from: `model.initialization`, what the network takes from training images, and
-    `initialize_from`. Returns what there is to say of it.
+    `initialize_from`. Returns what that gave.
 
     images: gives so many of the first training images, in whole batches (B, C, H, W).
     """
@@ -102,11 +101,15 @@ def start_weights(resolved: Resolved, model: nn.Module, images: Callable[[int], 
             first = next(images(1)) if initialization.needs_images else None
             initialization.apply(model, experiment.seed, first)
         section.start(model, images)
-    bare, outputs, names = without_pretrained(section), resolved.outputs, list(resolved.target.names)
-    loaded = initialize(
-        experiment, model, names, lambda count: bare.make(resolved.shape, replace(outputs, count=count))
+    return transferred(resolved, model)
+
+
+def transferred(resolved: Resolved, model: nn.Module) -> Transfer | None:
+    """Give `model` the weights that `initialize_from` names. See initialize."""
+    bare, outputs, names = without_pretrained(resolved.experiment.model), resolved.outputs, resolved.target.names
+    return initialize(
+        resolved.experiment, model, list(names), lambda count: bare.make(resolved.shape, replace(outputs, count=count))
     )
-    return [Note("info", "initialized", line) for line in loaded]
 
 
 def has_idle_weights(model: nn.Module, shape: InputSpec) -> bool:

@@ -23,6 +23,7 @@ from dltrain.data.loading.choosing import Loader
 from dltrain.data.types import Batch
 from dltrain.engine.measuring import evaluate, measure_statistics
 from dltrain.engine.parts import LoopSettings, Parts
+from dltrain.engine.transfer import Transfer
 from dltrain.engine.updates import StepInput
 from dltrain.errors import Note
 from dltrain.runs.checkpoints import all_finite
@@ -51,7 +52,7 @@ class Trainer:
     def __init__(
         self, parts: Parts, settings: LoopSettings, *, about: dict[str, Any] | None = None,
         summary: dict[str, str] | None = None, notes: Sequence[Note] = (), examples: dict[str, int] | None = None,
-        guess: Guess | None = None,
+        guess: Guess | None = None, initialized: Transfer | None = None,
     ) -> None:  # fmt: skip
         self.parts, self.settings = parts, settings
         self.about = about or {}
@@ -62,6 +63,8 @@ class Trainer:
         """How many each split of the data has."""
         self.guess = guess
         """What guessing reaches on the split that judges the training."""
+        self.initialized = initialized
+        """What `initialize_from` gave, tensor by tensor."""
         self.step = 0
         self.history: list[Row] = []
         self.metrics = parts.task.meter()

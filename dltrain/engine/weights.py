@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.config.reader import read_text
 from dltrain.errors import RunError
 from dltrain.runs.checkpoints import CheckpointError
 from dltrain.runs.run import Run
@@ -25,11 +26,13 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a file, by name. classes: those that its rows stand for, where the file says so."""
+    """The tensors of a file, by name. classes: those that its rows stand for; model: what it was trained with; where
+    the file says so."""
 
     file: Path
     tensors: dict[str, Tensor]
     classes: Sequence[str] | None = None
+    model: str | None = None
 
     def part(self, name: str) -> Weights:
         """The tensors of one part, `name` and the dot left out. Raises RunError when there is none."""
@@ -52,7 +55,14 @@ def read_weights(path: str) -> Weights:
     tensors: dict[str, Tensor] = state["model"]
     if state["average"] is not None:
         tensors = {**tensors, **state["average"]}
-    return Weights(file, tensors, state["about"]["target"]["names"])
+    return Weights(file, tensors, state["about"]["target"]["names"], _model_of(state["about"]["experiment"]))
+
+
+def _model_of(experiment: str) -> str | None:
+    """The name of the model in an experiment's text, whether or not its parts are known here."""
+    model = read_text(experiment, "checkpoint").get(("model",))
+    name = model.get("name") if isinstance(model, dict) else model
+    return name if isinstance(name, str) else None
 
 
 def _is_ours(file: Path) -> bool:

@@ -19,7 +19,7 @@ from dltrain.data.loading.balance import told
 from dltrain.data.targets import TargetSpec, as_tensor, target_from
 from dltrain.data.types import InputSpec, Source, Splits
 from dltrain.engine.decisions import Decision, Decisions, count_multiply_adds, dtype_of, pick_device
-from dltrain.engine.networks import make_network, timetable_of, without_pretrained
+from dltrain.engine.networks import make_network, timetable_of, transferred, without_pretrained
 from dltrain.engine.precision import halve_for
 from dltrain.engine.progressive import progressive_size
 from dltrain.engine.resolve import Resolved, ResolvedTraining, at, decide_all, resolve, resolve_training
@@ -27,6 +27,7 @@ from dltrain.engine.sections import Curve, build_sections
 from dltrain.engine.statistics import require_statistics
 from dltrain.engine.summary import downgrades, split_sizes
 from dltrain.engine.trainer import Trainer
+from dltrain.engine.transfer import Transfer
 from dltrain.experiment.experiment import Experiment
 from dltrain.optim.impl.groups import parameter_groups
 from dltrain.planning import warnings as traps
@@ -59,6 +60,8 @@ class _Training:
     momentum: Curve | None
     resizing: object | None
     """What makes images smaller; its text says when."""
+    initialized: Transfer | None
+    """What `initialize_from` gives, tensor by tensor."""
 
 
 def plan(experiment: Experiment, device: str = "auto", depth: int | None = None) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def _resolved(training: ResolvedTraining) -> _Training:
     return _Training(
         experiment, model, measured, resolved.shape, splits.target, split_sizes(splits), sources, decisions,
         sections.groups, training.steps_per_epoch, training.total_steps, sections.learning_rate, sections.momentum,
-        resizing,
+        resizing, transferred(resolved, model),
     )  # fmt: skip
 
 
@@ -115,6 +118,7 @@ def plan_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
         experiment, parts.model, measured, parts.shape, target_from(about["target"]), trainer.examples,
         [(loader.source, loader.layout) for loader in loaders], decisions, groups, settings.steps_per_epoch,
         settings.total_steps, parts.learning_rate, parts.momentum, parts.pipeline.resize,
+        trainer.initialized,
     )  # fmt: skip
     return _written(training, None)
 
@@ -178,6 +182,8 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         training.learning_rate, sum(memory.values()) - memory["data"],
     )  # fmt: skip
     notes = [note.text for note in downgrades(experiment, training.decisions, training.examples)]
+    loaded = training.initialized.notes() if training.initialized is not None else []
+    notes += [note.text for note in loaded if note.level == "warning"]
     adaptation = getattr(training.model, "adaptation", None)
     warmup = experiment.schedule.warmup
     curve = partial(_samples, total_steps=training.total_steps)
@@ -205,6 +211,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "steps": training.total_steps,
         "memory_bytes": {**memory, "total": sum(memory.values())},
         "gradient": experiment.gradient.name,
+        "initialized": training.initialized.to_dict() if training.initialized is not None else None,
         "optimizer": experiment.optimizer.name,
         "groups": [
             {

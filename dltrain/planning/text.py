@@ -36,7 +36,8 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
     epochs = f"{many(plan['epochs'], 'epoch')} of {many(plan['steps_per_epoch'], 'step')}"
     batch = f"{many(plan['batch_size'], 'image')} a step"
     batch += f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
-    set_apart = {"balance": plan["balance"], "images": plan["progressive_size"]}
+    start = _start(plan["initialized"]) if plan["initialized"] else None
+    set_apart = {"start": start, "balance": plan["balance"], "images": plan["progressive_size"]}
     return {
         "data": f"{plan['data']}: {examples}, {plan['targets']}, {'x'.join(map(str, plan['shape']))}",
         "task": f"{plan['task']}, loss {plan['loss']}",
@@ -44,6 +45,13 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
         "training": f"{epochs}, {many(plan['steps'], 'step')} in all, {batch}",
         **{key: text for key, text in set_apart.items() if text},
     }
+
+
+def _start(initialized: dict[str, Any]) -> str:
+    """What is loaded: how many tensors each list has, where it has some."""
+    lists = {what: names for what, names in initialized.items() if isinstance(names, list) and names}
+    counts = ", ".join(f"{len(names)} {what.replace('_', ' ')}" for what, names in lists.items())
+    return f"tensors of {initialized['file']}: {counts}"
 
 
 def _layers(plan: dict[str, Any], width: int) -> Iterator[str]:

@@ -11,9 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from dltrain import ConfigError, Experiment, Trainer, build
+from dltrain.commands.fit import fit
+from dltrain.console.display import Display
 from dltrain.data.types import ImageShape
 from dltrain.engine.transfer import class_dimensions
 from dltrain.models import Model
+from dltrain.planning.plan import plan
+from dltrain.planning.text import render
 from dltrain.runs import checkpoints
 from dltrain.tasks.outputs import Logits
 
@@ -130,6 +134,43 @@ def test_a_state_dict_of_another_library_is_loaded_by_name(form: str, tmp_path: 
     own = made.parts.model.state_dict()
     assert all(torch.equal(own[name], weights[name]) for name in own)
     assert f"initialized from {path}: {len(own)} of {len(own)} tensors loaded" in map(str, made.notes)
+
+
+def test_the_run_and_the_plan_say_exactly_what_was_loaded(tmp_path: Path) -> None:
+    path, weights = source(tmp_path)
+    classes = ["cat", "dog", "ant"]
+    wider = "{name: mlp, hidden: [8, 8]}"
+    second = trainer(tmp_path, classes, wider, initialize_from=str(path))
+    experiment = Experiment.parse(second.about["experiment"])
+    code, run = fit(experiment, tmp_path / "run", "cpu", Display(quiet=True))
+    told = run.read_json("environment.json")["initialized"]
+    *body, weight, bias = weights
+    own = second.parts.model.state_dict()
+    assert code == 0 and told["file"] == str(path) and told["loaded"] == body
+    assert [name for name in own if name not in weights] == told["not_in_the_file"] == [*own][-2:]
+    assert sorted(told["of_another_shape"] + told["resized"] + told["of_other_classes"]) == sorted([weight, bias])
+    assert told["not_in_the_model"] == []
+    assert f"initialized, loaded: {', '.join(body)}" in (run.path / "log.txt").read_text()
+    planned = plan(experiment, "cpu")
+    assert planned["initialized"] == told == run.read_json("plan.json")["initialized"]
+    assert any(text.startswith(f"initialized from {path}: 2 of 6 tensors loaded") for text in planned["warnings"])
+    shown = " ".join(render(planned).split())
+    assert f"{path.name}: {len(body)} loaded" in shown, shown
+
+
+def test_weights_of_another_architecture_name_both_sides(tmp_path: Path) -> None:
+    path, _ = source(tmp_path)
+    other = "{name: resnet18, stem: small}"
+    text = f"data: {{name: arrays, path: '{tmp_path}/{'-'.join(FIRST)}.npz'}}\nmodel: {other}\n"
+    text += f"initialize_from: {{run: '{path}'}}\ntraining: {{batch_size: 16}}\n"
+    experiment = Experiment.parse(text, "e.yaml")
+    for start in (plan, build):
+        with pytest.raises(ConfigError) as caught:
+            start(experiment, "cpu")  # type: ignore[operator]
+        found = str(caught.value)
+        assert f"no weight of {path} fits model `resnet18`" in found and "e.yaml:3" in found
+        assert "it was trained with model `mlp`; it has 1.weight (8x64), 1.bias (8), 4.weight (3x8)" in found
+        assert "the model has conv1.weight (64x1x3x3)" in found and "of 122 tensors" in found
 
 
 class Evil:
