@@ -146,7 +146,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     for path in sorted(run.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                if not re.search("hparams|images|custom_scalars", value.tag) and value.tag not in TIMES:
+                if not re.search("hparams|images|custom_scalars|reconstructions|samples", value.tag) and value.tag not in TIMES:
                     found.setdefault(value.tag, []).append((event.step, float(value.tensor.float_val[0])))
     return found
 

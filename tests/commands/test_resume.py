@@ -39,6 +39,10 @@ RECIPES: dict[str, dict[str, Any]] = {
                  "optimizer": {"name": "adamw", "lr": 0.01}},
     "bare": {"seed": 3, "augmentation": [], "data.validation": 0, "training.early_stopping": None,
              "training.average": None, "training.clip_norm": None, "training.epochs": 4.5},
+    "chains": {"model": {"name": "restricted_boltzmann_machine", "hidden": 8, "chains": 4}, "loss": "mse",
+               "data.scaling": "none", "training.average": None, "training.epochs": 2},
+    "drawn codes": {"model": {"name": "variational_autoencoder", "hidden": [8], "code": 2}, "loss": "mse",
+                    "training.epochs": 2},
 }  # fmt: skip
 
 

@@ -29,7 +29,8 @@ STAND_INS = {
 
 def shortened(path: Path, folder: Path) -> list[str]:
     """Overrides that make an experiment small: a stand-in for its data, one step, a small batch."""
-    data = Experiment.load(path).data
+    experiment = Experiment.load(path)
+    data = experiment.data
     overrides = ["training.epochs=1", "training.batch_size=4", "training.limit_batches=1"]
     if data.name == "image_folder":
         photos = make_photos(folder / "photos")
@@ -39,8 +40,9 @@ def shortened(path: Path, folder: Path) -> list[str]:
         return [*overrides, f"data.path={write_targets(folder / 'stand_in.npz', kind)}"]
     if data.name in STAND_INS:
         size = f", size: {data.size}" if data.size is not None else ""
+        size += f", scaling: {data.scaling}"
         overrides.append(f"data={STAND_INS[data.name][:-1]}{size}}}")
-    return overrides
+    return [*overrides, *(["initialize_from=null"] if experiment.initialize_from is not None else [])]
 
 
 @pytest.mark.usefixtures("one_stem")
