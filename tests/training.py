@@ -24,6 +24,9 @@ TIMES = (
 )  # fmt: skip
 """The columns that no two trainings share."""
 
+NO_SCALARS = "hparams|images|custom_scalars|reconstructions|samples"
+"""What the tags of values have in them that are no curves."""
+
 EVERYTHING: dict[str, Any] = {
     "data": {"validation": 0.2},
     "augmentation": [
@@ -146,7 +149,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     for path in sorted(run.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                if not re.search("hparams|images|custom_scalars|reconstructions|samples", value.tag) and value.tag not in TIMES:
+                if not re.search(NO_SCALARS, value.tag) and value.tag not in TIMES:
                     found.setdefault(value.tag, []).append((event.step, float(value.tensor.float_val[0])))
     return found
 
