@@ -361,8 +361,8 @@ def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
     if best is not None and watched is not None:
         row = trainer.history[best]
         display.line(f"best {watched.text(row)} in epoch {int(row['epoch'])}")
-    split = "test" if trainer.about["has_test"] else "validation"
-    option = "" if split == "test" else " --split validation"
+    split = "test" if trainer.about["has_test"] else "validation" if trainer.parts.validation is not None else "train"
+    option = "" if split == "test" else f" --split {split}"
     display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
 
 

@@ -15,6 +15,7 @@ from photos import make_photos
 from dltrain import EpochReport, Experiment, build
 from dltrain.data.augmentation.base import AugmentationContext
 from dltrain.data.random import Draws
+from dltrain.data.tables.datasets import Table
 from dltrain.data.targets import Classes
 from dltrain.data.types import Batch, ImageShape
 from dltrain.optim.optimizers.sgd import SGD
@@ -38,6 +39,11 @@ def shortened(path: Path, folder: Path) -> list[str]:
     if data.name == "arrays":
         kind = {"regression": "numbers", "multilabel": "labels"}[Experiment.load(path).resolved_task.name]
         return [*overrides, f"data.path={write_targets(folder / 'stand_in.npz', kind)}"]
+    if isinstance(data, Table):
+        assert isinstance(data.target, str)
+        rows = [f"{number},{number % 7},{'ab'[number % 2]},{number % 2}" for number in range(60)]
+        (folder / "rows.csv").write_text("\n".join([f"one,two,word,{data.target}", *rows]))
+        overrides.append(f"data.path={folder / 'rows.csv'}")
     if data.name in STAND_INS:
         size = f", size: {data.size}" if data.size is not None else ""
         size += f", scaling: {data.scaling}"
