@@ -23,6 +23,7 @@ from dltrain.data.base import NOT_OFFERED, Dataset
 from dltrain.data.datasets import Arrays, ImageFolder
 from dltrain.data.folders.listing import is_image, url_in
 from dltrain.data.sources import ArraySource
+from dltrain.data.targets import Classes, Labels
 from dltrain.data.types import ImageFiles, Splits
 from dltrain.engine.forecast import WORTH_A_WORD, Forecast, duration
 from dltrain.errors import RunError
@@ -131,7 +132,7 @@ def look(path: Path) -> Findings:
         if key in dataset.model_fields_set:
             scarce, keys[key] = True, getattr(dataset, key)
     where = ", ".join(f"{key}: {_scalar(value)}" for key, value in keys.items())
-    counts = Counter(splits.classes[label] for label in splits.train.targets.tolist())
+    counts = _counts(splits)
     if splits.train.files is not None:
         sizes, grey = _headers(splits.train.files)
     else:
@@ -139,6 +140,16 @@ def look(path: Path) -> Findings:
         sizes, grey = [images.native[::-1]], images.channels == 1
     copies = [printable(note.text) for note in splits.notes]
     return Findings(where, splits, counts, sizes, grey, [*_notes(counts, scarce, splits.skipped), *copies])
+
+
+def _counts(splits: Splits) -> Counter[str]:
+    """Training images by class or by label; of numbers nothing can be counted."""
+    target, values = splits.target, splits.train.targets
+    if isinstance(target, Classes):
+        return Counter(target.names[label] for label in values.tolist())
+    if isinstance(target, Labels):
+        return Counter(dict(zip(target.names, values.sum(0).tolist(), strict=True)))
+    return Counter()
 
 
 def _require_class_folders(path: Path) -> None:
@@ -186,10 +197,10 @@ def _headers(files: ImageFiles) -> tuple[list[tuple[int, int]], bool]:
 
 def _notes(counts: Counter[str], scarce: bool, damaged: Sequence[str]) -> list[str]:
     notes = []
-    rarest, least = min(counts.items(), key=lambda item: item[1])
-    if scarce:
+    rarest, least = min(counts.items(), key=lambda item: item[1], default=("", 0))
+    if counts and scarce:
         notes.append(f"class `{rarest}` has few images: {least} to train on, after the other splits took theirs")
-    elif max(counts.values()) > 4 * least:
+    elif counts and max(counts.values()) > 4 * least:
         notes.append(f"class `{rarest}` has few images ({least}): look at its recall in what `dltrain eval` prints")
     if damaged:
         notes.append(

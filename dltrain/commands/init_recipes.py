@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from dltrain.data.targets import Classes
 from dltrain.data.types import Splits
 
 SMALL = 64
@@ -16,7 +17,7 @@ SMALL = 64
 
 @dataclass(frozen=True)
 class Findings:
-    """What was seen in the data. where: its section's keys, as YAML. counts: training images by class.
+    """What was seen in the data. where: its section's keys, as YAML. counts: training images by class or label.
     sizes: width and height of some images."""
 
     where: str
@@ -52,12 +53,13 @@ class Findings:
         """All of it in a line."""
         others = {"validation": self.splits.validation, "test": self.splits.test}
         parts = [f"{len(part):,} {name}" if part is not None else f"no {name}" for name, part in others.items()]
-        a_class = _span(list(self.counts.values()))
+        what = "class" if isinstance(self.splits.target, Classes) else "label"
+        each = f" ({_span(list(self.counts.values()))} a {what})" if self.counts else ""
         pixels = " x ".join(_span([size[axis] for size in self.sizes]) for axis in (0, 1))
         colour = "grey" if self.grey else "colour"
         return (
-            f"{self.images:,} training images of {len(self.splits.classes)} classes ({a_class} a class), "
-            f"{', '.join(parts)}; {colour}, {pixels} pixels"
+            f"{self.images:,} training images of {self.splits.target.counted}{each}, {', '.join(parts)}; {colour}, "
+            f"{pixels} pixels"
         )
 
 
@@ -93,6 +95,7 @@ def _fine_tuning(found: Findings) -> list[str]:
         "model: {name: resnet18, pretrained: true}             # ImageNet weights, with a new last layer",
         "optimizer: {name: adamw, lr: 3.0e-4, weight_decay: 0.05, no_decay: [bias, norm]}",
         "schedule: {name: cosine, warmup: {epochs: 1}}",
+        *_loss(found),
         *_rest(epochs, batch, 0.98, lr=3e-4, decay=0.05),
     ]
 
@@ -116,6 +119,7 @@ def _photos(found: Findings) -> list[str]:
         "model: {name: convnet, widths: [32, 64, 128, 256], dropout: 0.1}",
         "optimizer: {name: adamw, lr: 2.0e-3, weight_decay: 0.05, no_decay: [bias, norm]}",
         "schedule: {name: cosine, warmup: {epochs: 3}}",
+        *_loss(found),
         *_rest(epochs, batch, 0.99, lr=2e-3, decay=0.05),
     ]
 
@@ -136,6 +140,7 @@ def _small(found: Findings) -> list[str]:
         "model: {name: convnet, widths: [32, 64, 128], depth: 2, dropout: 0.1}",
         "optimizer: {name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 5.0e-4, no_decay: [bias, norm]}",
         "schedule: {name: cosine, warmup: {epochs: 1}}",
+        *_loss(found),
         *_rest(epochs, batch, 0.99, lr=0.1, decay=5e-4),
     ]
 
@@ -154,9 +159,13 @@ def _epochs(images: int, batch: int, steps: int, least: int, most: int) -> int:
     return max(least, min(most, round(steps * batch / images)))
 
 
+def _loss(found: Findings) -> list[str]:
+    """Numbers and labels have the usual loss of their task."""
+    return ["loss: {name: cross_entropy, label_smoothing: 0.1}"] if isinstance(found.splits.target, Classes) else []
+
+
 def _rest(epochs: int, batch: int, average: float, *, lr: float, decay: float) -> list[str]:
     return [
-        "loss: {name: cross_entropy, label_smoothing: 0.1}",
         "training:",
         f"  epochs: {epochs}",
         f"  batch_size: {batch}",

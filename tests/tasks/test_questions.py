@@ -310,3 +310,12 @@ def test_every_loss_of_questions_trains(tmp_path: Path) -> None:
         for _ in trainer.run():
             pass
         assert math.isfinite(trainer.history[-1]["validation/loss"])
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+def test_init_writes_an_experiment_for_targets(kind: str, tmp_path: Path) -> None:
+    path = write_targets(tmp_path / "d.npz", kind)
+    done = invoke("init", path, "--output", tmp_path / "e.yaml", "--no-time")
+    assert done.exit_code == 0 and ("2 numbers, " in done.stderr if kind == "numbers" else "a label)" in done.stderr)
+    task = Experiment.load(tmp_path / "e.yaml").resolved_task
+    assert task.name == {"labels": "multilabel", "numbers": "regression"}[kind]
