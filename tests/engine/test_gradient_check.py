@@ -24,6 +24,19 @@ def checked(experiment: Experiment, coordinates: int = 3) -> dict[str, CheckedTe
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["data: {name: digits, scaling: none}\nmodel: {name: variational_autoencoder, hidden: [8], code: 3}",
+     "data: diabetes\nmodel: {name: mlp, hidden: [4]}", "data: wine\nmodel: softmax_regression",
+     "data: breast_cancer\nmodel: logistic_regression\ntask: binary_classification"],
+    ids=["objective", "regression", "table", "binary"],
+)  # fmt: skip
+def test_each_task_and_a_network_with_an_objective_of_its_own(text: str) -> None:
+    found = checked(Experiment.parse(text + "\ntraining: {batch_size: 16}\n"))
+    assert all(each.error < 1e-6 for each in found.values()), found
+    assert max(each.gradient for each in found.values()) > 1e-3
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"penalties": [{"name": "elastic_net", "strength": 0.01}]},

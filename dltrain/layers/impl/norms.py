@@ -22,7 +22,7 @@ PER_CHANNEL = (0, 2, 3)
 
 
 def wide(images: Tensor) -> Tensor:
-    """The images in float32 at least, so that sums over many pixels keep their digits."""
+    """The images, or other values, in float32 at least, so that sums over many pixels keep their digits."""
     return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from dltrain.data.types import ImageShape, InputSpec
 from dltrain.layers.activations import Activation
+from dltrain.layers.impl.norms import wide
 from dltrain.models.derivatives import BY_VALUE
 from dltrain.tasks.impl.objectives import Objective
 
@@ -130,8 +131,8 @@ class Contraction(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """codes (B, J) -> (B,)."""
-        lengths = self._layer[0].weight.float().square().sum(1)
-        return self.strength * (self._derivative(codes.float()).square() * lengths).expand(codes.shape).sum(1)
+        lengths = wide(self._layer[0].weight).square().sum(1)
+        return self.strength * (self._derivative(wide(codes)).square() * lengths).expand(codes.shape).sum(1)
 
 
 class Sparsity(nn.Module):
@@ -144,7 +145,8 @@ class Sparsity(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """codes (B, J) in 0..1 -> (B,)."""
-        means, rho = codes.float().mean(0).clamp(1e-6, 1 - 1e-6), torch.full_like(codes[0], self.rho).float()
+        means = wide(codes).mean(0).clamp(1e-6, 1 - 1e-6)
+        rho = torch.full_like(means, self.rho)
         divergence = rho * (rho / means).log() + (1 - rho) * ((1 - rho) / (1 - means)).log()
         return (self.strength * divergence.sum()).expand(len(codes))
 
@@ -158,7 +160,7 @@ class Absolute(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """codes (B, J) -> (B,)."""
-        return self.strength * codes.float().abs().sum(1)
+        return self.strength * wide(codes).abs().sum(1)
 
 
 class Corruption(nn.Module):
@@ -224,7 +226,7 @@ class VariationalNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Objective:
         features = self.encoder(inputs)
-        mean, log_variance = self.mean(features).float(), self.log_variance(features).float()
+        mean, log_variance = wide(self.mean(features)), wide(self.log_variance(features))
         terms, deviation = self.beta * kl_normal(mean, log_variance), (log_variance / 2).exp()
         if self.training:
             drawn = self.decoder(mean + deviation * torch.randn_like(mean))
