@@ -21,7 +21,7 @@ from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Source, Splits
-from dltrain.engine.predictor import Predictor, restore_predictor
+from dltrain.engine.predictor import Predictor, require_same_units, restore_predictor
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import digest_of
@@ -47,6 +47,7 @@ def evaluate_run(
     runs = [Run.open(path) for path in paths]
     found = [find_checkpoint(run, given, which) for run, given in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
+    require_same_units(predictors)
     trained, target = where_it_lies_now(runs[0][0], predictors[0].experiment), predictors[0].target
     experiment = _with_data(trained, overrides)
     for predictor in predictors:

@@ -32,7 +32,7 @@ from dltrain.data.loading.resources import usable_cores
 from dltrain.data.tables.reading import Table, read_table
 from dltrain.data.tables.source import RowSource
 from dltrain.data.types import Canvas, Vector, require_images
-from dltrain.engine.predictor import Predictor, restore_predictor
+from dltrain.engine.predictor import Predictor, require_same_units, restore_predictor
 from dltrain.errors import RunError
 from dltrain.runs.run import Run
 from dltrain.tasks.impl.objectives import answer_of
@@ -64,6 +64,7 @@ def predict_files(
         predictor.look(views, share)
         if predictor.target != target:
             raise RunError(f"the runs have different {target.kind}: {', '.join(map(str, paths))}")
+    require_same_units(predictors)
     task.adopt([predictor.task for predictor in predictors])
     for remark in task.remarks():
         say(remark)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,3 +124,16 @@ def restore_predictor(state: dict[str, Any], device: str = "auto", file: Path | 
         task, experiment, target,
         autocast_of(dtype, target), experiment.evaluation,
     )  # fmt: skip
+
+
+def require_same_units(predictors: Sequence[Predictor]) -> None:
+    """Raise RunError for networks that reconstruct differently scaled inputs, or some of them logits: there is no mean
+    of what they put out."""
+
+    def units(predictor: Predictor) -> tuple[object, ...]:
+        preprocessing = predictor.preprocessing
+        return preprocessing.shape, preprocessing.scaling, predictor.experiment.loss.of_logits
+
+    first, *others = predictors
+    if first.task.learns_inputs and any(units(other) != units(first) for other in others):
+        raise RunError("the runs have different `data.scaling` or `loss`: their reconstructions have no mean")

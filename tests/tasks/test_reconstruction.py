@@ -85,6 +85,29 @@ def test_an_ensemble_is_measured_by_its_mean_reconstruction(run: Path) -> None:
     assert result.exit_code == 2 and "makes no one answer of several views" in result.output
 
 
+def test_reconstructions_in_other_units_have_no_mean(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mse.yaml").write_text(yaml.safe_dump(VAE))
+    invoke("fit", tmp_path / "mse.yaml", "loss=mse", "training.epochs=1", "--runs", tmp_path, "--device", "cpu")
+    Image.new("L", (8, 8)).save(tmp_path / "empty.png")
+    for command in (["eval", run, tmp_path / "mse/001"], ["predict", run, tmp_path, "--with", tmp_path / "mse/001"]):
+        result = CliRunner().invoke(app, list(map(str, command)))
+        assert result.exit_code == 2 and "their reconstructions have no mean" in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{"name": "variational_autoencoder", "hidden": [8], "code": 2},
+     {"name": "restricted_boltzmann_machine", "hidden": 8, "visible": "gaussian"}],
+    ids=["codes", "energy"],
+)  # fmt: skip
+def test_rows_of_tables_are_reconstructed(model: dict[str, Any]) -> None:
+    given = Experiment.parse(
+        yaml.safe_dump({"data": "wine", "model": model, "training": {"epochs": 3, "batch_size": 16}})
+    )
+    losses = [row["validation/loss"] for row in trained(given).history]
+    assert losses[-1] < losses[0] and given.resolved_task.name == "reconstruction"
+
+
 def test_predict_gives_the_error_of_each_image(run: Path, tmp_path: Path) -> None:
     noise = 255 * np.random.default_rng(0).integers(0, 2, (8, 8), dtype=np.uint8)
     for name, pixels in (("noise", noise), ("digit", (load_digits().images[0] * 255 / 16).astype(np.uint8))):
