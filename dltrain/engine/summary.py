@@ -51,8 +51,8 @@ def summary(
     if experiment.data.balance is not None:
         lines["balance"] = told(as_tensor(splits.train.targets), experiment.data.balance_power)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    if experiment.unfreeze_at is not None:
-        lines["frozen"] = f"{', '.join(experiment.freeze)}: until {experiment.unfreeze_at} are done"
+    if (waits := waiting(experiment)) is not None:
+        lines["frozen"] = waits
     elif experiment.freeze or any(group.frozen for group in experiment.optimizer.groups):
         lines["frozen"] = f"{frozen:,} of the {parameters:,} parameters never learn"
     adaptation = getattr(model, "adaptation", None)
@@ -63,6 +63,12 @@ def summary(
         lines["images"] = f"training {preprocessing.train}; evaluation {preprocessing.evaluation}"
     lines |= {name: str(decision) for name, decision in decisions.items()}
     return lines if resizing is None else {**lines, "progressive_size": str(resizing)}
+
+
+def waiting(experiment: Experiment) -> str | None:
+    """What is frozen at first, and until when; None where nothing is unfrozen later by `unfreeze_at`."""
+    moment = experiment.unfreeze_at
+    return f"{', '.join(experiment.freeze)} until {moment} are done" if moment is not None else None
 
 
 def notes(training: ResolvedTraining, decisions: Decisions, of_weights: list[Note]) -> list[Note]:

@@ -25,7 +25,7 @@ from dltrain.engine.progressive import progressive_size
 from dltrain.engine.resolve import Resolved, ResolvedTraining, at, decide_all, resolve, resolve_training
 from dltrain.engine.sections import Curve, build_sections
 from dltrain.engine.statistics import require_statistics
-from dltrain.engine.summary import downgrades, split_sizes
+from dltrain.engine.summary import downgrades, split_sizes, waiting
 from dltrain.engine.trainer import Trainer
 from dltrain.engine.transfer import Transfer
 from dltrain.experiment.experiment import Experiment
@@ -211,6 +211,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "steps": training.total_steps,
         "memory_bytes": {**memory, "total": sum(memory.values())},
         "gradient": experiment.gradient.name,
+        "frozen": waiting(experiment),
         "initialized": training.initialized.to_dict() if training.initialized is not None else None,
         "optimizer": experiment.optimizer.name,
         "groups": [

@@ -37,7 +37,12 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
     batch = f"{many(plan['batch_size'], 'image')} a step"
     batch += f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
     start = _start(plan["initialized"]) if plan["initialized"] else None
-    set_apart = {"start": start, "balance": plan["balance"], "images": plan["progressive_size"]}
+    set_apart = {
+        "start": start,
+        "frozen": plan["frozen"],
+        "balance": plan["balance"],
+        "images": plan["progressive_size"],
+    }
     return {
         "data": f"{plan['data']}: {examples}, {plan['targets']}, {'x'.join(map(str, plan['shape']))}",
         "task": f"{plan['task']}, loss {plan['loss']}",

@@ -213,6 +213,7 @@ def test_a_training_that_unfreezes_resumes_exactly(until: int, arrays: Path) -> 
     for _ in second.run():
         pass
     assert_same_state(second.state_dict(), whole.state_dict())
+    assert plan(experiment, "cpu")["frozen"] == whole.summary["frozen"] == "[01].* until 10 steps are done"
     rates = {group.get("lr_scale", 1.0): group.get("epochs") for group in whole.parts.optimizer.param_groups}
     assert rates[0.1] == (2.0, float("inf")), "the rate of its group, from then on"
 
