@@ -16,6 +16,9 @@ from dltrain.config.diagnostics import cells
 from dltrain.tasks.impl.meters import Report, wide_type
 from dltrain.tasks.impl.tables import fit, pad
 
+OWN = ("accuracy", "top5_accuracy", "loss", "ece")
+"""What a report says in words of its own."""
+
 
 def decide(logits: Tensor) -> Tensor:
     """The class that logits (..., K) answer with, (...) int64: always found here, and before they are rounded.
@@ -122,6 +125,7 @@ class ClassificationReport(Report):
             "top5_accuracy": self.top5_accuracy,
             "loss": self.loss,
             "ece": self.ece,
+            **self.compute(),
             "macro": {key: sum(values[i] for i in occurs) / len(occurs) for key, values in columns.items()},
             "per_class": [
                 {"class": name, "precision": p, "recall": r, "f1": f, "support": n} for name, p, r, f, n in rows
@@ -135,11 +139,14 @@ class ClassificationReport(Report):
 
 
 def table(report: dict[str, Any], most: int = 30) -> str:
-    """What `to_dict` returned, as text for a terminal."""
+    """What `to_dict` returned, as text for a terminal; other metrics, of a subclass, between the calibration error and
+    the classes."""
     top5 = report["top5_accuracy"]
+    others = {name: value for name, value in report.items() if isinstance(value, float) and name not in OWN}
     lines = [f"{'examples':<10}{report['examples']:>10}", f"{'accuracy':<10}{report['accuracy']:>10.4f}"]
     lines += [f"{'top-5':<10}{top5:>10.4f}"] if top5 is not None else []
-    lines += [f"{'loss':<10}{report['loss']:>10.4f}", f"{'ECE':<10}{report['ece']:>10.4f}", ""]
+    lines += [f"{'loss':<10}{report['loss']:>10.4f}", f"{'ECE':<10}{report['ece']:>10.4f}"]
+    lines += [*(f"{name:<10}{value:>10.4f}" for name, value in others.items()), ""]
     rows = report["per_class"]
     whole = len(rows) <= most
     if not whole:
