@@ -171,14 +171,19 @@ def predict(
         typer.Option("--with", metavar="RUN", parser=path_text, help="Another run; their answers are averaged."),
     ] = None,
     views: ViewsName = None, share: ViewsShare = None, device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64, plugin: Plugins = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    reconstructions: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write what an autoencoder makes of each, as PNG.")
+    ] = None,
+    plugin: Plugins = None,
 ) -> int:  # fmt: skip
-    """Answer for images, on stdout: a class and the probabilities of all, numbers, or labels."""
+    """Answer for images, on stdout: a class and the probabilities of all, numbers, labels, or errors."""
     load_plugins(plugin)
     from dltrain.commands.predict import predict_files
 
     runs = [run, *(others or ())]
-    return predict_files(runs, paths, output, checkpoint, existing_device(device), batch_size, views, share)
+    found = existing_device(device)
+    return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions)
 
 
 @app.command(epilog="Example: dltrain record runs/digits/001 wandb project=digits")

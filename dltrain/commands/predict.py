@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dltrain.commands.evaluate import find_checkpoint
@@ -31,7 +32,7 @@ from dltrain.data.images.opening import quietly
 from dltrain.data.loading.resources import usable_cores
 from dltrain.data.tables.reading import Table, read_table
 from dltrain.data.tables.source import RowSource
-from dltrain.data.types import Canvas, Vector, require_images
+from dltrain.data.types import Canvas, ImageShape, Vector, require_images
 from dltrain.engine.predictor import Predictor, require_same_units, restore_predictor
 from dltrain.errors import RunError
 from dltrain.runs.run import Run
@@ -46,12 +47,13 @@ Examples = Iterator[tuple[list[dict[str, Any]], list[Tensor]]]
 
 def predict_files(
     paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
-    views: Views | None = None, share: float | None = None,
+    views: Views | None = None, share: float | None = None, folder: Path | None = None,
 ) -> int:  # fmt: skip
     """Write a row per image, or per row of a table, to stdout: which it is, and what the task answers. The answers of
     several runs or checkpoints at `paths` are combined.
 
-    form: `csv` or `jsonl`. Files that cannot be read are named on stderr; the exit code is then 1.
+    form: `csv` or `jsonl`. folder: where reconstructions of images are written, if anywhere. Files that cannot be read
+    are named on stderr; the exit code is then 1.
     Raises RunError when a path does not exist or a folder holds no image, ConfigError for a table that does not fit.
     """
     runs = [Run.open(path) for path in paths]
@@ -73,17 +75,50 @@ def predict_files(
         key, examples = ["path", "row"], _rows(files, predictors, batch_size)
     else:
         key, examples = ["path"], _images(files, predictors, batch_size, failures)
+    kept = _Reconstructions(folder, predictors[0]) if folder is not None else None
+    key += ["reconstruction"] if kept is not None else []
     row = _csv([*key, *task.columns]) if form == "csv" else _json_line
     for which_ones, tensors in examples:
         outputs = [answer_of(predictor.outputs(each)) for predictor, each in zip(predictors, tensors, strict=True)]
         asked = predictors[0].inputs(tensors[0])
-        answers = task.answers(task.combine(outputs) if len(outputs) > 1 else outputs[0], asked)
+        together = task.combine(outputs) if len(outputs) > 1 else outputs[0]
+        answers = task.answers(together, asked)
+        if kept is not None:
+            which_ones = kept.written(which_ones, together)
         for one, answer in zip(which_ones, answers, strict=True):
             row(one | answer)
     sys.stdout.flush()
     if failures.count:
         say(f"{failures.count} of {failures.total} files could not be read")
     return 1 if failures.count else 0
+
+
+class _Reconstructions:
+    """Writes what a network makes of images as PNG files in a folder, numbered in the order of the images.
+
+    Raises RunError when it makes no images, or of other channels than files have.
+    """
+
+    def __init__(self, folder: Path, predictor: Predictor) -> None:
+        if not predictor.task.learns_inputs or not isinstance(predictor.preprocessing.shape, ImageShape):
+            name = predictor.experiment.resolved_task.name
+            raise RunError(f"--reconstructions is of networks that reconstruct images, and the task is `{name}`")
+        require_files(predictor)
+        self._folder, self._predictor, self._count = folder, predictor, 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made: {error.strerror}") from None
+
+    def written(self, which_ones: Sequence[dict[str, Any]], outputs: Tensor) -> list[dict[str, Any]]:
+        """Write those of a batch; what its rows begin with, with the file of each."""
+        found = []
+        for one, pixels in zip(which_ones, self._predictor.pixels(outputs), strict=True):
+            self._count += 1
+            path = self._folder / f"{self._count:06d}-{Path(one['path']).stem}.png"
+            Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy()).save(path)
+            found.append(one | {"reconstruction": str(path)})
+        return found
 
 
 @dataclass

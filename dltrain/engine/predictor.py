@@ -78,6 +78,11 @@ class Predictor:
         """What the network gets of a batch in `layout`, of images their central view, on the device."""
         return self.pipeline.evaluate(central(images.to(self.device), self.preprocessing.shape))
 
+    def pixels(self, outputs: Tensor) -> Tensor:
+        """What outputs look like, of a task that learns images: (B, C, H, W) uint8 on the CPU."""
+        pixels = self.pipeline.scaling.invert(self.task.shown(outputs))
+        return pixels.clamp(0, 255).round().byte().cpu()
+
     def measuring_task(self, *, combined: bool) -> BuiltTask:
         """The task as it measures a split. combined: whether it measures answers of several networks or views."""
         experiment = self.experiment

@@ -115,6 +115,14 @@ def test_predict_gives_the_error_of_each_image(run: Path, tmp_path: Path) -> Non
     rows = list(csv.DictReader(invoke("predict", run, tmp_path).stdout.splitlines()))
     (digit, one), (other, two) = ((Path(row["path"]).stem, float(row["mse"])) for row in rows)
     assert (digit, other) == ("digit", "noise") and two > 2 * one > 0
+    out = tmp_path / "out"
+    written = invoke("predict", run, tmp_path / "digit.png", "--reconstructions", out, "--format", "jsonl").stdout
+    assert json.loads(written) == {
+        "path": str(tmp_path / "digit.png"), "reconstruction": str(out / "000001-digit.png"),
+        "mse": pytest.approx(one, abs=1e-6),
+    }  # fmt: skip
+    pictures = [np.asarray(Image.open(path), float) / 255 for path in (tmp_path / "digit.png", *out.iterdir())]
+    assert np.square(pictures[0] - pictures[1]).mean() == pytest.approx(one, abs=1e-3)
 
 
 @pytest.mark.parametrize(
