@@ -12,7 +12,8 @@ from dltrain.data.augmentation.base import Augmentation
 from dltrain.data.images.depth import depth_of
 from dltrain.data.loading.scaling import OF_WHOLE_IMAGES, Scaling, ScalingKind
 from dltrain.data.pretrained import PretrainedInputs
-from dltrain.data.tables.encoding import Encoding, Missing, RowScaling
+from dltrain.data.tables.encoding import Encoding
+from dltrain.data.tables.options import Missing, RowScaling
 from dltrain.data.tables.source import RowSource
 from dltrain.data.types import Canvas, ImageShape, ImageSource, Interpolation, Preprocessing, Splits, Vector
 from dltrain.errors import Note

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from dltrain.config import ConfigError, Fraction, PathText, Positive, PositiveInt, reject
 from dltrain.data.base import SET, Collected, Dataset
-from dltrain.data.tables.encoding import Missing, RowScaling
+from dltrain.data.tables.options import Missing, RowScaling
 from dltrain.data.targets import Classes, Labels, NoTarget, Real, TargetSpec
 from dltrain.data.types import MAX_PIXELS, ImageFiles, ImageShape, InputSpec, Vector
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.tables.options import Missing, RowScaling
 from dltrain.data.tables.reading import Column, Table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Missing = Literal["error", "mean", "median", "indicator"]
-RowScaling = Literal["none", "min_max", "standardize", "pca_whiten", "zca_whiten"]
 MANY = 100
 """Categories above which a column is more likely a name or a text than a feature."""
 WIDEST = 4096
