@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,13 +31,16 @@ sweep: {trials: 2, epochs: 1, space: {optimizer.lr: {low: 0.003, high: 0.03, log
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The file; what it adds is gone afterwards."""
-    known = {kind: list(kind.catalogue) for kind in (Loss, Task)}
+    known, modules = {kind: list(kind.catalogue) for kind in (Loss, Task)}, set(sys.modules)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "my_order.py"
     path.write_text(PLUGINS["my_order.py"])
     yield path
     for kind, entries in known.items():
         kind.catalogue[:] = entries
+    for name in set(sys.modules) - modules:
+        if name.startswith("dltrain_plugin_"):
+            del sys.modules[name]
     section._index.cache_clear()
 
 
