@@ -373,7 +373,12 @@ def schema(plugin: Plugins = None) -> int:
 @app.command(epilog="Example: dltrain init photos/ --output experiments/photos.yaml")
 @request
 def init(
-    path: Annotated[Path, typer.Argument(metavar="PATH", parser=path_of, help="A folder of images or an .npz file.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", parser=path_of, help="A folder of images, a table (CSV or Parquet) or an .npz file."
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="Where to write it; default experiments/."),
@@ -381,6 +386,10 @@ def init(
     pretrained: Annotated[
         bool | None,
         typer.Option("--pretrained/--no-pretrained", help="Begin with ImageNet weights; default: if they can be had."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="COLUMN", help="Of a table, the column to learn; default: a guess."),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--time/--no-time", help="Train a few steps, to say how long the training will take.")
@@ -390,5 +399,6 @@ def init(
     from dltrain.commands.init import write_experiment
     from dltrain.console.display import Display
 
-    print_result(str(write_experiment(path, output, Display(), pretrained=pretrained, measure=measure)))
+    found = write_experiment(path, output, Display(), pretrained=pretrained, measure=measure, column=target)
+    print_result(str(found))
     return 0

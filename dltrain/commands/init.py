@@ -1,4 +1,4 @@
-"""`init`: look at images and write a commented experiment that trains well on them as it is.
+"""`init`: look at images or a table and write a commented experiment that trains well on them as it is.
 
 path -> look (what is there) -> recipe (settings chosen by it, with why) -> YAML text
 """
@@ -6,7 +6,6 @@ path -> look (what is there) -> recipe (settings chosen by it, with why) -> YAML
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections import Counter
@@ -14,17 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from dltrain.commands.init_recipes import Findings, recipe
+from dltrain.commands.init_recipes import Findings, recipe, yaml_scalar
+from dltrain.commands.init_rows import RowFindings, look_at_rows, look_at_table, recipe_of_rows
+from dltrain.commands.init_splits import divided
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.config.reader import scalar
 from dltrain.console.display import Display
 from dltrain.console.streams import printable
 from dltrain.data.base import NOT_OFFERED, Dataset
 from dltrain.data.datasets import Arrays, ImageFolder
 from dltrain.data.folders.listing import is_image, url_in
 from dltrain.data.sources import ArraySource
+from dltrain.data.tables.reading import ENDINGS, is_table
 from dltrain.data.targets import Classes, Labels
-from dltrain.data.types import ImageFiles, Splits
+from dltrain.data.types import ImageFiles, Splits, Vector
 from dltrain.engine.forecast import WORTH_A_WORD, Forecast, duration
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
@@ -34,23 +35,20 @@ SAMPLE = 500
 """Files whose size is looked at, evenly spaced."""
 PATIENCE = 60.0
 """Seconds after which the pace of the training is no longer waited for."""
-SHARES: list[dict[str, float]] = [
-    {}, {"validation": 0.2}, {"validation": 0.3, "test": 0.3}, {"validation": 0.4, "test": 0.0},
-]  # fmt: skip
-"""Shares of validation and test data that are tried in turn: with few images of a class, small ones are none."""
 
 
 def write_experiment(
-    path: Path, output: Path | None, display: Display, *, pretrained: bool | None = None, measure: bool = True
-) -> Path:
-    """Write an experiment for the folder or .npz at `path`; the file's path.
+    path: Path, output: Path | None, display: Display, *, pretrained: bool | None = None, measure: bool = True,
+    column: str | None = None,
+) -> Path:  # fmt: skip
+    """Write an experiment for the folder, table or .npz at `path`; the file's path.
 
     pretrained: whether photos start from pretrained weights; None: when these can be had. measure: train a few steps,
-    to say how long the training will take.
+    to say how long the training will take. column: of a table, what is to be learned; None: what seems to be.
     Raises RunError when the file exists already, ConfigError when the data cannot be used.
     """
     if url := url_in(path):
-        raise RunError(f"{url} is a URL: download the images, and give the folder where they lie")
+        raise RunError(f"{url} is a URL: download the data, and give the folder or the file where it lies")
     if not path.exists():
         raise RunError(f"there is nothing at {path}")
     if str(path).encode("utf-8", "replace").decode() != str(path):
@@ -58,15 +56,16 @@ def write_experiment(
     target = output or Path("experiments") / f"{_name(path)}.yaml"
     if target.exists():
         raise RunError(f"{target} exists already; give another name with --output")
-    found = look(path)
-    display.line(f"{path}: {found.facts}")
+    found = look(path, column)
+    display.line(f"{path}: {printable(found.facts)}")
     for note in found.notes:
         display.warning(note)
-    if pretrained is None and found.are_photos and not found.grey:
-        pretrained = pretrained_available()
-        if not pretrained:
-            display.line("pretrained weights cannot be downloaded here: the network starts from random ones")
-    text = recipe(found, pretrained=bool(pretrained))
+    if isinstance(found, RowFindings):
+        for remark in found.remarks:
+            display.line(printable(remark))
+        text = recipe_of_rows(found)
+    else:
+        text = _of_images(found, display, pretrained)
     experiment = Experiment.parse(text, target.name)  # what we write must be right
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +81,14 @@ def write_experiment(
             display.line(f"to train it takes {about} on this machine")
     display.line(f"to train it: dltrain fit {target}")
     return target
+
+
+def _of_images(found: Findings, display: Display, pretrained: bool | None) -> str:
+    if pretrained is None and found.are_photos and not found.grey:
+        pretrained = pretrained_available()
+        if not pretrained:
+            display.line("pretrained weights cannot be downloaded here: the network starts from random ones")
+    return recipe(found, pretrained=bool(pretrained))
 
 
 def seconds_of(experiment: Experiment) -> float | None:
@@ -112,26 +119,34 @@ def seconds_of(experiment: Experiment) -> float | None:
 def _name(path: Path) -> str:
     """A name for the data: of the folder or file, without what a path cannot hold."""
     path = path.resolve()
-    return re.sub(r"[^\w.-]+", "_", path.stem if path.is_file() else path.name).strip("._") or "images"
+    stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+    return re.sub(r"[^\w.-]+", "_", stem if path.is_file() else path.name).strip("._") or "images"
 
 
-def look(path: Path) -> Findings:
-    """Read enough of the data to describe it. Raises ConfigError when it holds no usable images."""
+def look(path: Path, column: str | None = None) -> Findings | RowFindings:
+    """Read enough of the data to describe it. column: see `write_experiment`. Raises ConfigError when it holds nothing
+    that can be learned."""
+    if path.is_file() and is_table(path):
+        return look_at_table(path, column)
+    if column is not None:
+        raise ConfigError([Diagnostic(f"--target names a column of a table, and {path} is none")])
     if path.is_dir():
         _require_class_folders(path)
         dataset: Dataset = ImageFolder(root=str(path), on_error="skip")
     elif path.suffix == ".npz":
         dataset = Arrays(path=str(path))
     else:
-        message = f"{path} is neither a folder of class folders nor an .npz file"
+        message = f"{path} is neither a folder of class folders nor an .npz file nor a table ({', '.join(ENDINGS)})"
         raise ConfigError([Diagnostic(message, notes=(NOT_OFFERED, "a class folder holds the images of a class"))])
-    dataset, splits = _load(dataset)
+    dataset, splits = divided(dataset)
+    if dataset.inputs is Vector:
+        return look_at_rows(dataset, splits, path)
     keys = {"name": dataset.name, "root" if path.is_dir() else "path": str(path)}
     scarce = False
     for key in ("validation", "test"):
         if key in dataset.model_fields_set:
             scarce, keys[key] = True, getattr(dataset, key)
-    where = ", ".join(f"{key}: {_scalar(value)}" for key, value in keys.items())
+    where = ", ".join(f"{key}: {yaml_scalar(value)}" for key, value in keys.items())
     counts = _counts(splits)
     if splits.train.files is not None:
         sizes, grey = _headers(splits.train.files)
@@ -163,21 +178,6 @@ def _require_class_folders(path: Path) -> None:
         raise ConfigError([Diagnostic(message, notes=(f"move them to {path / '<class>'}, a folder per class",))])
 
 
-def _load(dataset: Dataset) -> tuple[Dataset, Splits]:
-    """The splits, with larger shares of validation and test data where the usual ones would lack a class."""
-    first: ConfigError | None = None
-    for shares in SHARES:
-        fitting = dataset.model_copy(update=shares)
-        try:
-            return fitting, fitting.load()
-        except ConfigError as error:
-            first = first or error
-            if "split would have no example" not in error.diagnostics[0].message:
-                break
-    assert first is not None
-    raise first
-
-
 def _headers(files: ImageFiles) -> tuple[list[tuple[int, int]], bool]:
     """Width and height of evenly spaced files, and whether all are grey. Their pixels are not decoded."""
     from dltrain.data.images.opening import opened
@@ -207,14 +207,6 @@ def _notes(counts: Counter[str], scarce: bool, damaged: Sequence[str]) -> list[s
             f"{len(damaged)} of the files cannot be read, such as this one: {damaged[0]}; `fit` names them all"
         )
     return notes
-
-
-def _scalar(value: str | float) -> str:
-    """A value as YAML writes it within a flow mapping."""
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII)
-    if not isinstance(value, str) or (plain and isinstance(scalar(value), str)):  # a folder may be called `null`
-        return str(value)
-    return json.dumps(value, ensure_ascii=False)
 
 
 def pretrained_available() -> bool:

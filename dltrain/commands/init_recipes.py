@@ -5,9 +5,12 @@ Times are of 2 shared cores. Fine-tuning could not be measured where this was wr
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from dltrain.config.reader import scalar
 from dltrain.data.targets import Classes
 from dltrain.data.types import Splits
 
@@ -54,8 +57,8 @@ class Findings:
         others = {"validation": self.splits.validation, "test": self.splits.test}
         parts = [f"{len(part):,} {name}" if part is not None else f"no {name}" for name, part in others.items()]
         what = "class" if isinstance(self.splits.target, Classes) else "label"
-        each = f" ({_span(list(self.counts.values()))} a {what})" if self.counts else ""
-        pixels = " x ".join(_span([size[axis] for size in self.sizes]) for axis in (0, 1))
+        each = f" ({span(list(self.counts.values()))} a {what})" if self.counts else ""
+        pixels = " x ".join(span([size[axis] for size in self.sizes]) for axis in (0, 1))
         colour = "grey" if self.grey else "colour"
         return (
             f"{self.images:,} training images of {self.splits.target.counted}{each}, {', '.join(parts)}; {colour}, "
@@ -63,7 +66,8 @@ class Findings:
         )
 
 
-def _span(values: list[int]) -> str:
+def span(values: list[int]) -> str:
+    """The smallest and the largest of them: `3 to 5`."""
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
@@ -84,8 +88,8 @@ def recipe(found: Findings, *, pretrained: bool) -> str:
 
 def _fine_tuning(found: Findings) -> list[str]:
     """A pretrained network needs few epochs, and its own size and scaling."""
-    batch = _batch(found.images, 32)
-    epochs = _epochs(found.images, batch, steps=500, least=5, most=30)
+    batch = batch_of(found.images, 32)
+    epochs = epochs_of(found.images, batch, steps=500, least=5, most=30)
     return [
         f"data: {{{found.where}, size: 224}}   # 160 is twice as fast and nearly as good",
         "augmentation:",
@@ -104,8 +108,8 @@ def _photos(found: Findings) -> list[str]:
     """From random weights. Validation accuracy on 576 photos of 12 classes (caltech12): 0.82 in 15 minutes of
     processor time (with half the epochs 0.79; resnet18 needs twice the time for that). On 200 flowers of 5
     classes: 0.72 in 5 minutes."""
-    batch = _batch(found.images, 32)
-    epochs = _epochs(found.images, batch, steps=1500, least=20, most=80)
+    batch = batch_of(found.images, 32)
+    epochs = epochs_of(found.images, batch, steps=1500, least=20, most=80)
     grey = ", channels: 1" if found.grey and not found.is_array else ""
     colours = ["  - {name: color_jitter, brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.02}"]
     return [
@@ -127,8 +131,8 @@ def _photos(found: Findings) -> list[str]:
 def _small(found: Findings) -> list[str]:
     """Test accuracy with 1,295 digits of 8x8: 0.992 in 25 s; with 3,602 images of Fashion-MNIST: 0.894, in 11
     minutes of processor time."""
-    batch = _batch(found.images, 128)
-    epochs = _epochs(found.images, batch, steps=1500, least=10, most=60)
+    batch = batch_of(found.images, 128)
+    epochs = epochs_of(found.images, batch, steps=1500, least=10, most=60)
     size = "" if found.is_array else f", size: {max(8, min(found.side, SMALL))}"
     grey = ", channels: 1" if found.grey and not found.is_array else ""
     shift = max(round(found.side / 8), 1)
@@ -149,14 +153,14 @@ def _pixels(count: int) -> str:
     return "one pixel" if count == 1 else f"{count} pixels"
 
 
-def _batch(images: int, most: int) -> int:
-    """At least 16 steps an epoch, but no batch of fewer than 16 images, whose batch norm is all noise."""
-    return next((size for size in (128, 64, 32) if size <= most and images >= 16 * size), min(16, images))
+def batch_of(examples: int, most: int) -> int:
+    """At least 16 steps an epoch, but no batch of fewer than 16 examples, whose batch norm is all noise."""
+    return next((size for size in (256, 128, 64, 32) if size <= most and examples >= 16 * size), min(16, examples))
 
 
-def _epochs(images: int, batch: int, steps: int, least: int, most: int) -> int:
-    """Enough steps to learn, however few the images are."""
-    return max(least, min(most, round(steps * batch / images)))
+def epochs_of(examples: int, batch: int, steps: int, least: int, most: int) -> int:
+    """Enough steps to learn, however few the examples are."""
+    return max(least, min(most, round(steps * batch / examples)))
 
 
 def _loss(found: Findings) -> list[str]:
@@ -174,10 +178,21 @@ def _rest(epochs: int, batch: int, average: float, *, lr: float, decay: float) -
         "  trials: 20",
         f"  epochs: {max(epochs // 4, 1)}",
         "  space:",
-        f"    optimizer.lr: {{low: {_number(lr / 10)}, high: {_number(lr * 5)}, log: true}}",
-        f"    optimizer.weight_decay: {{low: {_number(decay / 50)}, high: {_number(decay * 5)}, log: true}}",
+        f"    optimizer.lr: {{low: {number(lr / 10)}, high: {number(lr * 5)}, log: true}}",
+        f"    optimizer.weight_decay: {{low: {number(decay / 50)}, high: {number(decay * 5)}, log: true}}",
     ]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """As YAML reads it: `3.0e-4`."""
     return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def yaml_scalar(value: str | float) -> str:
+    """A value as YAML writes it, also within a flow mapping."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str) or (plain and isinstance(scalar(value), str)):  # a folder may be called `null`
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -30,7 +30,7 @@ from dltrain.data.folders.listing import broken, is_image, url_in, walk
 from dltrain.data.images.decoding import decode, place
 from dltrain.data.images.opening import quietly
 from dltrain.data.loading.resources import usable_cores
-from dltrain.data.tables.reading import Table, read_table
+from dltrain.data.tables.reading import ENDINGS, Table, has_header, is_table, read_table
 from dltrain.data.tables.source import RowSource
 from dltrain.data.types import Canvas, ImageShape, Vector, require_images
 from dltrain.engine.predictor import Predictor, require_same_units, restore_predictor
@@ -38,7 +38,6 @@ from dltrain.errors import RunError
 from dltrain.runs.run import Run
 from dltrain.tasks.impl.objectives import answer_of
 
-TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 Row = Callable[[dict[str, Any]], None]
 """Writes what identifies an example, and the answer for it."""
 Examples = Iterator[tuple[list[dict[str, Any]], list[Tensor]]]
@@ -57,7 +56,7 @@ def predict_files(
     Raises RunError when a path does not exist or a folder holds no image, ConfigError for a table that does not fit.
     """
     runs = [Run.open(path) for path in paths]
-    by_row = any(path.suffix in TABLES or path.suffixes[-2:-1] == [".csv"] for path in inputs)
+    by_row = any(is_table(path) for path in inputs)
     files = iter(inputs) if by_row else image_files(inputs)
     found = [find_checkpoint(run, file, which) for run, file in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
@@ -162,11 +161,12 @@ def _rows(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: in
 
 def _table(path: Path, predictors: Sequence[Predictor]) -> Table:
     """The columns that the networks see. Raises RunError for other files, ConfigError for a table that lacks some."""
-    if path.suffix not in TABLES and path.suffixes[-2:-1] != [".csv"]:
-        raise RunError(f"the network takes rows of numbers, and {path} is no table ({', '.join(TABLES)})")
+    if not is_table(path):
+        raise RunError(f"the network takes rows of numbers, and {path} is no table ({', '.join(ENDINGS)})")
     features = [feature for predictor in predictors for feature in predictor.layout.features]
     words = frozenset(feature.column for feature in features if feature.categories is not None)
-    read = read_table(str(path), words, header=getattr(predictors[0].experiment.data, "header", True))
+    header = getattr(predictors[0].experiment.data, "header", None)
+    read = read_table(str(path), words, header=has_header(str(path)) if header is None else header)
     return read.only(dict.fromkeys(feature.column for feature in features))
 
 

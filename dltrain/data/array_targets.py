@@ -34,8 +34,9 @@ def named(path: str, targets: np.ndarray, names: list[str] | None) -> TargetSpec
     return Real(found) if spec is Real else Labels(found)
 
 
-def values(path: str, name: str, targets: np.ndarray, spec: TargetSpec, images: int) -> np.ndarray:
-    """Targets as a source holds them: (N, n) float64 or (N, K) bool. name: of the array. images: how many there are.
+def values(path: str, name: str, targets: np.ndarray, spec: TargetSpec, count: int, of: str) -> np.ndarray:
+    """Targets as a source holds them: (N, n) float64 or (N, K) bool. name: of the array. count: how many examples there
+    are; of: `images` or `inputs`.
 
     Raises ConfigError, which names the row and the column, for what is no number or no yes or no.
     """
@@ -43,9 +44,10 @@ def values(path: str, name: str, targets: np.ndarray, spec: TargetSpec, images: 
         kind = f"`{name}` are {targets.dtype}, and `targets` are {spec.kind}"
         raise _error(path, kind, "both must be of one kind")
     rows = targets[:, None] if targets.ndim == 1 else targets
-    if rows.ndim != 2 or rows.shape != (images, len(spec.names)) or not images:
-        shapes = f"{targets.shape}, with {images} images and {len(spec.names)} {spec.kind}"
-        raise _error(path, f"`{name}` must have a row for each image, and are of shape {shapes}")
+    if rows.ndim != 2 or rows.shape != (count, len(spec.names)) or not count:
+        shapes = f"{targets.shape}, with {count} {of} and {len(spec.names)} {spec.kind}"
+        one = "image" if of == "images" else "row of `inputs`"
+        raise _error(path, f"`{name}` must have a row for each {one}, and are of shape {shapes}")
     if isinstance(spec, Labels):
         if (place := _first(~np.isin(rows, (0, 1)))) is not None:
             wrong = f"`{name}[{place[0]}, {place[1]}]` is {rows[place]}, and must be 0 or 1: whether it has the label"

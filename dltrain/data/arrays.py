@@ -10,14 +10,20 @@ from typing import IO, Any
 import numpy as np
 
 from dltrain.config import ConfigError, Diagnostic, suggest
+from dltrain.data.array_rows import table_of
 from dltrain.data.array_targets import named, target_of, values
 from dltrain.data.images.depth import LARGEST, white_of
 from dltrain.data.parsing import parsing, require_memory
 from dltrain.data.sources import ArraySource
+from dltrain.data.tables.source import RowSource
 from dltrain.data.targets import Classes, TargetSpec
 from dltrain.data.types import RawDataset
 
-KEYS = ("images", "labels", "targets", "test_images", "test_labels", "test_targets", "classes", "names")
+KEYS = (
+    "images", "inputs", "labels", "targets", "test_images", "test_inputs", "test_labels", "test_targets", "classes",
+    "names", "features",
+)  # fmt: skip
+ROWS = "rows of numbers are called `inputs`, (N, D)"
 
 
 def read_arrays(path: str, layout: str, test: float) -> RawDataset:
@@ -27,6 +33,10 @@ def read_arrays(path: str, layout: str, test: float) -> RawDataset:
     """
     arrays = _read(path)
     target = _target(path, arrays)
+    if "inputs" in arrays:
+        rows = _rows(path, arrays, "", target)
+        given = _rows(path, arrays, "test_", target) if "test_inputs" in arrays else None
+        return RawDataset(rows, None, given, target, test if given is None else 0.0)
     train = _source(path, arrays, "", layout, target)
     if "test_images" not in arrays:
         return RawDataset(train, None, None, target, test)
@@ -50,6 +60,16 @@ def targets_of(path: str) -> type[TargetSpec]:
     return Classes
 
 
+def holds_rows(path: str) -> bool:
+    """Whether the examples of the file are rows of numbers; false where it is not there or unfit, which `read_arrays`
+    says."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "inputs.npy" in archive.namelist()
+    except Exception:  # of damaged files, parsers raise many kinds
+        return False
+
+
 def _target(path: str, arrays: dict[str, np.ndarray]) -> TargetSpec:
     if "labels" in arrays:
         return Classes(_class_names(path, arrays))
@@ -69,7 +89,12 @@ def _read(path: str) -> dict[str, np.ndarray]:
     if "labels" in arrays and "targets" in arrays:
         raise _error(path, "it has `labels` and `targets`", "labels: one class for each image; targets: all else")
     learned = "targets" if "targets" in arrays else "labels"
-    for key in ("images", learned, *([f"test_{learned}"] if "test_images" in arrays else [])):
+    examples = "inputs" if "inputs" in arrays else "images"
+    other = "images" if examples == "inputs" else "inputs"
+    for key in (other, f"test_{other}"):
+        if key in arrays and examples in arrays:
+            raise _error(path, f"it has `{examples}` and `{key}`", f"images are pictures; {ROWS}")
+    for key in (examples, learned, *([f"test_{learned}"] if f"test_{examples}" in arrays else [])):
         if key not in arrays:
             near = suggest(key, names)
             hint = f"; is `{near}` meant?" if near else ""
@@ -135,24 +160,40 @@ def _source(path: str, arrays: dict[str, np.ndarray], prefix: str, layout: str, 
     images, name = arrays[f"{prefix}images"], f"{prefix}images"
     if images.dtype != np.uint8:
         message = f"`{name}` must be uint8, values 0..255, not {images.dtype}"
-        raise _error(path, message, _as_bytes(images, name))
-    if "targets" in arrays:
-        count = len(images) if images.ndim else 0
-        learned = values(path, f"{prefix}targets", arrays[f"{prefix}targets"], target, count)
-    else:
-        learned = _labels(path, arrays, prefix, len(target.names))
+        raise _error(path, message, _as_bytes(images, name), *([ROWS] if images.dtype.kind in "iuf" else []))
+    learned = _learned(path, arrays, prefix, name, target)
     return ArraySource(np.ascontiguousarray(_nchw(path, images, name, layout)), learned, f"{path}: {name}")
 
 
-def _labels(path: str, arrays: dict[str, np.ndarray], prefix: str, classes: int) -> np.ndarray:
-    """(N,) int64, of as many images."""
-    images, labels, name = arrays[f"{prefix}images"], arrays[f"{prefix}labels"], f"{prefix}labels"
+def _rows(path: str, arrays: dict[str, np.ndarray], prefix: str, target: TargetSpec) -> RowSource:
+    name, features = f"{prefix}inputs", arrays.get("features")
+    names = None if features is None else _names(path, "features", features)
+    if prefix and arrays[name].shape[1:] != arrays["inputs"].shape[1:]:
+        shapes = f"{_text(arrays[name].shape)}, not {_text(arrays['inputs'].shape[1:])} numbers a row as `inputs`"
+        raise _error(path, f"`{name}` are {shapes}")
+    table = table_of(path, name, arrays[name], names)
+    return RowSource(table, _learned(path, arrays, prefix, name, target))
+
+
+def _learned(path: str, arrays: dict[str, np.ndarray], prefix: str, name: str, target: TargetSpec) -> np.ndarray:
+    """The targets of as many examples as the array `name` has."""
+    if "targets" not in arrays:
+        return _labels(path, arrays, prefix, name, len(target.names))
+    count = len(arrays[name]) if arrays[name].ndim else 0
+    return values(path, f"{prefix}targets", arrays[f"{prefix}targets"], target, count, name.removeprefix("test_"))
+
+
+def _labels(path: str, arrays: dict[str, np.ndarray], prefix: str, of: str, classes: int) -> np.ndarray:
+    """(N,) int64, of as many examples as the array `of` has."""
+    images, labels, name = arrays[of], arrays[f"{prefix}labels"], f"{prefix}labels"
     if not np.issubdtype(labels.dtype, np.integer):
         raise _error(path, f"`{name}` must be integers 0, 1, ..., not {labels.dtype}", *_as_labels(labels, name))
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or labels.shape != images.shape[:1] or not len(labels):
-        shapes = f"{labels.shape}, with {prefix}images {images.shape}"
-        message = f"`{name}` must be one label an image, and have shape {shapes}"
+        shapes = f"{labels.shape}, with {of} {images.shape}"
+        message = (
+            f"`{name}` must be one label {'an image' if of.endswith('images') else 'a row'}, and have shape {shapes}"
+        )
         raise _error(path, message, *_as_labels(labels, name))
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
@@ -209,7 +250,10 @@ def _nchw(path: str, images: np.ndarray, name: str, layout: str) -> np.ndarray:
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:
-        raise _error(path, f"`{name}` must be (N, H, W), (N, H, W, C) or (N, C, H, W), not of shape {images.shape}")
+        notes = [ROWS] if images.ndim == 2 else []
+        raise _error(
+            path, f"`{name}` must be (N, H, W), (N, H, W, C) or (N, C, H, W), not of shape {images.shape}", *notes
+        )
     first, last = images.shape[1] <= 4, images.shape[3] <= 4
     if layout == "auto" and first == last:
         note = "write `layout: channels_last` for (N, H, W, C) or `layout: channels_first` for (N, C, H, W)"

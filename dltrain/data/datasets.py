@@ -1,20 +1,28 @@
-"""Data sets of images: where images and labels come from, and how they are read and divided."""
+"""Data sets of images, and of arrays: where examples and targets come from, and how they are read and divided."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
 from dltrain.config import ConfigError, Fraction, PathText, PositiveInt, reject
 from dltrain.data.base import SET, Collected, ImageDataset
+from dltrain.data.tables.datasets import scaling_of_rows
+from dltrain.data.tables.encoding import RowScaling
 from dltrain.data.targets import Classes
-from dltrain.data.types import MAX_PIXELS
+from dltrain.data.types import MAX_PIXELS, ImageShape, InputSpec, Vector
 
 if TYPE_CHECKING:
+    from dltrain.data.augmentation.base import Augmentation
+    from dltrain.data.pretrained import PretrainedInputs
     from dltrain.data.targets import TargetSpec
-    from dltrain.data.types import Preprocessing, RawDataset, Source
+    from dltrain.data.types import Preprocessing, RawDataset, Source, Splits
+
+OF_IMAGES = ("size", "interpolation", "loader", "workers", "layout")
+"""Options of arrays that rows give nothing to do."""
 
 
 class Digits(ImageDataset):
@@ -181,11 +189,12 @@ class ImageFolder(Collected):
 
 
 class Arrays(Collected):
-    """A NumPy .npz file with `images` (uint8) and `labels` (0, 1, ...), or `targets` instead of these.
+    """A NumPy .npz file with `images` (uint8) or `inputs` (rows of numbers), and `labels` (0, 1, ...) or `targets`.
 
-    `images` is (N, H, W), (N, H, W, C) or (N, C, H, W). `targets` are numbers, float (N,) or (N, n), or say which
-    labels an image has, bool or 0 and 1 (N, K). Optional in it are `test_images` with `test_labels` or `test_targets`
-    (otherwise `test` of the examples are held out), and the names: `classes` of the labels, `names` of the targets.
+    `images` is (N, H, W), (N, H, W, C) or (N, C, H, W); `inputs` is (N, D), and is scaled as columns of a table are.
+    `targets` are numbers, float (N,) or (N, n), or say which labels an example has, bool or 0 and 1 (N, K). Optional in
+    it are `test_images` or `test_inputs` with `test_labels` or `test_targets` (otherwise `test` of the examples are
+    held out), and the names: `classes` of the labels, `names` of the targets, `features` of the D numbers.
     """
 
     name: Literal["arrays"] = "arrays"
@@ -194,7 +203,33 @@ class Arrays(Collected):
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     """Where four-dimensional images have their channels; auto: in the dimension that is at most 4."""
     test: Fraction = 0.2
-    """Share of the examples, of every class, that is the test split when the file has no test images."""
+    """Share of the examples, of every class, that is the test split when the file has no test examples."""
+
+    @model_validator(mode="after")
+    def _each_option_has_something_to_do(self) -> Arrays:
+        fields = type(self).model_fields
+        idle = [key for key in OF_IMAGES if getattr(self, key) != fields[key].default]
+        if idle and self.inputs is Vector:
+            raise reject(idle[0], f"`{idle[0]}` does nothing: {self.path} holds `inputs`, rows of numbers")
+        if self.scaling.startswith("featurewise_") and self.inputs is Vector:
+            raise reject("scaling", f"`{self.scaling}` is of pictures; of rows `{self.scaling[12:]}` is of each number")
+        return self
+
+    @property
+    def inputs(self) -> type[InputSpec]:
+        """What the file shows, if it is there."""
+        from dltrain.data.arrays import holds_rows
+
+        return Vector if holds_rows(self.path) else ImageShape
+
+    @property
+    def gives_shares(self) -> bool:
+        return super().gives_shares and (self.scaling == "min_max" or self.inputs is ImageShape)
+
+    @property
+    def contradict(self) -> bool:
+        """Rows of few numbers may well be equal and have different targets."""
+        return self.inputs is ImageShape
 
     @property
     def targets(self) -> type[TargetSpec]:
@@ -206,9 +241,21 @@ class Arrays(Collected):
         """Of a file that is not there, whatever is wanted: reading it says so."""
         return super().targets_for(wanted) if Path(self.path).is_file() else wanted[0]
 
+    def preprocess(
+        self, splits: Splits, augmentations: Sequence[Augmentation], pretrained: PretrainedInputs | None, *,
+        rough: bool = False,
+    ) -> Preprocessing:  # fmt: skip
+        if self.inputs is ImageShape:
+            return super().preprocess(splits, augmentations, pretrained, rough=rough)
+        from dltrain.data.preprocessing import plan_rows
+
+        return plan_rows(splits, "error", cast(RowScaling, self.scaling), self.whitening_epsilon)
+
     def chosen(self, preprocessing: Preprocessing, *, pretrained: bool) -> dict[str, tuple[Any, str]]:
         from dltrain.data.arrays import layout_of
 
+        if self.inputs is Vector:
+            return scaling_of_rows(self.scaling)
         layout = (self.layout, SET) if self.layout != "auto" else layout_of(self.path)
         return {**super().chosen(preprocessing, pretrained=pretrained), "layout": layout}
 

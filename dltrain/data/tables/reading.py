@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MISSING = ("", "?", "-", "na", "n/a", "nan", "null", "none")
 """What stands for a missing value, in small letters."""
 SEPARATORS = ",;\t|"
+ENDINGS = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq")
+"""What names of tables end with; those of texts may have .gz after it."""
 MOSTLY = 0.9
 """Share of numbers from which a column is one of numbers, and the rest of its values are mistakes."""
 
@@ -119,6 +121,31 @@ class Table:
         raise ConfigError([Diagnostic(f"{self.path} has no column `{name}`", notes=notes)])
 
 
+def is_table(path: str | Path) -> bool:
+    """Whether a file is a table by its name."""
+    return str(path).lower().removesuffix(".gz").endswith(ENDINGS)
+
+
+def has_header(path: str) -> bool:
+    """Whether the first line of a table names its columns. It does not where it holds a number, and something else
+    over no column of numbers.
+
+    Raises ConfigError for a file that cannot be read.
+    """
+    _require_polars()
+    if _is_parquet(path):
+        return True
+    with parsing(path, "a table"):
+        cells = [frame.to_list() for frame in _text(path, False)]
+    firsts = [_is_number((column[0] or "").strip()) for column in cells]
+    named = [bool(column[0]) and column[0].strip().lower() not in MISSING for column in cells]
+    for column, number, name in zip(cells, firsts, named):
+        known = [cell for cell in column[1:] if cell is not None and cell.strip().lower() not in MISSING]
+        if name and not number and known and sum(map(_is_number, known)) >= MOSTLY * len(known):
+            return True
+    return not any(firsts)
+
+
 def read_table(path: str, words: frozenset[str] = frozenset(), *, header: bool = True) -> Table:
     """Read a `.parquet` file, or else text: comma, semicolon, tab or | between the values, gzipped or not.
 
@@ -129,16 +156,24 @@ def read_table(path: str, words: frozenset[str] = frozenset(), *, header: bool =
     """
     if not Path(path).is_file():
         raise ConfigError([Diagnostic(f"there is no file {path}")])
-    if find_spec("polars") is None:
-        raise ConfigError(
-            [Diagnostic("tables are read with polars, which is not installed", notes=("pip install 'dltrain[table]'",))]
-        )
+    _require_polars()
     with parsing(path, "a table"):
-        frame = _parquet(path) if path.lower().endswith((".parquet", ".pq")) else _text(path, header)
+        frame = _parquet(path) if _is_parquet(path) else _text(path, header)
     if not len(frame):
         raise ConfigError([Diagnostic(f"{path} has no rows")])
     columns = [_column(path, frame[name], name in words) for name in frame.columns]
     return Table(path, {column.name: column for column in columns})
+
+
+def _require_polars() -> None:
+    if find_spec("polars") is None:
+        raise ConfigError(
+            [Diagnostic("tables are read with polars, which is not installed", notes=("pip install 'dltrain[table]'",))]
+        )
+
+
+def _is_parquet(path: str) -> bool:
+    return path.lower().endswith((".parquet", ".pq"))
 
 
 def _parquet(path: str) -> polars.DataFrame:
@@ -160,6 +195,10 @@ def _text(path: str, header: bool) -> polars.DataFrame:
         message = f"{path} is not UTF-8 text: see line {line}"
         raise ConfigError([Diagnostic(message, notes=("save it as UTF-8",))]) from None
     first = text.partition("\n")[0]
+    if not first.strip():
+        raise ConfigError(
+            [Diagnostic(f"{path} is empty" if not text.strip() else f"the first line of {path} is empty")]
+        )
     separator = max(SEPARATORS, key=first.count)
     names = [name.strip() for name in next(csv.reader(io.StringIO(first), delimiter=separator), [])]
     if header:
