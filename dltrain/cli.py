@@ -14,6 +14,7 @@ import typer
 
 from dltrain.commands.options import (
     AsJson,
+    DataPath,
     Device,
     Devices,
     ExperimentFile,
@@ -373,12 +374,7 @@ def schema(plugin: Plugins = None) -> int:
 @app.command(epilog="Example: dltrain init photos/ --output experiments/photos.yaml")
 @request
 def init(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH", parser=path_of, help="A folder of images, a table (CSV or Parquet) or an .npz file."
-        ),
-    ],
+    path: DataPath,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="Where to write it; default experiments/."),

@@ -60,3 +60,9 @@ ViewsShare = Annotated[
     ),
 ]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", parser=path_text, help="A run directory or a checkpoint file.")]
+DataPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATH", parser=path_of, help="A folder of images, a table (CSV or Parquet) or an .npz file."
+    ),
+]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from dltrain.config import ConfigError, Fraction, PathText, PositiveInt, reject
 from dltrain.data.base import SET, Collected, ImageDataset
 from dltrain.data.tables.datasets import scaling_of_rows
-from dltrain.data.tables.encoding import RowScaling
+from dltrain.data.tables.options import RowScaling
 from dltrain.data.targets import Classes
 from dltrain.data.types import MAX_PIXELS, ImageShape, InputSpec, Vector
 
