@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 class Model(Choice):
     """A network that turns inputs, such as images (B, C, H, W), into outputs, such as logits (B, K); in training, one
-    with auxiliary heads turns them into a tuple of the outputs and those of each head. One with an objective of its own
-    gives `Objective` (tasks/impl/objectives.py): its outputs, and what they add to the loss or report in its place.
+    with auxiliary heads turns them into a tuple of the outputs and those of each head.
+
+    One with an objective of its own gives `Objective` (tasks/impl/objectives.py): its outputs, and what they add to the
+    loss or report in its place.
 
     `parameters` holds the published number of parameters for each name, image shape and number of
     classes: `{("lenet5", "1x28x28", 10): 61_706}`. The contract test requires it of our own networks.
