@@ -164,6 +164,8 @@ def decide_all(training: ResolvedTraining, model: nn.Module, multiply_adds: int)
     if not isinstance(training.resolved.shape, ImageShape):
         decisions["channels_last"] = Decision(False, "there are no channels")
     decisions |= training.of_data
+    chosen = experiment.resolved_task.chosen(validation=training.splits.validation is not None)
+    decisions |= {name: Decision(*each) for name, each in chosen.items()}
     decisions |= of_stem(experiment.model, training.resolved.shape, training.resolved.outputs, multiply_adds)
     # Of a run from another kind of device, what is computed stays; how it is computed follows the device.
     decisions |= {name: decision for name, decision in kept.items() if name not in OF_DEVICE}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dltrain.config import Choice, OneOf
 from dltrain.data.augmentation.base import Mixing
@@ -51,6 +51,11 @@ class Task(Choice):
     def misfit(self, target: TargetSpec) -> str | None:
         """Why such targets cannot be learned, where the data alone shows it."""
         return None
+
+    def chosen(self, *, validation: bool) -> dict[str, tuple[Any, str]]:
+        """What its options `auto` became, and why, for the decisions that a run records. validation: whether there is a
+        validation split."""
+        return {}
 
     @abstractmethod
     def default_loss(self) -> Loss:

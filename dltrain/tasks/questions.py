@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,14 @@ class Questions(Task):
     """A task whose network gives a number per yes-or-no question."""
 
     outputs: ClassVar[type[Output]] = YesNoLogits
+
+    def chosen(self, *, validation: bool) -> dict[str, tuple[Any, str]]:
+        threshold: Threshold = self.threshold  # type: ignore[attr-defined]
+        if threshold != "auto":
+            return {"threshold": (threshold, "set in the experiment")}
+        if not validation:
+            return {"threshold": (0.5, "there is no validation split to choose it on")}
+        return {"threshold": ("best F1", "of the validation split, chosen anew whenever it is measured")}
 
     def default_loss(self) -> Loss:
         return BinaryCrossEntropy()
