@@ -92,8 +92,13 @@ def test_a_sweep_that_met_a_full_disk_makes_its_trials_again(zygote: Zygote, yam
 
 
 @pytest.mark.parametrize(
-    ("owner", "number"), [(Run, errno.ENOSPC), (checkpoints, errno.EIO), (checkpoints, errno.EROFS)]
-)
+    ("owner", "number"),
+    [
+        (Run, errno.ENOSPC), (checkpoints, errno.EIO), (checkpoints, errno.EROFS),
+        pytest.param(Run, errno.EIO, marks=pytest.mark.slow), pytest.param(Run, errno.EROFS, marks=pytest.mark.slow),
+        pytest.param(checkpoints, errno.ENOSPC, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_no_trial_is_judged_by_the_disk(
     yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, number: int
 ) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from jsonschema import ValidationError as Misfit
+from jsonschema.validators import extend
 from pydantic import ValidationError
 from test_fuzz import EXPERIMENTS, KEYS, anything, check, choices, fuzz, mappings
 
@@ -22,7 +25,14 @@ from dltrain.config.schema import json_schema
 from dltrain.models import Model
 from dltrain.optim import Optimizer
 
-VALIDATOR = Draft202012Validator(json_schema(Experiment))
+
+def any_of(validator: Any, branches: list[dict[str, Any]], instance: Any, _: dict[str, Any]) -> Iterator[Misfit]:
+    """`anyOf`, which leaves each branch at its first error: the library gathers all errors of all branches."""
+    if not any(validator.evolve(schema=branch).is_valid(instance) for branch in branches):
+        yield Misfit(f"{instance!r} is none of its choices")
+
+
+VALIDATOR = extend(Draft202012Validator, {"anyOf": any_of})(json_schema(Experiment))
 TOGETHER = {"field_rejected", "value_error", "assertion_error"}
 """Errors of values that do not fit one another, which a schema cannot see."""
 TREES = [tree for text in EXPERIMENTS if "extends" not in (tree := read_text(text, "f").tree)]

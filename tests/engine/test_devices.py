@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +69,15 @@ def weights(folder: Path, runs: str) -> Mapping[str, torch.Tensor]:
 
 def assert_same(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
     assert [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)] == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(zygote: Zygote, arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, torch.Tensor]:
+    """The weights that two processes make of EVERYTHING when nothing is in their way."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    experiment = write_experiment(folder, {"data.name": "arrays", "data.path": str(arrays)})
+    together(zygote, folder, "fit", experiment, "--runs", "one")
+    return weights(folder, "one")
 
 
 def both(zygote: Zygote, arrays: Path, folder: Path, changes: Mapping[str, Any]) -> Path:
@@ -156,9 +167,10 @@ def test_one_process_alone_writes_and_speaks(zygote: Zygote, arrays: Path, tmp_p
     assert len(list(run.glob("events.out.*"))) == 1
 
 
-def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(
+    uninterrupted: Mapping[str, torch.Tensor], zygote: Zygote, arrays: Path, tmp_path: Path
+) -> None:
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
-    together(zygote, tmp_path, "fit", experiment, "--runs", "one")
     children = start(zygote, tmp_path, "fit", experiment, "--runs", "two", setup=SLOW)
     last = tmp_path / "two/tiny/001/checkpoints/last.pt"
     until(last.exists, 60, lambda: children[0].text)
@@ -169,15 +181,15 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(zygote: Zygote, ar
     assert f"interrupted at step {step}; to go on: dltrain resume two/tiny/001" in children[0].text
     assert not any("Traceback" in child.text for child in children)
     together(zygote, tmp_path, "resume", "two/tiny/001")
-    expected, found = weights(tmp_path, "one"), weights(tmp_path, "two")
     assert step < 30
-    assert_same(found, expected)
+    assert_same(weights(tmp_path, "two"), uninterrupted)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_after_a_loss_all_start_again_and_go_on(lost: int, zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
+def test_after_a_loss_all_start_again_and_go_on(
+    lost: int, uninterrupted: Mapping[str, torch.Tensor], zygote: Zygote, arrays: Path, tmp_path: Path
+) -> None:
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
-    together(zygote, tmp_path, "fit", experiment, "--runs", "one")
     children = start(zygote, tmp_path, "fit", experiment, "--runs", "two", setup=SLOW)
     until((tmp_path / "two/tiny/001/checkpoints/last.pt").exists, 60, lambda: children[0].text)
     children[lost].kill(signal.SIGKILL)
@@ -188,8 +200,7 @@ def test_after_a_loss_all_start_again_and_go_on(lost: int, zygote: Zygote, array
     again = together(zygote, tmp_path, "fit", experiment, "--runs", "two", restarts=1)
     assert "continuing at step" in again[0].text
     assert [path.name for path in (tmp_path / "two/tiny").iterdir()] == ["001"]
-    expected, found = weights(tmp_path, "one"), weights(tmp_path, "two")
-    assert_same(found, expected)
+    assert_same(weights(tmp_path, "two"), uninterrupted)
 
 
 def test_another_number_of_devices_continues_with_a_warning(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
@@ -256,6 +267,17 @@ def test_the_command_starts_the_processes_and_replaces_a_lost_one(zygote: Zygote
     assert done.stdout.splitlines()[-1] == "runs/tiny/001"
     assert "all are started again from there" in done.stderr and re.search("continuing at step [5-9],", done.stderr)
     assert result(tmp_path / "runs/tiny/001")["state"] == "finished" and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_starts_cold_processes(arrays: Path, tmp_path: Path) -> None:
+    """Nothing is forked, nothing imported before: as users start it."""
+    experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 1})
+    words = ALONE.replace("experiments/digits.yaml", str(experiment)).replace(" 4", " 2").split()
+    command = [sys.executable, "-m", *words, "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "runs/tiny/001" and result(tmp_path / "runs/tiny/001")["state"] == "finished"
 
 
 @pytest.mark.parametrize("command", [pytest.param(LAUNCHED[0], marks=pytest.mark.slow), *LAUNCHED[1:]])
