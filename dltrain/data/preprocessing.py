@@ -12,7 +12,7 @@ from dltrain.data.augmentation.base import Augmentation
 from dltrain.data.images.depth import depth_of
 from dltrain.data.loading.scaling import OF_WHOLE_IMAGES, Scaling, ScalingKind
 from dltrain.data.pretrained import PretrainedInputs
-from dltrain.data.tables.encoding import Encoding
+from dltrain.data.tables.encoding import Encoding, keyed
 from dltrain.data.tables.options import Missing, RowScaling
 from dltrain.data.tables.source import RowSource
 from dltrain.data.types import Canvas, ImageShape, ImageSource, Interpolation, Preprocessing, Splits, Vector
@@ -155,9 +155,9 @@ def plan_rows(
 ) -> RowPreprocessing:
     """The encoding of rows, fitted on the training split. See `Encoding.fitted`; auto standardizes."""
     table = cast(RowSource, splits.train).table
-    encoding = Encoding.fitted(
-        table, np.arange(len(table)), missing, "standardize" if scaling == "auto" else scaling, epsilon
-    )
+    kind = "standardize" if scaling == "auto" else scaling
+    with keyed("features"):
+        encoding = Encoding.fitted(table, np.arange(len(table)), missing, kind, epsilon)
     remarks = [
         Note(
             "warning", "constant", f"column `{column.name}` has one value alone in the training part: it tells nothing"
