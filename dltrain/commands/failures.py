@@ -135,8 +135,8 @@ def _advice_on_compiler(again: str) -> list[str]:
 
 def _advice_on_memory(experiment: Experiment, trainer: Trainer, again: str) -> list[str]:
     training, decisions = experiment.training, trainer.about["decisions"]
-    batch, parts = training.batch, training.accumulate
-    lines = [f"out of memory with {batch // parts} images at a time on {trainer.parts.device}; what takes less:"]
+    batch, parts, one = training.batch, training.accumulate, trainer.parts.shape.one
+    lines = [f"out of memory with {batch // parts} {one}s at a time on {trainer.parts.device}; what takes less:"]
     more = next((n for n in range(2 * parts, batch + 1) if batch % n == 0), None)
     if more is not None:
         lines.append(f"{again} training.accumulate={more}  # the same batch in parts of {batch // more}")
@@ -146,5 +146,5 @@ def _advice_on_memory(experiment: Experiment, trainer: Trainer, again: str) -> l
         lr = experiment.optimizer.lr * (batch // 2) / batch
         lines.append(f"{again} training.batch_size={batch // 2} optimizer.lr={lr:g}  # lr scaled along")
     if decisions["loader"]["value"] == "resident":
-        lines.append(f"{again} data.loader=streaming  # keeps the images off the device")
+        lines.append(f"{again} data.loader=streaming  # keeps the {one}s off the device")
     return lines

@@ -275,7 +275,7 @@ def train(
             if (line := forecast.news(event)) is not None:
                 display.line(line)
             if isinstance(event, EpochReport):
-                display.epoch(event, metrics)
+                display.epoch(event, metrics, trainer.parts.shape.one)
                 stuck = diagnose(trainer, experiment) if group.leads else None
                 if stuck is not None and (trainer.finished or not told):
                     told = True
@@ -286,7 +286,7 @@ def train(
                 result("running")
                 saved = time.monotonic()
             else:
-                display.progress(event, metrics)
+                display.progress(event, metrics, trainer.parts.shape.one)
                 if stopping or overdue:
                     saving += (seconds := save())
                     clock.inside += seconds

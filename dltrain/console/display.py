@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dltrain.tasks.metrics import Metric
 
 NARROW, WIDE = 80, 106
-"""Columns from which on the live line has room for images/s, and for a bar."""
+"""Columns from which on the live line has room for the pace, and for a bar."""
 PLAIN_SECONDS = 60.0
 
 
@@ -74,30 +74,31 @@ class Display:
         """Say on the live line what takes a while."""
         self._draw(text)
 
-    def progress(self, event: Progress, metrics: Sequence[Metric]) -> None:
-        """Redraw the live line; where there is none, a plain line a minute. metrics: that it shows."""
+    def progress(self, event: Progress, metrics: Sequence[Metric], example: str = "image") -> None:
+        """Redraw the live line; where there is none, a plain line a minute. metrics: that it shows. example: what one
+        is called."""
         size = event.steps_per_epoch
         done = event.step - (event.epoch - 1) * size
         size = min(size, event.total_steps - (event.epoch - 1) * size)
         name = f"epoch {event.epoch}/{-(-event.total_steps // event.steps_per_epoch)} {done / size:4.0%}"
         parts = ["  ".join(_texts(event.metrics, metrics)), _eta(event)]
         if self.console.width >= NARROW or not self._is_live:
-            parts.insert(1, f"{event.examples_per_second:,.0f} images/s")
+            parts.insert(1, f"{event.examples_per_second:,.0f} {example}s/s")
         if self._is_live:
             self._draw(name, "  ".join(parts), done / size)
         elif (now := time.monotonic()) - self._last_line > PLAIN_SECONDS:
             self._last_line = now
             self.line("  ".join([name, *parts]))
 
-    def epoch(self, event: EpochReport, metrics: Sequence[Metric]) -> None:
-        """The line of a finished epoch. metrics: that it shows of each split."""
+    def epoch(self, event: EpochReport, metrics: Sequence[Metric], example: str = "image") -> None:
+        """The line of a finished epoch. metrics: that it shows of each split. example: as for `progress`."""
         m = event.metrics
         epochs = event.epoch if event.step == event.total_steps else -(-event.total_steps * event.epoch // event.step)
         parts = [f"epoch {event.epoch:>{len(str(epochs))}}/{epochs}"]
         measured = {split: _texts(m, metrics, f"{split}/") for split in ("train", "validation")}
         parts += [" ".join([split, *texts]) for split, texts in measured.items() if texts]
         parts.append(f"lr {m['lr']:.3g}")
-        parts.append(f"{m['throughput/images_per_second']:,.0f} images/s")
+        parts.append(f"{m['throughput/images_per_second']:,.0f} {example}s/s")
         self.line("  ".join(parts) + ("  *" if event.is_best and measured["validation"] else ""))
         self._last_line = time.monotonic()
 

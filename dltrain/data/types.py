@@ -37,6 +37,8 @@ class InputSpec(Protocol):
 
     words: ClassVar[str]
     """What examples are called in messages."""
+    one: ClassVar[str]
+    """What one of them is called, in short: `image`, of which `images` are several."""
 
     @property
     def size(self) -> int:
@@ -51,6 +53,7 @@ class ImageShape:
     """Channels, height and width of one image."""
 
     words: ClassVar[str] = "images"
+    one: ClassVar[str] = "image"
     channels: int
     height: int
     width: int
@@ -74,6 +77,7 @@ class Vector:
     """So many numbers, as a row of a table has them."""
 
     words: ClassVar[str] = "rows of numbers"
+    one: ClassVar[str] = "row"
     size: int
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """diagnosis: says when a training learns nothing, what it looks like, and which key to change.
 
-An epoch's metrics -> no better than guessing? -> look at the network on a batch of images -> a sentence. Looking
+An epoch's metrics -> no better than guessing? -> look at the network on a batch -> a sentence. Looking
 changes neither weights nor what the next step draws. Imports torch: import it where a training runs.
 """
 
@@ -43,17 +43,17 @@ def _cause(trainer: Trainer, experiment: Experiment, row: Row, guess: Guess) -> 
     loss = row.get("validation/loss", row["train/loss"])
     if not loss < FAR * guess.loss:
         return f"The loss is {loss:.3g}, that of guessing {guess.loss:.3g}: {_shorter(experiment)}"
-    dead = first_dead(trainer)
+    dead, one = first_dead(trainer), trainer.parts.shape.one
     if dead is not None:
         layer, share = dead
         return (
-            f"In `{layer}`, {share:.0%} of the units give every image the same value (dead units): the weights start "
+            f"In `{layer}`, {share:.0%} of the units give every {one} the same value (dead units): the weights start "
             f"badly (`model.initialization`), or {_shorter(experiment)}"
         )
     lr = experiment.optimizer.lr
     return (
         f"The loss is {loss:.3g}, that of guessing {guess.loss:.3g}, and the units are alive: either it needs more "
-        f"steps or a higher `optimizer.lr` (now {lr:g}), or the labels have nothing to do with the images"
+        f"steps or a higher `optimizer.lr` (now {lr:g}), or the labels have nothing to do with the {one}s"
     )
 
 
@@ -69,7 +69,7 @@ def _shorter(experiment: Experiment) -> str:
 
 @torch.no_grad()
 def first_dead(trainer: Trainer, count: int = 64) -> tuple[str, float] | None:
-    """The first layer, in the order in which they run, most of whose units give every image the same value, and the
+    """The first layer, in the order in which they run, most of whose units give every example the same value, and the
     share of those units."""
     found: list[tuple[str, float]] = []
     network, parts = trainer.parts.model, trainer.parts

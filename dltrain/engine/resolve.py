@@ -207,7 +207,7 @@ def _shared(decisions: Decisions, training: ResolvedTraining) -> Decisions:
         return {name: decision for name, decision in decisions.items() if name != "devices"}
     each = training.experiment.training.batch // group.size
     decisions["device"] = Decision(str(device), decisions["device"].reason)
-    decisions["devices"] = Decision(group.size, f"each takes {each} images of a batch")
+    decisions["devices"] = Decision(group.size, f"each takes {each} {training.resolved.shape.one}s of a batch")
     if "graph" in decisions:
         decisions["graph"] = Decision(False, "gradients are averaged between the kernels of a step")
     if device.type == "cpu":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from dltrain.data.types import InputSpec
+from dltrain.data.types import ImageShape, InputSpec
 from dltrain.experiment.experiment import Experiment
 from dltrain.layers.impl.statistics import single_values
 
@@ -24,10 +24,11 @@ def require_statistics(experiment: Experiment, model: nn.Module, shape: InputSpe
             f"{such} would measure one value: images of {shape} end there in one pixel, and it takes channels alone"
         )
         raise experiment.error("model", message, "use larger images (`data.size`), fewer groups, or another norm")
-    message = f"{such} would measure one value per channel: it sees an image at a time, of one pixel there"
+    alone = "an image at a time, of one pixel there" if isinstance(shape, ImageShape) else f"one {shape.one} at a time"
+    message = f"{such} would measure one value per channel: it sees {alone}"
     cut = [
         f" / {key} {count}" for key, count in (("accumulate", training.accumulate), ("devices", devices)) if count > 1
     ]
     key = "training.accumulate" if training.accumulate > 1 else "training.batch_size"
     whole = [f"batch_size {training.batch}{''.join(cut)} is 1"] if cut else []
-    raise experiment.error(key, message, *whole, "take more images at a time, or a norm that needs no batch")
+    raise experiment.error(key, message, *whole, f"take more {shape.one}s at a time, or a norm that needs no batch")

@@ -113,7 +113,7 @@ def _of_data(seconds: float, experiment: Experiment, decisions: Mapping[str, Any
         setting = "data.cache=true decodes them once"
     else:
         setting = "data.loader=resident keeps them on the device, if its memory has room"
-    return [Saving(seconds, "waiting for images", setting)]
+    return [Saving(seconds, f"waiting for {experiment.data.inputs.one}s", setting)]
 
 
 def _of_evaluation(parts: Mapping[str, float], experiment: Experiment, evaluations: int) -> list[Saving]:

@@ -196,6 +196,7 @@ def _written(training: _Training, depth: int | None) -> dict[str, Any]:
         "loss": experiment.loss.name,
         "targets": training.target.counted,
         "balance": _balance(training),
+        "example": training.shape.one,
         "shape": list(training.shape.example(1, "meta").shape[1:]),
         "progressive_size": str(training.resizing) if training.resizing is not None else None,
         "model": experiment.model.name,

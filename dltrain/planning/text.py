@@ -34,7 +34,7 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
     frozen = plan["parameters"] - plan["trainable_parameters"]
     parameters = f"{plan['parameters']:,} parameters{f', {frozen:,} of them frozen' if frozen else ''}"
     epochs = f"{many(plan['epochs'], 'epoch')} of {many(plan['steps_per_epoch'], 'step')}"
-    batch = f"{many(plan['batch_size'], 'image')} a step"
+    batch = f"{many(plan['batch_size'], plan['example'])} a step"
     batch += f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
     start = _start(plan["initialized"]) if plan["initialized"] else None
     set_apart = {
@@ -44,9 +44,9 @@ def _overview(plan: dict[str, Any]) -> dict[str, str]:
         "images": plan["progressive_size"],
     }
     return {
-        "data": f"{plan['data']}: {examples}, {plan['targets']}, {'x'.join(map(str, plan['shape']))}",
+        "data": f"{plan['data']}: {examples}, {plan['targets']}, {_shape(plan['shape'])}",
         "task": f"{plan['task']}, loss {plan['loss']}",
-        "model": f"{plan['model']}: {parameters}, {count(plan['multiply_adds'])} multiply-adds an image",
+        "model": f"{plan['model']}: {parameters}, {count(plan['multiply_adds'])} multiply-adds {_a(plan['example'])}",
         "training": f"{epochs}, {many(plan['steps'], 'step')} in all, {batch}",
         **{key: text for key, text in set_apart.items() if text},
     }
@@ -57,6 +57,15 @@ def _start(initialized: dict[str, Any]) -> str:
     lists = {what: names for what, names in initialized.items() if isinstance(names, list) and names}
     counts = ", ".join(f"{len(names)} {what.replace('_', ' ')}" for what, names in lists.items())
     return f"tensors of {initialized['file']}: {counts}"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    """Of an example: `3x32x32`, or `8 numbers`."""
+    return "x".join(map(str, shape)) if len(shape) > 1 else many(shape[0], "number")
+
+
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _layers(plan: dict[str, Any], width: int) -> Iterator[str]:
@@ -113,15 +122,15 @@ def _groups(groups: list[dict[str, Any]]) -> Iterator[str]:
 
 def _memory(plan: dict[str, Any]) -> Iterator[str]:
     memory = plan["memory_bytes"]
-    images = plan["batch_size"] // plan["accumulate"]
+    examples = plan["batch_size"] // plan["accumulate"]
     precision = plan["decisions"]["precision"]["value"]
     kept = "for the backward pass" if plan["gradient"] == "backpropagation" else "alive at once in a forward pass"
     why = {
         "optimizer": f"what {plan['optimizer']} keeps", "average": "the averaged copy of the network",
         "lookahead": "the slow weights", "sam": "the weights to go back to",
         "estimate": f"what gradient `{plan['gradient']}` holds beside the weights",
-        "activations": f"{kept} of {many(images, 'image')} in {precision}",
-        "data": "decoded images on the device",
+        "activations": f"{kept} of {many(examples, plan['example'])} in {precision}",
+        "data": f"{'decoded images' if plan['example'] == 'image' else plan['example'] + 's'} on the device",
     }  # fmt: skip
     rows = [[key, size(value), why.get(key, "")] for key, value in memory.items() if value]
     yield from _table(rows, "<><", total=True)

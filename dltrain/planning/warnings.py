@@ -53,8 +53,13 @@ class Facts:
 
     @property
     def micro_batch(self) -> int:
-        """Images of one forward."""
+        """Examples of one forward."""
         return self.experiment.training.micro_batch
+
+    @property
+    def example(self) -> str:
+        """What one is called."""
+        return self.experiment.data.inputs.one
 
     @property
     def activation(self) -> str | None:
@@ -92,7 +97,7 @@ def odd_batch(facts: Facts) -> str | None:
     """Tensor cores take multiples of 8."""
     if not facts.device.startswith("cuda") or facts.micro_batch % 8 == 0:
         return None
-    return f"a GPU is slower with {facts.micro_batch} images at a time than with a multiple of 8"
+    return f"a GPU is slower with {facts.micro_batch} {facts.example}s at a time than with a multiple of 8"
 
 
 def noisy_statistics(facts: Facts) -> str | None:
@@ -101,8 +106,8 @@ def noisy_statistics(facts: Facts) -> str | None:
         return None
     parts = facts.experiment.training.accumulate
     why = f" (batch_size {facts.micro_batch * parts} / accumulate {parts})" if parts > 1 else ""
-    images = f"{facts.micro_batch} image{'s' if facts.micro_batch > 1 else ''}"
-    return f"batch norm measures mean and variance of only {images}{why}; group_norm needs no batch"
+    few = f"{facts.micro_batch} {facts.example}{'s' if facts.micro_batch > 1 else ''}"
+    return f"batch norm measures mean and variance of only {few}{why}; group_norm needs no batch"
 
 
 def he_for_saturating(facts: Facts) -> str | None:

@@ -52,6 +52,9 @@ def test_rows_train_and_predict_tables_with_these_columns(tmp_path: Path, monkey
     run = CliRunner().invoke
     fitted = run(app, ["fit", "x.yaml"])
     assert fitted.exit_code == 0, fitted.stderr
+    planned = run(app, ["plan", "x.yaml"]).stdout
+    assert "4 numbers" in planned and "multiply-adds a row" in planned and "16 rows a step" in planned
+    assert " rows/s" in fitted.stderr and "image" not in fitted.stderr + planned
     assert "examples             9" in run(app, ["eval", "runs/x/001"]).stdout
     answer = run(app, ["predict", "runs/x/001", "new.csv"])
     assert answer.exit_code == 0, answer.stderr
