@@ -113,6 +113,9 @@ def test_every_form_of_a_table_is_the_same_table(plain: Path, tmp_path: Path) ->
         for name in ("t.csv", "t.csv.gz", "semicolons.csv", "tabs.tsv", "t.parquet")
     }
     assert len(marks) == 1
+    indexed = "\n".join(f"{number},{row}" for number, row in enumerate(ROWS))
+    marks.add(experiment(write(tmp_path / "pandas.csv", f",{HEAD}{indexed}")).load_data().fingerprint)
+    assert len(marks) == 1, "the numbers of rows that pandas writes are no column"
     bare = experiment(write(tmp_path / "bare.csv", "\n".join(ROWS)), header=False, target="column_4")
     assert np.array_equal(inputs(bare)["train"], inputs(experiment(plain))["train"])
 
@@ -153,6 +156,7 @@ UNFIT = {
     "no such feature": (GOOD, {"features": ["siez"]}, "has no column `siez`"),
     "two of one name": (GOOD.replace("colour", "size", 1), {}, "has 2 columns called `size`"),
     "no name": (GOOD.replace("colour", "", 1), {}, "column 2 of .* has no name"),
+    "no name of the first": (GOOD.replace("size", "", 1), {}, "column 1 of .* has no name"),
     "no header": ("1,2\n3,4\n5,6", {"target": "1"}, "the first line of .* holds numbers"),
     "no rows": (HEAD, {}, "has no rows"),
     "empty target": (GOOD.replace("33,big", "33,"), {}, "row 14 has no value in the target column `kind`"),

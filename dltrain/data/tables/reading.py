@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MISSING = ("", "?", "-", "na", "n/a", "nan", "null", "none")
 """What stands for a missing value, in small letters."""
+INDEX = "\x00index"
+"""What the first column is called for a moment when it has no name: the numbers of rows that pandas writes."""
 SEPARATORS = ",;\t|"
 ENDINGS = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq")
 """What names of tables end with; those of texts may have .gz after it."""
@@ -205,14 +207,22 @@ def _text(path: str, header: bool) -> polars.DataFrame:
         _require_names(path, names)
     else:
         names = [f"column_{number}" for number in range(1, len(names) + 1)]
-    return polars.read_csv(text.encode(), separator=separator, infer_schema=False, has_header=header, new_columns=names)
+    named = [name or INDEX for name in names]
+    frame = polars.read_csv(
+        text.encode(), separator=separator, infer_schema=False, has_header=header, new_columns=named
+    )
+    if INDEX not in named:
+        return frame
+    if frame[INDEX].to_list() != [str(row) for row in range(len(frame))]:
+        raise ConfigError([Diagnostic(f"column 1 of {path} has no name in the first line")])
+    return frame.drop(INDEX)
 
 
 def _require_names(path: str, names: list[str]) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ConfigError([Diagnostic(f"{path} has {names.count(twice[0])} columns called `{twice[0]}`")])
-    if "" in names:
-        raise ConfigError([Diagnostic(f"column {names.index('') + 1} of {path} has no name in the first line")])
+    if "" in names[1:]:
+        raise ConfigError([Diagnostic(f"column {names.index('', 1) + 1} of {path} has no name in the first line")])
     if 2 * sum(map(_is_number, names)) > len(names):
         notes = ("write `header: false`, or put the names of the columns into the first line",)
         raise ConfigError(
