@@ -38,9 +38,10 @@ def test_patches_come_out_white() -> None:
     torch.testing.assert_close(values @ values.T / values.shape[1], torch.eye(12), atol=2e-2, rtol=0)
 
 
+@pytest.mark.usefixtures("one_stem")
 @pytest.mark.parametrize("name", ["convnet", "resnet20", "resnet18", "timm/test_resnet"])
 def test_any_network_stands_behind_it(name: str) -> None:
-    trainer = build(Experiment.parse(TEXT % name).override("training.limit_batches", 2), "cpu")
+    trainer = build(Experiment.parse(TEXT % name).override("training.limit_batches", 1), "cpu")
     layer = trainer.parts.model.whiten
     assert isinstance(layer, nn.Conv2d) and layer.weight.shape == (24, 3, 2, 2) and layer.weight.any()
     before = layer.weight.detach().clone()
