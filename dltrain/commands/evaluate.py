@@ -52,7 +52,7 @@ def evaluate_run(
     experiment = _with_data(trained, overrides)
     for predictor in predictors:
         predictor.look(views, share)
-        require_alike(predictor.target, target)
+        require_alike(target, predictor.target)
         if predictor.target != target:
             raise RunError(f"the runs have learned {target.kind} in different units: their training splits differ")
     marks = [state["about"]["fingerprint"] for _, state in found]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from dltrain.data.types import require_images
 from dltrain.runs.reports import EpochReport, Progress
 from dltrain.tasks.metrics import was_evaluated
 
 if TYPE_CHECKING:
-    from dltrain.data.types import require_images
-from dltrain.engine.trainer import Trainer
+    from dltrain.engine.trainer import Trainer
 
 MEASURED = 2.0
 """Seconds of training that are measured, at least. The first step, which compiles and chooses kernels, is left out."""

@@ -13,9 +13,8 @@ from dltrain.config.annotations import annotation_of, is_kind, is_section, membe
 from dltrain.config.section import Choice, is_name_enough
 from dltrain.experiment.experiment import Experiment
 
-EXPERIMENTS = [
-    path.read_text("utf-8") for path in sorted(Path(__file__).parents[2].glob("experiments/*.yaml"))
-]  # fmt: skip
+SHIPPED = [path.read_text("utf-8") for path in sorted(Path(__file__).parents[2].glob("experiments/*.yaml"))]
+EXPERIMENTS = [text for text in SHIPPED if "extends:" not in text]  # a text without a file extends none
 BROKEN = [path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("broken/*.yaml"))]
 
 
