@@ -6,6 +6,7 @@ Those of numbers alone stand in `number_losses`.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
@@ -26,6 +27,13 @@ class Loss(Choice):
     """
 
     kind: ClassVar[str] = "losses"
+    not_offered: ClassVar[Mapping[str, str]] = {
+        "nll": "networks put out logits, of which `cross_entropy` is the negative log-likelihood",
+        "nll_loss": "networks put out logits, of which `cross_entropy` is the negative log-likelihood",
+        "mae": "the mean absolute error is loss `l1`", "l1_loss": "write `l1`", "l2": "write `mse`",
+        "bce": "write `binary_cross_entropy`, which takes logits", "kl": "`variational_autoencoder` brings its own",
+        "kl_normal": "`variational_autoencoder` brings it: an objective of its own",
+    }  # fmt: skip
     outputs: ClassVar[tuple[type[Output], ...]] = (Logits,)
     of_logits: ClassVar[bool] = False
     """Whether it takes logits of values in 0..1, where a network puts out what looks like its input."""
