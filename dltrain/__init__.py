@@ -1,4 +1,4 @@
-"""dltrain: one YAML file in, a trained and trusted image model out.
+"""dltrain: one YAML file in, a trained and trusted model out.
 
     from dltrain import Experiment, Run, Trainer, build
 

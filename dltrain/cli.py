@@ -53,7 +53,7 @@ def _show_version(asked: bool) -> None:
 def every_command(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
-    """One YAML file in, a trained and trusted image model out."""
+    """One YAML file in, a trained and trusted model out."""
 
 
 @app.command(epilog="Example: dltrain fit experiments/digits.yaml optimizer.lr=0.05 training.epochs=20")

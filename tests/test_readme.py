@@ -64,6 +64,8 @@ def test_every_command_works_in_the_order_of_the_pages(tmp_path: Path, monkeypat
     make_photos(Path("folder"))
     make_photos(Path("other_photos"), images=3)
     shutil.copy("photos/train/class_0/0.jpg", "new_photo.jpg")
+    houses = [f"{size},{size % 4 + 1},{'ab'[size % 2]},{1000.5 * size + 10 * (size % 4)}" for size in range(40, 120)]
+    Path("houses.csv").write_text("\n".join(["size,rooms,town,price", *houses]))
     for name, program in PLUGINS.items():
         Path(name).write_text(program)
     done = set()
