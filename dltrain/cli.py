@@ -254,7 +254,7 @@ def sweep(
         note = "write `sweep: {space: {optimizer.lr: {low: 1.0e-3, high: 1.0, log: true}}}`"
         raise loaded.error("sweep", f"{experiment} has no `sweep` section", note)
     from dltrain.console.display import Display
-    from dltrain.search.sweep import is_sweep, run_sweep
+    from dltrain.sweeps.sweep import is_sweep, run_sweep
 
     if continued is not None and not is_sweep(continued):
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")

@@ -16,7 +16,7 @@ from dltrain.data.catalogue import Dataset
 from dltrain.data.evaluation import Evaluation
 from dltrain.data.types import Splits
 from dltrain.errors import Note
-from dltrain.experiment.training import InitializeFrom, Moment, Sweep, Training
+from dltrain.experiment.training import InitializeFrom, Moment, Training
 from dltrain.models import Model
 from dltrain.optim import Gradient, Optimizer, Penalty, Schedule
 from dltrain.optim.gradients import Backpropagation
@@ -24,6 +24,7 @@ from dltrain.optim.optimizers.sgd import SGD
 from dltrain.optim.schedules.cosine import Cosine
 from dltrain.runs.recorders.base import Recorder
 from dltrain.runs.recorders.tensorboard import TensorBoard
+from dltrain.search import Sweep
 from dltrain.tasks import Classification, CrossEntropy, Loss, Task
 
 

@@ -20,7 +20,8 @@ from dltrain.config.validation import Place
 from dltrain.errors import Note
 from dltrain.experiment.loading import attempt
 from dltrain.experiment.schema import E, ExperimentSchema
-from dltrain.experiment.training import LENGTHS, Sweep
+from dltrain.experiment.training import LENGTHS
+from dltrain.search import Sweep
 
 MOST = 200
 """Settings that are tried at most."""

@@ -1,1 +1,6 @@
-"""Hyperparameter search: the settings that are tried, the study that keeps them, and the loop over trials."""
+"""What a search tries: ranges of values, how settings are drawn from them, and which trials are ended early."""
+
+from dltrain.search.space import Range
+from dltrain.search.sweep import Sweep
+
+__all__ = ["Range", "Sweep"]

@@ -14,7 +14,7 @@ from sweeping import ranking, sweep, write_experiment
 from training import assert_same_run, result
 from training import write_experiment as write_everything
 
-import dltrain.search.sweep as sweep_module
+import dltrain.sweeps.sweep as sweep_module
 from dltrain.data.loading.streaming import LostWorkerError
 from dltrain.runs import checkpoints
 from dltrain.runs.recording import Recordings

@@ -9,8 +9,8 @@ import pytest
 from dltrain.config import ConfigError
 from dltrain.experiment.experiment import Experiment
 from dltrain.experiment.spaces import corners
-from dltrain.experiment.training import Range
-from dltrain.search.study import settings, values_of
+from dltrain.search import Range
+from dltrain.sweeps.study import settings, values_of
 
 SMALL = "data: digits\nmodel: mlp\n"
 

@@ -28,9 +28,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dltrain.data.random import derive_seed
 from dltrain.errors import RunError
-from dltrain.experiment.training import Range, Sweep
 from dltrain.runs.run import JOURNAL
-from dltrain.search.journal import mend, outcome_of
+from dltrain.search import Range, Sweep
+from dltrain.sweeps.journal import mend, outcome_of
 from dltrain.tasks.metrics import Watched
 
 NEW = "start a new sweep: dltrain sweep EXPERIMENT"

@@ -16,13 +16,13 @@ from forking import Zygote, until
 from sweeping import ranking, save_images, sweep, write_experiment
 from typer.testing import CliRunner
 
-import dltrain.search.sweep as sweep_module
+import dltrain.sweeps.sweep as sweep_module
 from dltrain.cli import app
 from dltrain.experiment.experiment import Experiment
-from dltrain.experiment.training import Range, Sweep
 from dltrain.runs.recording import Recordings
 from dltrain.runs.run import JOURNAL, Run
-from dltrain.search.study import Study, settings, values_of
+from dltrain.search import Range, Sweep
+from dltrain.sweeps.study import Study, settings, values_of
 
 
 @pytest.fixture

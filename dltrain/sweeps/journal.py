@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dltrain.experiment.training import Range
 from dltrain.runs.checkpoints import write_atomically
+from dltrain.search import Range
 
 CREATE_STUDY, STUDY_NOTE, CREATE_TRIAL, PARAMETER, STATE, TRIAL_NOTE = 0, 2, 4, 5, 6, 8
 """Optuna's numbers of the operations that a sweep makes."""

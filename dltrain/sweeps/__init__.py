@@ -1,0 +1,1 @@
+"""Running a search: its trials, the record that keeps them, and the loop over them."""
