@@ -21,8 +21,9 @@ from dltrain.runs.recording import Recordings
 from dltrain.runs.reports import NonFiniteError
 from dltrain.runs.run import Run
 
-LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
-"""No file of the process may become larger: what a full disk does, but for the error's number."""
+LIMIT = "import resource, sys; sys.dont_write_bytecode = True; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+"""No file of the process may become larger: what a full disk does, but for the error's number. Python itself would keep
+a cut-off module, and every later process would stumble over it."""
 
 
 @pytest.fixture
