@@ -53,13 +53,15 @@ def build(
     decided: dict[str, Any] | None = None,
     group: Group = ALONE,
     plugins: dict[str, str] | None = None,
+    splits: Splits | None = None,
 ) -> Trainer:
     """Load the data and assemble the trainer.
 
     device: auto, cpu, cuda, cuda:1 or mps. state: the checkpoint that will be loaded into the trainer;
     what was decided for it (preprocessing, precision, loader, ...) is kept. decided: the decisions of a run
     that began but has no checkpoint yet. group: the processes that train together; all of them call this.
-    plugins: the files that parts come from, which checkpoints name.
+    plugins: the files that parts come from, which checkpoints name. splits: the data, where `Experiment.load_data` has
+    given it for an experiment with the same `data` and task: many trainings in a process read it once.
     A `training.time` becomes a number of steps, the trainer's `settings.total_steps`, by timing a few of them, and
     `training.threads: probe` a number of threads.
     Raises ConfigError when the data does not fit the experiment, and ValueError for a device that is not there.
@@ -69,8 +71,8 @@ def build(
 
     def assemble(experiment: Experiment, *, timing: bool = False, measured: Decisions | None = None) -> Trainer:
         about, target = state["about"] if state is not None else None, pick_device(device)
-        splits = _load(experiment, about)
-        training = resolve_training(resolve(experiment, splits, about), splits, target, kept, group)
+        data = splits if splits is not None else _load(experiment, about)
+        training = resolve_training(resolve(experiment, data, about), data, target, kept, group)
         return _assembled(training, measured or {}, plugins or {}, fresh=state is None, timing=timing)
 
     measured: Decisions = {}
