@@ -5,25 +5,37 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals as Signal
 from typing import Any
 
-from dltrain.commands.failures import explain, is_out_of_memory, judge, resume_command
+from dltrain.commands.failures import explain, is_out_of_memory, judge
 from dltrain.commands.resuming import changed, continued, device_of, differences, extension, moved, resumption
-from dltrain.commands.showing import close_recordings, require_libraries, show_epoch, start_recordings, tell_failures
+from dltrain.commands.showing import (
+    announce,
+    close_recordings,
+    how_to_go_on,
+    how_to_train_on,
+    require_libraries,
+    result_of,
+    say_what_is_next,
+    say_what_was_slow,
+    show_epoch,
+    start_recordings,
+    tell_failures,
+)
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
-from dltrain.data.loading.resources import crowded
+from dltrain.data.types import Splits
 from dltrain.engine.builder import build
 from dltrain.engine.diagnosis import diagnose
 from dltrain.engine.distributed import ALONE, Group, is_loss
 from dltrain.engine.forecast import Forecast
 from dltrain.engine.length import count_steps
 from dltrain.engine.profiling import Profiler
-from dltrain.engine.timing import Clock, advice, shares
+from dltrain.engine.timing import Clock
 from dltrain.engine.trainer import Trainer
 from dltrain.errors import Note, RunError
 from dltrain.experiment.experiment import Experiment
@@ -31,36 +43,68 @@ from dltrain.planning.plan import plan_of
 from dltrain.runs.environment import Hyperparameters, environment, flatten
 from dltrain.runs.interrupts import Signals
 from dltrain.runs.recording import Recordings
-from dltrain.runs.reports import EpochReport, NonFiniteError, best_epoch
+from dltrain.runs.reports import EpochReport, NonFiniteError, Row
 from dltrain.runs.run import FULL, ReadOnlyRun, Run, next_free, unwritable
-from dltrain.tasks.metrics import was_evaluated
 
-__all__ = ["Hyperparameters", "announce", "fit", "resume", "summary", "train"]
+__all__ = ["Begun", "Hyperparameters", "fit", "fit_by_epochs", "resume", "resume_by_epochs"]
 
 Plugins = dict[str, str]
 """The files that `--plugin` named, and their SHA-256."""
 
 
-def fit(
+@dataclass(frozen=True)
+class Begun:
+    """A training stands. rows: of the epochs that are done. parameters: how many numbers its network has."""
+
+    rows: list[Row]
+    parameters: int
+
+
+ByEpochs = Generator[Begun | EpochReport, bool, tuple[int, Run]]
+"""A training in the hands of whoever asks for its epochs: first yields `Begun`, then a report of each epoch when all of
+it is kept. Sending True ends it there, to go on another time. Returns the exit code and the run."""
+
+
+def fit(experiment: Experiment, path: Path | None, device: str, display: Display, **options: Any) -> tuple[int, Run]:
+    """Train an experiment in a new run directory; the exit code and the run. options: see `fit_by_epochs`."""
+    return _whole(fit_by_epochs(experiment, path, device, display, **options))
+
+
+def resume(path: str, device: str | None, display: Display, **options: Any) -> tuple[int, Run]:
+    """Continue a run to its end. See `resume_by_epochs`."""
+    return _whole(resume_by_epochs(path, device, display, **options))
+
+
+def _whole(training: ByEpochs) -> tuple[int, Run]:
+    try:
+        while True:
+            next(training)
+    except StopIteration as end:
+        done: tuple[int, Run] = end.value
+        return done
+
+
+def fit_by_epochs(
     experiment: Experiment, path: Path | None, device: str, display: Display, *, runs: Path = Path("runs"),
     plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
-    group: Group = ALONE,
-) -> tuple[int, Run]:  # fmt: skip
-    """Train an experiment in a new run directory; the exit code and the run.
+    group: Group = ALONE, splits: Splits | None = None,
+) -> ByEpochs:  # fmt: skip
+    """Train an experiment in a new run directory.
 
     path: the directory, or None for the next number under `runs`/<experiment name>.
     hyperparameters: what recorders show of the experiment, by default what it states.
     profile_steps: how many steps to trace with torch's profiler. group: the processes that train together; when they
-    were started again, they continue the run that they had begun.
+    were started again, they continue the run that they had begun. splits: the data, when it is loaded already.
 
     Raises ConfigError before anything is created when the data does not fit the experiment, and RunError
     when the machine does not.
     """
     begun = group.broadcast(_begun_by(group, runs / experiment.name) if group.leads and group.restarts else None)
     if begun is not None:
-        return resume(str(begun), device, display, plugins=plugins, hyperparameters=hyperparameters, group=group)
+        options: dict[str, Any] = {"plugins": plugins, "hyperparameters": hyperparameters, "group": group}
+        return (yield from resume_by_epochs(str(begun), device, display, **options))
     require_libraries(experiment)
-    with _built(experiment, device, plugins=plugins, group=group) as trainer, Signals() as signals:
+    with _built(experiment, device, plugins=plugins, group=group, splits=splits) as trainer, Signals() as signals:
         experiment = _settled(experiment, trainer)
         plan, notes = _plan(experiment, trainer) if group.leads else ({}, [])
         path = group.broadcast(path or next_free(runs / experiment.name) if group.leads else None)
@@ -77,17 +121,19 @@ def fit(
                     run.write_json("plan.json", plan)
             except OSError as error:
                 raise unwritable(error, run.path) from None
-            return train(run, trainer, experiment, display, signals, hyperparameters, profile_steps, notes), run
+            code = yield from train(run, trainer, experiment, display, signals, hyperparameters, profile_steps, notes)
+            return code, run
 
 
-def resume(
+def resume_by_epochs(
     path: str, device: str | None, display: Display, *, plugins: Plugins | None = None,
     hyperparameters: Hyperparameters | None = None, group: Group = ALONE, overrides: Sequence[str] = (),
-) -> tuple[int, Run]:  # fmt: skip
+    splits: Splits | None = None,
+) -> ByEpochs:  # fmt: skip
     """Continue a run from its last checkpoint (or the given one), bit-exactly where nothing differs.
 
-    overrides: `key=value`, of what may change: where the data is, and how long the training is.
-    Raises RunError when the run cannot be continued, ConfigError when its data has changed.
+    overrides: `key=value`, of what may change: where the data is, and how long the training is. splits: the data, when
+    it is loaded already. Raises RunError when the run cannot be continued, ConfigError when its data has changed.
     """
     run, file = _kind_of_run(group).open(path)
     if not (run.path / "experiment.yaml").is_file():
@@ -107,7 +153,7 @@ def resume(
             device = device_of(run, begun) if group.size == 1 else _began_on(begun)
         with contextlib.ExitStack() as opened:
             try:
-                trainer = opened.enter_context(_built(experiment, device, state, begun, plugins, group))
+                trainer = opened.enter_context(_built(experiment, device, state, begun, plugins, group, splits))
             except ConfigError as error:
                 raise moved(error, experiment, run) from None
             signals = opened.enter_context(Signals())
@@ -122,7 +168,8 @@ def resume(
             if trainer.finished and run.read_json("result.json").get("state") == "finished":
                 if changes := changed(before, experiment):  # where the data is now
                     _rewrite(run, trainer, experiment, begun, changes)
-                display.line(f"{run.path} is finished already; {_how_to_train_on(trainer, experiment)}")
+                display.line(f"{run.path} is finished already; {how_to_train_on(trainer, experiment)}")
+                yield _begun(trainer)
                 return 0, run
             notes = []
             if trainer.settings.total_steps > steps and trainer.step:
@@ -132,7 +179,11 @@ def resume(
             notes += _rewrite(run, trainer, experiment, begun, changed(before, experiment))
             display.log = run.log
             display.line(f"continuing at step {trainer.step}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}")
-            return train(run, trainer, experiment, display, signals, hyperparameters, notes=notes), run
+            return (yield from train(run, trainer, experiment, display, signals, hyperparameters, notes=notes)), run
+
+
+def _begun(trainer: Trainer) -> Begun:
+    return Begun([dict(row) for row in trainer.history], sum(p.numel() for p in trainer.parts.model.parameters()))
 
 
 def _settled(experiment: Experiment, trainer: Trainer) -> Experiment:
@@ -151,15 +202,6 @@ def _settled(experiment: Experiment, trainer: Trainer) -> Experiment:
 def _began_on(begun: dict[str, Any]) -> str:
     device: str = begun.get("decisions", {}).get("device", {}).get("value", "auto")
     return device
-
-
-def _how_to_train_on(trainer: Trainer, experiment: Experiment) -> str:
-    stopping = trainer.settings.early_stopping
-    if stopping is not None and trainer.step < trainer.settings.total_steps:
-        return f"it stopped early, and goes on with training.early_stopping.patience={2 * stopping.patience}"
-    training = experiment.training
-    longer = f"steps={2 * training.steps}" if training.steps else f"epochs={2 * (training.epochs or 0):g}"
-    return f"it trains longer with training.{longer}"
 
 
 def _rewrite(
@@ -187,13 +229,13 @@ def _rewrite(
 @contextlib.contextmanager
 def _built(
     experiment: Experiment, device: str, state: dict[str, Any] | None = None, begun: dict[str, Any] | None = None,
-    plugins: Plugins | None = None, group: Group = ALONE,
+    plugins: Plugins | None = None, group: Group = ALONE, splits: Splits | None = None,
 ) -> Iterator[Trainer]:  # fmt: skip
     """begun: the environment of the run that goes on, whose decisions and plug-ins it keeps."""
     begun = begun or {}
     plugins = begun.get("plugins", plugins)
     try:
-        trainer = build(experiment, group.device(device), state, begun.get("decisions"), group, plugins)
+        trainer = build(experiment, group.device(device), state, begun.get("decisions"), group, plugins, splits=splits)
     except OSError as error:
         if is_out_of_memory(error):
             raise RunError("the machine has no memory left", "memory") from None
@@ -242,14 +284,17 @@ def _begun_by(group: Group, folder: Path) -> Path | None:
 def train(
     run: Run, trainer: Trainer, experiment: Experiment, display: Display, signals: Signals,
     hyperparameters: Hyperparameters | None = None, profile_steps: int = 0, notes: Sequence[Note] = (),
-) -> int:  # fmt: skip
-    """Run the trainer to its end, a signal or a failure. Returns the exit code. notes: told with the trainer's."""
+) -> Generator[Begun | EpochReport, bool, int]:  # fmt: skip
+    """Run the trainer to its end, a signal, a failure, or where it is parked. Returns the exit code. See `ByEpochs`.
+
+    notes: told with the trainer's.
+    """
     display.log, group = run.log, trainer.parts.group
     clock = Clock(run.read_json("result.json") if trainer.step else {})
     recordings, metrics = Recordings(experiment.recorders, leads=group.leads), experiment.resolved_task.metrics
 
     def result(state: str, why: str | None = None) -> None:
-        run.write_json("result.json", summary(trainer, state, why, clock))
+        run.write_json("result.json", result_of(trainer, state, why, clock))
 
     def save(*, best: bool = False) -> float:
         started = time.perf_counter()
@@ -266,6 +311,9 @@ def train(
         clock.starts()
         saving, stuck, told, forecast = 0.0, None, False, Forecast(trainer)
         profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
+        if (yield _begun(trainer)):
+            result("interrupted", "parked")
+            return 0
         for event in trainer.run(profiler.watch) if profiler else trainer.run():
             overdue = time.monotonic() - saved > 60 * experiment.training.checkpoint_every
             stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
@@ -294,6 +342,9 @@ def train(
             tell_failures(recordings, run, display)
             if stopping:
                 raise KeyboardInterrupt
+            if isinstance(event, EpochReport) and (yield event) and not trainer.finished:
+                result("interrupted", "parked")
+                return 0
         result("finished", stuck)
         if profiler:
             profiler.finish()
@@ -303,7 +354,7 @@ def train(
         with contextlib.suppress(OSError):  # a full disk: the checkpoint is what counts
             result("interrupted", number.name)
         if group.leads:
-            display.error(f"interrupted at step {trainer.step}; {_how_to_go_on(run, trainer)}")
+            display.error(f"interrupted at step {trainer.step}; {how_to_go_on(run, trainer)}")
         return 128 + number
     except Exception as error:
         if not group.leads and (is_loss(error) or isinstance(error, NonFiniteError)):
@@ -316,8 +367,8 @@ def train(
     finally:
         display.stop()
         close_recordings(recordings, run, display)
-    _farewell(run, trainer, display)
-    _say_what_was_slow(trainer, experiment, clock, display)
+    say_what_is_next(run, trainer, display)
+    say_what_was_slow(trainer, experiment, clock, display)
     return 0
 
 
@@ -332,68 +383,6 @@ def _judged(error: Exception, run: Run) -> str:
     return run.failure.why
 
 
-def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Display, notes: Sequence[Note]) -> None:
-    """Say before training what it will do."""
-    display.line(f"{experiment.name} -> {run.path}", "bold")
-    for note in experiment.notes:
-        display.tell(note)
-    display.settings(trainer.summary)
-    for note in (*trainer.notes, *notes):
-        display.tell(note)
-    for tensors in trainer.initialized.whole() if trainer.initialized is not None else ():
-        run.log(tensors)
-    decided = trainer.about["decisions"]
-    alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own
-    undecided = alone and experiment.training.threads == "auto"
-    if undecided and (line := crowded(decided["threads"]["value"])) is not None:
-        display.warning(line)
-
-
-def _how_to_go_on(run: Run, trainer: Trainer) -> str:
-    return f"to go on: {resume_command(run, trainer.about['plugins'])}"
-
-
-def _farewell(run: Run, trainer: Trainer, display: Display) -> None:
-    watched = trainer.settings.watched
-    if trainer.step < trainer.settings.total_steps:
-        display.line(f"stopped early: {watched.tag if watched else ''} no longer improves")
-    best = best_epoch(trainer.history, watched)
-    if best is not None and watched is not None:
-        row = trainer.history[best]
-        display.line(f"best {watched.text(row)} in epoch {int(row['epoch'])}")
-    split = "test" if trainer.about["has_test"] else "validation" if trainer.parts.validation is not None else "train"
-    option = "" if split == "test" else f" --split {split}"
-    display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
-
-
 def _tell(profiler: Profiler, display: Display) -> None:
     for line in profiler.news():
         display.line(line)
-
-
-def _say_what_was_slow(trainer: Trainer, experiment: Experiment, clock: Clock, display: Display) -> None:
-    parts = clock.parts(trainer.history, trainer.first_step)
-    evaluations = sum(map(was_evaluated, trainer.history))
-    decisions = trainer.about["decisions"]
-    line = advice(parts, experiment, decisions, evaluations=evaluations, inside=clock.inside)
-    if line is not None:
-        display.line(line)
-
-
-def summary(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict[str, Any]:
-    """The content of result.json."""
-    history, watched = trainer.history, trainer.settings.watched
-    best = best_epoch(history, watched)
-    trained = sum(row["seconds/data"] + row["seconds/compute"] for row in history)
-    spent = clock.parts(history, trainer.first_step)
-    return {
-        "state": state, "why": why, "step": trainer.step, "total_steps": trainer.settings.total_steps,
-        "best_epoch": int(history[best]["epoch"]) if best is not None else None,
-        "best_metric": watched.tag if watched is not None else None,
-        "best": history[best] if best is not None else None,
-        "last": history[-1] if history else None,
-        "seconds": round(sum(spent.values()), 3),
-        "time": {part: round(seconds, 3) for part, seconds in spent.items()},
-        "shares": shares(spent),
-        "images_per_second": round(history[-1]["step"] * trainer.settings.batch_size / trained, 1) if trained else None,
-    }  # fmt: skip

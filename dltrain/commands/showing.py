@@ -1,19 +1,26 @@
-"""What a training shows in its recorders: their libraries, the first images, and what is said when one fails."""
+"""What a training says and shows: before it starts, in its recorders, and at its end."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
+from dltrain.commands.failures import resume_command
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.console.display import Display
+from dltrain.data.loading.resources import crowded
 from dltrain.data.types import ImageShape
 from dltrain.engine.pictures import pictures
+from dltrain.engine.timing import Clock, advice, shares
 from dltrain.engine.trainer import Trainer
+from dltrain.errors import Note
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.environment import Hyperparameters, flatten
 from dltrain.runs.recorders.base import About
 from dltrain.runs.recording import Recordings, grid_of
-from dltrain.runs.reports import EpochReport
+from dltrain.runs.reports import EpochReport, best_epoch
 from dltrain.runs.run import Run
 from dltrain.tasks.metrics import was_evaluated
 
@@ -80,3 +87,78 @@ def tell_failures(recordings: Recordings, run: Run, display: Display) -> None:
     for text, trace in recordings.news():
         display.warning(text)
         run.log(trace)
+
+
+def announce(run: Run, trainer: Trainer, experiment: Experiment, display: Display, notes: Sequence[Note]) -> None:
+    """Say before training what it will do."""
+    display.line(f"{experiment.name} -> {run.path}", "bold")
+    for note in experiment.notes:
+        display.tell(note)
+    display.settings(trainer.summary)
+    for note in (*trainer.notes, *notes):
+        display.tell(note)
+    for tensors in trainer.initialized.whole() if trainer.initialized is not None else ():
+        run.log(tensors)
+    decided = trainer.about["decisions"]
+    alone = (decided["device"]["value"], decided["loader"]["value"]) == ("cpu", "resident")  # no processes of its own
+    undecided = alone and experiment.training.threads == "auto"
+    if undecided and (line := crowded(decided["threads"]["value"])) is not None:
+        display.warning(line)
+
+
+def say_what_is_next(run: Run, trainer: Trainer, display: Display) -> None:
+    """Say at the end what was reached, and how to measure it."""
+    watched = trainer.settings.watched
+    if trainer.step < trainer.settings.total_steps:
+        display.line(f"stopped early: {watched.tag if watched else ''} no longer improves")
+    best = best_epoch(trainer.history, watched)
+    if best is not None and watched is not None:
+        row = trainer.history[best]
+        display.line(f"best {watched.text(row)} in epoch {int(row['epoch'])}")
+    split = "test" if trainer.about["has_test"] else "validation" if trainer.parts.validation is not None else "train"
+    option = "" if split == "test" else f" --split {split}"
+    display.line(f"to measure it on the {split} split: dltrain eval {run.path}{option}")
+
+
+def say_what_was_slow(trainer: Trainer, experiment: Experiment, clock: Clock, display: Display) -> None:
+    """Say at the end what the time went into, where it could have been shorter."""
+    parts = clock.parts(trainer.history, trainer.first_step)
+    evaluations = sum(map(was_evaluated, trainer.history))
+    decisions = trainer.about["decisions"]
+    line = advice(parts, experiment, decisions, evaluations=evaluations, inside=clock.inside)
+    if line is not None:
+        display.line(line)
+
+
+def how_to_go_on(run: Run, trainer: Trainer) -> str:
+    """The command that continues what was interrupted."""
+    return f"to go on: {resume_command(run, trainer.about['plugins'])}"
+
+
+def how_to_train_on(trainer: Trainer, experiment: Experiment) -> str:
+    """What trains a finished run longer."""
+    stopping = trainer.settings.early_stopping
+    if stopping is not None and trainer.step < trainer.settings.total_steps:
+        return f"it stopped early, and goes on with training.early_stopping.patience={2 * stopping.patience}"
+    training = experiment.training
+    longer = f"steps={2 * training.steps}" if training.steps else f"epochs={2 * (training.epochs or 0):g}"
+    return f"it trains longer with training.{longer}"
+
+
+def result_of(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict[str, Any]:
+    """The content of result.json."""
+    history, watched = trainer.history, trainer.settings.watched
+    best = best_epoch(history, watched)
+    trained = sum(row["seconds/data"] + row["seconds/compute"] for row in history)
+    spent = clock.parts(history, trainer.first_step)
+    return {
+        "state": state, "why": why, "step": trainer.step, "total_steps": trainer.settings.total_steps,
+        "best_epoch": int(history[best]["epoch"]) if best is not None else None,
+        "best_metric": watched.tag if watched is not None else None,
+        "best": history[best] if best is not None else None,
+        "last": history[-1] if history else None,
+        "seconds": round(sum(spent.values()), 3),
+        "time": {part: round(seconds, 3) for part, seconds in spent.items()},
+        "shares": shares(spent),
+        "images_per_second": round(history[-1]["step"] * trainer.settings.batch_size / trained, 1) if trained else None,
+    }  # fmt: skip

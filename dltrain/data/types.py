@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, cast
 
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.errors import Note
@@ -335,6 +335,26 @@ class RawDataset:
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """Examples of which nothing but their number is known: a test split during a search. Whatever else is asked of them
+    raises RuntimeError."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def unlike(self, layout: Any) -> list[str]:
+        """Nothing that could be told without a look at them."""
+        return []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself asks for, such as to copy it
+            raise AttributeError(name)
+        raise RuntimeError(f"a search asked the test split for `{name}`: it takes no part in it")
+
+
+@dataclass(frozen=True)
 class Splits:
     """A data set, divided. `test` and `validation` are None where there is none. notes: what was found on the way."""
 
@@ -351,6 +371,10 @@ class Splits:
     def classes(self) -> list[str]:
         """Their names, for classification."""
         return list(self.target.names)
+
+    def sealed(self) -> Splits:
+        """The same, with a test split that nobody can look into."""
+        return self if self.test is None else replace(self, test=cast(Source, Sealed(len(self.test))))
 
     @property
     def remarks(self) -> list[Note]:
