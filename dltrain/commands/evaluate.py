@@ -7,9 +7,12 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from dltrain.commands.resuming import is_of, where_it_lies_now
 from dltrain.config import ConfigError
@@ -23,9 +26,11 @@ from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Source, Splits
 from dltrain.engine.predictor import Predictor, require_same_units, restore_predictor
 from dltrain.errors import RunError
+from dltrain.evidence.examples import ENDINGS, MOST_KEPT, Collector, ExampleTable
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import digest_of
 from dltrain.runs.run import Run
+from dltrain.tasks.impl.base import BuiltTask
 from dltrain.tasks.impl.meters import Report
 from dltrain.tasks.impl.objectives import answer_of
 
@@ -33,13 +38,37 @@ READING = ("cache", "download", "loader", "workers")
 """Options of data sets that change no example."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a run, or of several together. result: plain values, of which a run keeps the same. title,
+    text: what is printed of it. table: every example; None where that were too much."""
+
+    result: dict[str, Any]
+    title: str
+    text: str
+    table: ExampleTable | None
+
+
 def evaluate_run(
     paths: Sequence[str], split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
     views: Views | None = None, share: float | None = None, as_json: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure the runs or checkpoints at `paths` on `split`, print the result and keep it in each run.
+    """Measure as `measure_runs` does, and print the result."""
+    found = measure_runs(paths, split, which, device, display, overrides=overrides, views=views, share=share)
+    whole = found[-1]
+    lines = [*(measured.title for measured in found), whole.text]
+    print_result(json.dumps(whole.result, ensure_ascii=False) if as_json else "\n".join(lines))
+    return whole.result
 
-    Of several, the result is that of their ensemble, which answers with the mean of their probabilities.
+
+def measure_runs(
+    paths: Sequence[str], split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
+    views: Views | None = None, share: float | None = None,
+) -> list[Measured]:  # fmt: skip
+    """Measure the runs or checkpoints at `paths` on `split` and keep the result in each run, with the table of its
+    examples.
+
+    Of several, the last result is that of their ensemble, which answers with the mean of their probabilities.
     overrides: of `data` alone, for data that has moved, or other data with the same classes. views, share: of
     `evaluation`, where they are not each run's own.
     Raises RunError when there is no such run, checkpoint or split, ConfigError when the data cannot be read.
@@ -64,39 +93,36 @@ def evaluate_run(
     for text in source.unlike(predictors[0].layout):
         display.warning(text)
     started = time.perf_counter()
-    reports = measure_together(predictors, source, experiment)
+    collectors = [Collector(source.where(), len(source)) for _ in range(len(found) + (len(found) > 1))]
+    reports = measure_together(predictors, source, experiment, collectors)
     seen = [_seen(predictor) for predictor in predictors]
     about_data = {"seconds": round(time.perf_counter() - started, 3), **about_data}
-    results = []
-    for (run, _), (file, state), predictor, views_seen, report, own in zip(
-        runs, found, predictors, seen, reports, own_data, strict=False
+    metrics, results = trained.resolved_task.ranking(), []
+    for (run, _), (file, state), predictor, views_seen, report, own, collector in zip(
+        runs, found, predictors, seen, reports, own_data, collectors, strict=False
     ):
         result = {"split": split, "checkpoint": file.name, "step": state["step"], **views_seen}
         result |= report.to_dict() | about_data
-        results.append(result)
+        table = collector.table()
+        title = ", ".join([f"{file}, {split}", *map(str, views_seen.values())])
+        if len(found) > 1:
+            title = f"{file}, {split}: {', '.join(metric.text(result[metric.name]) for metric in metrics)}"
+        results.append(Measured(result, title, report.table(), table))
         if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
             parts = [split, *_which(run, file, state), *_other_views(predictor)]
             name = "-".join([*parts, *([] if own else [about_data["data_fingerprint"]]), *division])
             always = {"data": lies, "views": predictor.evaluation.views, "share": predictor.evaluation.share}
             always |= {"checkpoint_path": str(file), "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            _record(run, name, {**result, **always}, display)
-    title = f"{found[0][0]}, {split}"
+            _record(run, name, {**result, **always, "examples_digest": digest_of_keys(source)}, table, display)
     if len(found) > 1:
-        metrics = trained.resolved_task.ranking()
         members = [
-            {"checkpoint": str(file), "step": result["step"], **{each.name: result[each.name] for each in metrics}}
-            for (file, _), result in zip(found, results, strict=True)
+            {"checkpoint": str(file), "step": state["step"], **{each.name: one.result[each.name] for each in metrics}}
+            for (file, state), one in zip(found, results, strict=True)
         ]
-        whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict()}
-        results.append(whole | about_data)
-        lines = [
-            f"{member['checkpoint']}, {split}: {', '.join(metric.text(member[metric.name]) for metric in metrics)}"
-            for member in members
-        ]
-        title = "\n".join([*lines, f"ensemble of {len(found)}, {split}"])
-    title = ", ".join([title, *map(str, seen[0].values())])
-    print_result(json.dumps(results[-1], ensure_ascii=False) if as_json else f"{title}\n{reports[-1].table()}")
-    return results[-1]
+        whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict(), **about_data}
+        title = ", ".join([f"ensemble of {len(found)}, {split}", *map(str, seen[0].values())])
+        results.append(Measured(whole, title, reports[-1].table(), collectors[-1].table()))
+    return results
 
 
 def measure(predictor: Predictor, source: Source, experiment: Experiment) -> Report:
@@ -104,8 +130,13 @@ def measure(predictor: Predictor, source: Source, experiment: Experiment) -> Rep
     return measure_together([predictor], source, experiment)[0]
 
 
-def measure_together(predictors: Sequence[Predictor], source: Source, experiment: Experiment) -> list[Report]:
-    """A report for each predictor, and after those of several one for what the task combines of their answers."""
+def measure_together(
+    predictors: Sequence[Predictor], source: Source, experiment: Experiment, collectors: Sequence[Collector] = ()
+) -> list[Report]:
+    """A report for each predictor, and after those of several one for what the task combines of their answers.
+
+    collectors: as many as reports, which get every example; or none.
+    """
     batch_size = min(experiment.training.batch_of(len(source)), len(source))
     loaders: list[Loader] = []
     tasks = [predictor.measuring_task(combined=not predictor.evaluation.is_plain) for predictor in predictors]
@@ -113,6 +144,7 @@ def measure_together(predictors: Sequence[Predictor], source: Source, experiment
     together.adopt([predictor.task for predictor in predictors])
     reports = [task.report() for task in tasks]
     whole = together.report()
+    tables: Sequence[Collector | None] = collectors or [None] * (len(tasks) + 1)
     try:
         for predictor in predictors:
             asked, processes = experiment.data.loading
@@ -122,19 +154,37 @@ def measure_together(predictors: Sequence[Predictor], source: Source, experiment
             loaders.append(loader(device=predictor.device, workers=workers))
         for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
             answers = []
-            for predictor, task, report, (batch, valid) in zip(predictors, tasks, reports, batches, strict=True):
+            for predictor, task, report, table, (batch, valid) in zip(
+                predictors, tasks, reports, tables, batches, strict=False
+            ):
                 outputs = predictor.outputs(batch.inputs, valid)
                 answers.append(answer_of(outputs))
                 targets = predictor.inputs(batch.inputs) if task.learns_inputs else batch.targets
-                task.measure(report, outputs, targets, valid)
+                _add(task, report, table, outputs, targets, valid)
             if len(predictors) > 1:
                 batch, valid = batches[0]
                 targets = predictors[0].inputs(batch.inputs) if together.learns_inputs else batch.targets
-                together.measure(whole, together.combine(answers), targets, valid)
+                _add(together, whole, tables[-1], together.combine(answers), targets, valid)
     finally:
         for opened in loaders:
             opened.close()
     return [*reports, whole] if len(predictors) > 1 else reports
+
+
+def _add(task: BuiltTask, report: Report, table: Collector | None, outputs: Any, targets: Tensor, valid: int) -> None:
+    """Add a batch, of which the first `valid` rows count, to a report and to the table of the examples."""
+    losses = task.measured_losses(outputs, targets)
+    report.update(answer_of(outputs), targets, losses, valid)
+    if table is not None:
+        table.add(task.outcomes(answer_of(outputs)[:valid], targets[:valid]), losses[:valid].cpu().numpy())
+
+
+def digest_of_keys(source: Source) -> str:
+    """What the examples of a split and their order are known by: tables of equal ones can be paired row by row."""
+    total = hashlib.blake2b(digest_size=16)
+    for key in source.keys():  # noqa: SIM118
+        total.update(b"%d:%s" % (len(key), key))
+    return total.hexdigest()
 
 
 def _seen(predictor: Predictor) -> dict[str, Any]:
@@ -245,8 +295,19 @@ def _split(splits: Splits, name: str, data: str) -> Source:
     return source
 
 
-def _record(run: Run, name: str, content: dict[str, Any], display: Display) -> None:
+def _record(run: Run, name: str, content: dict[str, Any], table: ExampleTable | None, display: Display) -> None:
     try:
+        if table is not None:
+            ending, written, notes = table.encoded()
+            for note in notes:
+                display.tell(note)
+            run.write(f"eval/{name}{ending}", written)
+            content["table"] = f"{name}{ending}"
+        else:
+            display.line(f"no table of the examples is kept: it would have more than {MOST_KEPT:,} cells")
+        for other in ENDINGS:
+            if f"{name}{other}" != content.get("table"):  # of an earlier measurement
+                (run.path / "eval" / f"{name}{other}").unlink(missing_ok=True)
         run.write_json(f"eval/{name}.json", content)
     except OSError as error:  # a run of somebody else, or a full disk: the numbers are printed all the same
         display.warning(f"the result could not be recorded in {run.path}: {error.strerror}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,9 @@ class ArraySource:
 
     def names(self) -> list[str]:
         return [f"{self.name}[{row}]" for row in range(len(self))]
+
+    def where(self) -> dict[str, list[Any]]:
+        return {}
 
     def groups(self) -> None:
         return None
@@ -106,6 +109,9 @@ class FileSource:
 
     def names(self) -> list[str]:
         return self.files.full
+
+    def where(self) -> dict[str, list[Any]]:
+        return {"path": self.files.full}
 
     def groups(self) -> np.ndarray | None:
         return self.group

@@ -237,6 +237,10 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """What each example is called in messages."""
 
+    def where(self) -> dict[str, list[Any]]:
+        """Where each example lies, as columns of a table: `path` of a file, and `row` in it; nothing of what is known
+        by its place alone."""
+
     def groups(self) -> np.ndarray | None:
         """(N,) words; examples of one word stay in one split. None where each stands for itself."""
 

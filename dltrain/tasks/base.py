@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from dltrain.tasks.impl.base import BuiltTask
+    from dltrain.tasks.outcomes import Outcomes
 
 
 class Task(Choice):
@@ -80,6 +81,13 @@ class Task(Choice):
     @abstractmethod
     def guess(self, split: str, target: TargetSpec, targets: np.ndarray) -> Guess | None:
         """What guessing reaches on a split with these targets; None where nothing can be said."""
+
+    @classmethod
+    def outcomes(cls) -> type[Outcomes]:
+        """What the table of a measured split tells of every example: by default its loss alone."""
+        from dltrain.tasks.outcomes import Outcomes
+
+        return Outcomes
 
     @classmethod
     def tags(cls, *splits: str) -> list[str]:

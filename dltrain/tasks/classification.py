@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from dltrain.tasks.impl.classification import BuiltClassification
+    from dltrain.tasks.outcomes import ClassOutcomes
 
 
 class Classification(Task):
@@ -49,6 +50,12 @@ class Classification(Task):
         fitted = loss if targets is None else loss.fitted(_counts(target, targets), len(targets))
         reported = CrossEntropy() if combined else loss.evaluation()
         return BuiltClassification(fitted, reported, target.names, device, auxiliary)
+
+    @classmethod
+    def outcomes(cls) -> type[ClassOutcomes]:
+        from dltrain.tasks.outcomes import ClassOutcomes
+
+        return ClassOutcomes
 
     def guess(self, split: str, target: TargetSpec, targets: np.ndarray) -> Guess:
         return ClassGuess.of(split, _counts(target, targets))

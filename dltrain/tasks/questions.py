@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from dltrain.tasks.impl.questions import BuiltBinary, BuiltMultilabel
+    from dltrain.tasks.outcomes import BinaryOutcomes, LabelOutcomes
 
 Threshold = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 CHANCE = 2.0
@@ -96,6 +97,12 @@ class BinaryClassification(Questions):
         reported = self.reported(loss, combined=combined)
         return BuiltBinary(fitted, reported, target.names, device, auxiliary, self.threshold)
 
+    @classmethod
+    def outcomes(cls) -> type[BinaryOutcomes]:
+        from dltrain.tasks.outcomes import BinaryOutcomes
+
+        return BinaryOutcomes
+
     def guess(self, split: str, target: TargetSpec, targets: np.ndarray) -> Guess:
         return BinaryGuess.of(split, int((targets == 1).sum()), len(targets))
 
@@ -134,6 +141,12 @@ class Multilabel(Questions):
         fitted = loss if targets is None else loss.fitted(targets.sum(0).tolist(), len(targets))
         reported = self.reported(loss, combined=combined)
         return BuiltMultilabel(fitted, reported, target.names, device, auxiliary, self.threshold)
+
+    @classmethod
+    def outcomes(cls) -> type[LabelOutcomes]:
+        from dltrain.tasks.outcomes import LabelOutcomes
+
+        return LabelOutcomes
 
     def guess(self, split: str, target: TargetSpec, targets: np.ndarray) -> Guess:
         return LabelGuess.of(split, targets.sum(0).tolist(), len(targets))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from dltrain.tasks.impl.reconstruction import BuiltReconstruction
+    from dltrain.tasks.outcomes import InputOutcomes
 
 
 class Reconstruction(Task):
@@ -46,6 +47,12 @@ class Reconstruction(Task):
         from dltrain.tasks.impl.reconstruction import BuiltReconstruction
 
         return BuiltReconstruction(loss, device)
+
+    @classmethod
+    def outcomes(cls) -> type[InputOutcomes]:
+        from dltrain.tasks.outcomes import InputOutcomes
+
+        return InputOutcomes
 
     def guess(self, split: str, target: TargetSpec, targets: np.ndarray) -> None:
         """What the mean of all inputs would reach is not known from the targets."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from dltrain.tasks.impl.regression import BuiltRegression
+    from dltrain.tasks.outcomes import NumberOutcomes
 
 FEW = 20
 """Examples below which chance explains a good part of the variance."""
@@ -60,6 +61,12 @@ class Regression(Task):
 
         assert isinstance(target, Real)
         return BuiltRegression(loss, loss.evaluation(), target, device, auxiliary)
+
+    @classmethod
+    def outcomes(cls) -> type[NumberOutcomes]:
+        from dltrain.tasks.outcomes import NumberOutcomes
+
+        return NumberOutcomes
 
     def guess(self, split: str, target: TargetSpec, targets: np.ndarray) -> Guess:
         """targets: (N, n), in their own units."""

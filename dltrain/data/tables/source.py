@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,9 @@ class RowSource:
 
     def names(self) -> list[str]:
         return [f"row {self.table.number(place)} of {self.table.path}" for place in range(len(self))]
+
+    def where(self) -> dict[str, list[Any]]:
+        return {"path": [self.table.path] * len(self), "row": [self.table.number(place) for place in range(len(self))]}
 
     def groups(self) -> np.ndarray | None:
         return self.group

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from dltrain.tasks.impl.meters import Meter, Report
-from dltrain.tasks.impl.objectives import Objective
+from dltrain.tasks.impl.objectives import Objective, answer_of
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.outcomes import Outcomes
 from dltrain.tasks.outputs import Output
 
 
@@ -100,6 +101,10 @@ class BuiltTask(ABC):
         """What each output says, as plain values ready for JSON; values may be mappings of names to numbers. inputs:
         (B, ...), those that the network answered to."""
 
+    def outcomes(self, outputs: Tensor, targets: Tensor) -> Outcomes:
+        """What the table of a measured split tells of these examples besides their losses; by default nothing."""
+        return Outcomes()
+
     def shown(self, outputs: Tensor) -> Tensor:
         """Outputs (B, ...) as values like the inputs', of a task that learns these."""
         raise NotImplementedError(f"what {type(self).__name__} puts out looks like no input")
@@ -107,12 +112,14 @@ class BuiltTask(ABC):
     def measure(self, report: Report, outputs: Any, targets: Tensor, valid: int) -> None:
         """Add a batch to a report, of which the first `valid` rows count. outputs: what the network puts out in
         evaluation, or what is combined of several."""
+        report.update(answer_of(outputs), targets, self.measured_losses(outputs, targets), valid)
+
+    def measured_losses(self, outputs: Any, targets: Tensor) -> Tensor:
+        """The losses (B,) that a report is given, of the same outputs as `measure`."""
         if not isinstance(outputs, Objective):
-            report.update(outputs, targets, self.reported_losses(outputs, targets), valid)
-            return
+            return self.reported_losses(outputs, targets)
         losses = self.reported_losses(outputs.compared, targets)
-        losses = outputs.reported_of(losses * self.summands(targets) if outputs.summed else losses)
-        report.update(outputs.outputs, targets, losses, valid)
+        return outputs.reported_of(losses * self.summands(targets) if outputs.summed else losses)
 
 
 class SupervisedTask(BuiltTask):

@@ -15,6 +15,7 @@ from dltrain.tasks.impl.classification_report import ClassificationReport, decid
 from dltrain.tasks.impl.losses import CrossEntropyLoss
 from dltrain.tasks.impl.meters import Meter, wide_type
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.outcomes import ClassOutcomes
 from dltrain.tasks.outputs import Logits
 
 
@@ -67,6 +68,11 @@ class BuiltClassification(SupervisedTask):
              "probabilities": dict(zip(self.classes, row, strict=True))}
             for best, row in zip(decide(outputs).tolist(), probabilities, strict=True)
         ]  # fmt: skip
+
+    def outcomes(self, outputs: Tensor, targets: Tensor) -> ClassOutcomes:
+        probabilities = outputs.softmax(1, dtype=wide_type(outputs.device)).float()
+        shown = (each.cpu().numpy() for each in (targets, decide(outputs), probabilities))
+        return ClassOutcomes(self.classes, *shown)
 
 
 class ClassificationMeter(Meter):

@@ -15,6 +15,7 @@ from dltrain.tasks.impl.base import BuiltTask, SupervisedTask, free_name
 from dltrain.tasks.impl.meters import Meter, Report, wide_type
 from dltrain.tasks.impl.questions_report import BinaryReport, LabelsReport, QuestionsReport, f1_of, ratio
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.outcomes import BinaryOutcomes, LabelOutcomes
 from dltrain.tasks.outputs import YesNoLogits
 
 
@@ -121,6 +122,12 @@ class BuiltBinary(BuiltQuestions):
                           "probabilities": dict(zip(self.classes, both, strict=True))})  # fmt: skip
         return found
 
+    def outcomes(self, outputs: Tensor, targets: Tensor) -> BinaryOutcomes:
+        yes = outputs.to(self.thresholds.dtype)
+        both = torch.cat([(-yes).sigmoid(), yes.sigmoid()], dim=1).float()
+        shown = (each.cpu().numpy() for each in (targets, self.decide(outputs)[:, 0].long(), both))
+        return BinaryOutcomes(self.classes, *shown)
+
 
 class BuiltMultilabel(BuiltQuestions):
     """A target (B, K) says which labels an example has: 0 or 1, or between them where examples are mixed."""
@@ -143,6 +150,11 @@ class BuiltMultilabel(BuiltQuestions):
              "probabilities": dict(zip(self.questions, values, strict=True))}
             for row, values in zip(self.decide(outputs).tolist(), self.probabilities(outputs), strict=True)
         ]  # fmt: skip
+
+    def outcomes(self, outputs: Tensor, targets: Tensor) -> LabelOutcomes:
+        probabilities = outputs.to(self.thresholds.dtype).sigmoid().float()
+        shown = (each.cpu().numpy() for each in (targets > 0.5, self.decide(outputs), probabilities))
+        return LabelOutcomes(self.questions, *shown)
 
 
 class QuestionsMeter(Meter):

@@ -13,6 +13,7 @@ from torch import Tensor
 from dltrain.tasks.impl.base import BuiltTask
 from dltrain.tasks.impl.meters import Meter, Report, wide_type
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.outcomes import InputOutcomes
 from dltrain.tasks.outputs import LikeInput
 
 SMALLEST, LARGEST = 1e-8, 1e4
@@ -74,6 +75,9 @@ class BuiltReconstruction(BuiltTask):
     def answers(self, outputs: Tensor, inputs: Tensor) -> list[dict[str, Any]]:
         """The error of each reconstruction: inputs that are unlike those of the training have large ones."""
         return [{"mse": error} for error in self.errors(outputs, inputs).tolist()]
+
+    def outcomes(self, outputs: Tensor, targets: Tensor) -> InputOutcomes:
+        return InputOutcomes(self.errors(outputs, targets).double().cpu().numpy())
 
 
 class ReconstructionMeter(Meter):

@@ -13,6 +13,7 @@ from dltrain.tasks.impl.base import SupervisedTask, free_name
 from dltrain.tasks.impl.meters import Meter, wide_type
 from dltrain.tasks.impl.regression_report import RegressionReport
 from dltrain.tasks.losses import Loss
+from dltrain.tasks.outcomes import NumberOutcomes
 from dltrain.tasks.outputs import Numbers
 
 
@@ -64,6 +65,10 @@ class BuiltRegression(SupervisedTask):
 
     def answers(self, outputs: Tensor, inputs: Tensor) -> list[dict[str, Any]]:
         return [dict(zip(self.columns, row, strict=True)) for row in self.units.values(outputs).tolist()]
+
+    def outcomes(self, outputs: Tensor, targets: Tensor) -> NumberOutcomes:
+        shown = (each.cpu().numpy() for each in (targets, self.units.values(outputs)))
+        return NumberOutcomes(self.names, *shown)
 
 
 class RegressionMeter(Meter):
