@@ -285,21 +285,14 @@ def train(
     run: Run, trainer: Trainer, experiment: Experiment, display: Display, signals: Signals,
     hyperparameters: Hyperparameters | None = None, profile_steps: int = 0, notes: Sequence[Note] = (),
 ) -> Generator[Begun | EpochReport, bool, int]:  # fmt: skip
-    """Run the trainer to its end, a signal, a failure, or where it is parked. Returns the exit code. See `ByEpochs`.
-
-    notes: told with the trainer's.
-    """
+    """Run the trainer to its end, a signal, a failure, or where it is parked. Returns the exit code: see `ByEpochs`.
+    notes: told with the trainer's."""
     display.log, group = run.log, trainer.parts.group
     clock = Clock(run.read_json("result.json") if trainer.step else {})
     recordings, metrics = Recordings(experiment.recorders, leads=group.leads), experiment.resolved_task.metrics
 
     def result(state: str, why: str | None = None) -> None:
         run.write_json("result.json", result_of(trainer, state, why, clock))
-
-    def save(*, best: bool = False) -> float:
-        started = time.perf_counter()
-        run.save(trainer.state_dict(), best=best)
-        return time.perf_counter() - started
 
     try:
         announce(run, trainer, experiment, display, notes)
@@ -328,7 +321,7 @@ def train(
                 if stuck is not None and (trainer.finished or not told):
                     told = True
                     display.warning(stuck)
-                event.metrics["seconds/checkpoint"] = saving + save(best=event.is_best)
+                event.metrics["seconds/checkpoint"] = saving + _saved(run, trainer, best=event.is_best)
                 saving = 0.0
                 show_epoch(recordings, trainer, event)
                 result("running")
@@ -336,7 +329,7 @@ def train(
             else:
                 display.progress(event, metrics, trainer.parts.shape.one)
                 if stopping or overdue:
-                    saving += (seconds := save())
+                    saving += (seconds := _saved(run, trainer))
                     clock.inside += seconds
                     saved = time.monotonic()
             tell_failures(recordings, run, display)
@@ -357,12 +350,10 @@ def train(
             display.error(f"interrupted at step {trainer.step}; {how_to_go_on(run, trainer)}")
         return 128 + number
     except Exception as error:
-        if not group.leads and (is_loss(error) or isinstance(error, NonFiniteError)):
-            return 1  # the first process says it
-        why = _judged(error, run)
-        with contextlib.suppress(OSError):  # the disk may be what failed
-            result("failed", why)
-        display.error(explain(error, run, trainer, experiment))
+        if group.leads or not (is_loss(error) or isinstance(error, NonFiniteError)):  # else the first process says it
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                result("failed", _judged(error, run))
+            display.error(explain(error, run, trainer, experiment))
         return 1
     finally:
         display.stop()
@@ -370,6 +361,13 @@ def train(
     say_what_is_next(run, trainer, display)
     say_what_was_slow(trainer, experiment, clock, display)
     return 0
+
+
+def _saved(run: Run, trainer: Trainer, *, best: bool = False) -> float:
+    """Write the checkpoints; the seconds that it took."""
+    started = time.perf_counter()
+    run.save(trainer.state_dict(), best=best)
+    return time.perf_counter() - started
 
 
 def _judged(error: Exception, run: Run) -> str:
