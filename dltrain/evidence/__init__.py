@@ -1,1 +1,1 @@
-"""What a measured split says, example by example, and whether it is more than chance."""
+"""What a measured split says, example by example; whether it is more than chance; figures, and pages of them."""
