@@ -41,12 +41,9 @@
     event.preventDefault();
     words(marks[next]);
     marks[next].setAttribute("tabindex", "-1");
-    marks[next].focus();
-  });
-  document.addEventListener("focusin", (event) => {
-    if (!event.target.matches(".mark")) return;
-    const box = event.target.getBoundingClientRect();
-    on(event.target, box.left + box.width / 2, box.top + box.height / 2);
+    marks[next].focus();  // first, for it may scroll
+    const box = marks[next].getBoundingClientRect();
+    on(marks[next], box.left + box.width / 2, box.top + box.height / 2);
   });
   document.addEventListener("focusout", off);
 
