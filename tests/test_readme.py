@@ -21,7 +21,7 @@ from dltrain.layers import Activation, Attention, Initialization, Norm
 from dltrain.models import Model
 from dltrain.optim import Optimizer, Schedule
 
-NAMES = ("data", "training", "tasks", "search", "running", "evidence", "extending")
+NAMES = ("data", "training", "watching", "tasks", "search", "running", "evidence", "extending")
 PAGES = ["README.md", *(f"docs/{page}.md" for page in NAMES)]
 """Read one after the other: a page may use what those before it have trained."""
 TEXT = "\n".join((REPOSITORY / page).read_text() for page in PAGES)

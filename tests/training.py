@@ -24,7 +24,7 @@ TIMES = (
 )  # fmt: skip
 """The columns that no two trainings share."""
 
-NO_SCALARS = "hparams|images|custom_scalars|reconstructions|samples"
+NO_SCALARS = "hparams|images|custom_scalars|reconstructions|samples|watch/(activations|gradients|weights|filters)"
 """What the tags of values have in them that are no curves."""
 
 EVERYTHING: dict[str, Any] = {

@@ -23,6 +23,8 @@ from dltrain.commands.showing import (
     say_what_is_next,
     say_what_was_slow,
     show_epoch,
+    show_last_looks,
+    show_points,
     start_recordings,
     tell_failures,
 )
@@ -310,9 +312,8 @@ def train(
         for event in trainer.run(profiler.watch) if profiler else trainer.run():
             overdue = time.monotonic() - saved > 60 * experiment.training.checkpoint_every
             stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
-            if profiler:
-                _tell(profiler, display)
-            recordings.steps(event.points)
+            _tell(profiler, display)
+            show_points(recordings, event.points, event.looks, display)
             if (line := forecast.news(event)) is not None:
                 display.line(line)
             if isinstance(event, EpochReport):
@@ -339,9 +340,7 @@ def train(
                 result("interrupted", "parked")
                 return 0
         result("finished", stuck)
-        if profiler:
-            profiler.finish()
-            _tell(profiler, display)
+        _tell(profiler, display, finished=True)
     except KeyboardInterrupt:  # ours, or that of a second signal
         number = signals.received or Signal.SIGINT
         with contextlib.suppress(OSError):  # a full disk: the checkpoint is what counts
@@ -351,6 +350,7 @@ def train(
         return 128 + number
     except Exception as error:
         if group.leads or not (is_loss(error) or isinstance(error, NonFiniteError)):  # else the first process says it
+            show_last_looks(recordings, trainer, display)
             with contextlib.suppress(OSError):  # the disk may be what failed
                 result("failed", _judged(error, run))
             display.error(explain(error, run, trainer, experiment))
@@ -381,6 +381,10 @@ def _judged(error: Exception, run: Run) -> str:
     return run.failure.why
 
 
-def _tell(profiler: Profiler, display: Display) -> None:
+def _tell(profiler: Profiler | None, display: Display, *, finished: bool = False) -> None:
+    if profiler is None:
+        return
+    if finished:
+        profiler.finish()
     for line in profiler.news():
         display.line(line)

@@ -12,7 +12,7 @@ from dltrain.console.display import Display
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.environment import flatten
-from dltrain.runs.events import read_images, read_scalars
+from dltrain.runs.events import read_histograms, read_images, read_scalars
 from dltrain.runs.recorders.base import About, Recorder
 from dltrain.runs.recorders.csv import FILE, read_table
 from dltrain.runs.run import Run
@@ -35,10 +35,12 @@ def record(path: str, name: str, options: Sequence[str], display: Display) -> No
     recording = recorder.build()
     try:
         recording.start(about, [], max(shown, default=0))
-        pictures = read_images(run.path)
-        for at in sorted({step for _, step in pictures} | {*shown}):
+        pictures, histograms = read_images(run.path), read_histograms(run.path)
+        for at in sorted({step for _, step in (*pictures, *histograms)} | {*shown}):
             if at in shown:
                 (recording.epoch if at in epochs else recording.step)(shown[at])
+            if spread := {tag: each for (tag, step), each in histograms.items() if step == at}:
+                recording.histograms(spread, at)
             for title, grid in ((title, grid) for (title, step), grid in pictures.items() if step == at):
                 recording.images(title, grid, at)
         for figure in sorted(run.path.glob("figures/*.png")):

@@ -20,7 +20,7 @@ from dltrain.runs.run import Run
 
 PLACES = ("data.root", "data.path", "data.cache", "data.download")
 """Where the data is: the fingerprint says whether it is the same."""
-SHOWING = ("recorders", "training.log_every", "training.log_gradients", "training.smoothing")
+SHOWING = ("recorders", "training.log_every", "training.log_gradients", "training.watch", "training.smoothing")
 """What is shown of a training, which does not depend on it."""
 MAY_CHANGE = (
     *PLACES, "training.epochs", "training.steps", "training.early_stopping.patience", "training.checkpoint_every",
@@ -41,7 +41,7 @@ def continued(
     """
     for text in overrides:
         key = text.partition("=")[0].strip()
-        if key not in MAY_CHANGE and not key.startswith("recorders."):
+        if key not in MAY_CHANGE and not key.startswith(("recorders.", "training.watch.")):
             again = f"dltrain fit {shlex.quote(str(run.path / 'experiment.yaml'))} {text}"
             raise RunError(f"`{key}` cannot change when a run is continued; {_WHAT_CAN}\nwith other settings: {again}")
     now = Experiment.load(run.path / "experiment.yaml", overrides)

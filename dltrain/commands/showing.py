@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +14,7 @@ from dltrain.config import ConfigError, Diagnostic
 from dltrain.console.display import Display
 from dltrain.data.loading.resources import crowded
 from dltrain.data.types import ImageShape
-from dltrain.engine.pictures import pictures
+from dltrain.engine.pictures import filters, pictures
 from dltrain.engine.timing import Clock, advice, shares
 from dltrain.engine.trainer import Trainer
 from dltrain.errors import Note
@@ -20,7 +22,7 @@ from dltrain.experiment.experiment import Experiment
 from dltrain.runs.environment import Hyperparameters, flatten
 from dltrain.runs.recorders.base import About
 from dltrain.runs.recording import Recordings, grid_of
-from dltrain.runs.reports import EpochReport, best_epoch
+from dltrain.runs.reports import EpochReport, Look, Row, best_epoch
 from dltrain.runs.run import Run
 from dltrain.tasks.metrics import was_evaluated
 
@@ -74,9 +76,30 @@ def sample_images(trainer: Trainer, count: int = 32) -> Tensor:
     return images.clamp(0, 255).cpu() / 255
 
 
+def show_points(recordings: Recordings, points: Sequence[Row], looks: Sequence[Look], display: Display) -> None:
+    """Show the points of the curves and the looks at the layers since the last event, in the order of their steps, and
+    say what is wrong with a layer."""
+    rows = {int(row["step"]): row for row in points}
+    for look in looks:
+        rows[look.step] = {**rows.get(look.step, {}), **look.row}
+    recordings.steps([rows[step] for step in sorted(rows)])
+    for look in looks:
+        recordings.histograms(look.histograms, look.step)
+        for sentence in look.sentences:
+            display.warning(sentence)
+
+
+def show_last_looks(recordings: Recordings, trainer: Trainer, display: Display) -> None:
+    """The same of a training that has failed: what its layers did before, if the device still tells."""
+    with contextlib.suppress(Exception):
+        show_points(recordings, [], trainer.looks(), display)
+
+
 def show_epoch(recordings: Recordings, trainer: Trainer, event: EpochReport) -> None:
     """Show a finished epoch, and, when the network was measured, what it makes of inputs, and of nothing."""
     recordings.epoch(trainer.history[-1])
+    if recordings and trainer.parts.watcher is not None and (grid := filters(trainer)) is not None:
+        recordings.images("watch/filters", grid, event.step)
     if recordings and (trainer.parts.validation is None or was_evaluated(event.metrics)):
         for name, grid in pictures(trainer).items():
             recordings.images(name, grid, event.step)
@@ -145,6 +168,12 @@ def how_to_train_on(trainer: Trainer, experiment: Experiment) -> str:
     return f"it trains longer with training.{longer}"
 
 
+def _findings(trainer: Trainer) -> dict[str, Any]:
+    """What result.json says of the layers, where the training looks at them."""
+    watcher = trainer.parts.watcher
+    return {"watch": [asdict(finding) for finding in watcher.judge.findings]} if watcher is not None else {}
+
+
 def result_of(trainer: Trainer, state: str, why: str | None, clock: Clock) -> dict[str, Any]:
     """The content of result.json."""
     history, watched = trainer.history, trainer.settings.watched
@@ -161,4 +190,5 @@ def result_of(trainer: Trainer, state: str, why: str | None, clock: Clock) -> di
         "time": {part: round(seconds, 3) for part, seconds in spent.items()},
         "shares": shares(spent),
         "images_per_second": round(history[-1]["step"] * trainer.settings.batch_size / trained, 1) if trained else None,
+        **_findings(trainer),
     }  # fmt: skip

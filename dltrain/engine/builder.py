@@ -5,8 +5,8 @@ experiment -> data -> resolve -> network -> decisions -> sections -> batches -> 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ from dltrain.engine.updates import (
     SharpnessAwareUpdate,
     Update,
 )  # fmt: skip
+from dltrain.engine.watching.sentences import sentences
+from dltrain.engine.watching.watcher import Watcher
 from dltrain.experiment.experiment import Experiment
 from dltrain.optim.impl.learning import Learning
 from dltrain.optim.optimizers.forms import start_momentum
@@ -175,6 +177,7 @@ def _parts(
         accumulate=experiment.training.accumulate, autocast=autocast_of(dtype_of(precision), device),
         no_sync=getattr(together, "no_sync", nullcontext),
         layers=LayerGradients(model) if experiment.training.log_gradients else None,
+        watcher=None if timing else _watcher(training, model, autocast_of(dtype_of(precision), device)),
     )  # fmt: skip
     seeds = Seeds(experiment.seed, device, group)
     return Parts(
@@ -203,6 +206,7 @@ def _parts(
         device=device,
         group=group,
         layers=gradients.layers,
+        watcher=gradients.watcher,
     )
 
 
@@ -220,6 +224,22 @@ def _update(
     if (estimator := experiment.gradient.build()) is not None:
         return EstimatedUpdate(gradients, descent, seeds, model, estimator)
     return PlainUpdate(gradients, descent)
+
+
+def _watcher(
+    training: ResolvedTraining, model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]
+) -> Watcher | None:
+    """What looks at the layers of `model`, if the experiment asks for it."""
+    experiment, group = training.experiment, training.group
+    if (section := experiment.training.watch) is None:
+        return None
+    splits, part = training.splits, experiment.training.micro_batch // group.size
+    guess = experiment.resolved_task.guess("train", splits.target, splits.train.targets)
+    return Watcher(
+        model, section, training.total_steps, lambda findings, classes: sentences(findings, experiment, classes),
+        autocast=autocast, peak=experiment.optimizer.lr, part=part, leads=group.leads,
+        scale=guess.loss if guess is not None else 1.0, searches=experiment.optimizer.needs_closure,
+    )  # fmt: skip
 
 
 def _after_step(

@@ -14,15 +14,20 @@ TAG = "norm/gradient/"
 """What the tag of a layer's gradient begins with, before the layer's name."""
 
 
+def layers_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters of the layers that have a matrix or a kernel, by the layers' names."""
+    layers: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        layer = name.partition(".parametrizations")[0] if ".parametrizations" in name else name.rpartition(".")[0]
+        layers.setdefault(layer, []).append(parameter)
+    return {name: own for name, own in layers.items() if any(p.ndim > 1 for p in own)}
+
+
 class LayerGradients:
     """The norms of the gradients of the layers that have a matrix or a kernel, by the layers' names."""
 
     def __init__(self, model: nn.Module) -> None:
-        layers: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            layer = name.partition(".parametrizations")[0] if ".parametrizations" in name else name.rpartition(".")[0]
-            layers.setdefault(layer, []).append(parameter)
-        self._layers = {name: own for name, own in layers.items() if any(p.ndim > 1 for p in own)}
+        self._layers = layers_of(model)
         self._norms: dict[str, Tensor] = {}
 
     def measure(self) -> None:

@@ -21,6 +21,7 @@ from dltrain.engine.layer_gradients import LayerGradients
 from dltrain.engine.precision import Scaler
 from dltrain.engine.seeding import Seeds
 from dltrain.engine.updates import Gradients, Update
+from dltrain.engine.watching.watcher import Watcher
 from dltrain.experiment.training import EarlyStopping, Size
 from dltrain.optim.impl.learning import Learning
 from dltrain.runs.reports import Row
@@ -107,6 +108,8 @@ class Parts:
     """The processes that train together."""
     layers: LayerGradients | None = None
     """What keeps the norms of each layer's gradient, where they are reported."""
+    watcher: Watcher | None = None
+    """What looks at the layers in some steps."""
 
     def stateful(self) -> dict[str, Stateful]:
         """What keeps a state of its own beside the network, the optimizer and the metrics, by its name in a

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,36 @@ from dltrain.tasks.impl.objectives import answer_of
 
 COLUMNS = 8
 """Images side by side."""
+
+
+FILTERS = 64
+"""Filters in their picture, at most."""
+SIDE = 24
+"""Pixels to which the side of a smaller filter grows, about."""
+
+
+@torch.no_grad()
+def filters(trainer: Trainer) -> Tensor | None:
+    """What the first layer looks for, as a grid of images (3, H, W) in 0..1, a filter each, from its least weight in
+    black to its greatest in white; None where the first layer with weights sees no image.
+
+    Convolutions of several pixels, and linear layers that see all of them.
+    """
+    parts = trainer.parts
+    if not isinstance(parts.shape, ImageShape):
+        return None
+    pixels = (parts.shape.channels, parts.shape.height, parts.shape.width)
+    first = next((w for n, w in parts.model.named_parameters() if n.endswith("weight") and w.ndim in (2, 4)), None)
+    if first is None or (first.ndim == 2 and first.shape[1] != math.prod(pixels)):
+        return None
+    kernels = first.detach().float()[:FILTERS]
+    kernels = kernels if kernels.ndim == 4 else kernels.reshape(-1, *pixels)
+    if min(kernels.shape[2:]) < 2:
+        return None
+    low, high = kernels.amin((1, 2, 3), keepdim=True), kernels.amax((1, 2, 3), keepdim=True)
+    shown = ((kernels - low) / (high - low).clamp(min=1e-12)).cpu()
+    grown = max(round(SIDE / kernels.shape[-1]), 1)
+    return grid_of(shown.repeat_interleave(grown, 2).repeat_interleave(grown, 3), COLUMNS)
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from dltrain.runs.checkpoints import all_finite
 from dltrain.runs.reports import (
     THROUGHPUT,
     EpochReport,
+    Look,
     NonFiniteError,
     Progress,
     Row,
@@ -38,7 +39,7 @@ from dltrain.runs.reports import (
     tagged,
 )
 from dltrain.runs.restoring import require_state_of
-from dltrain.runs.stored import ALWAYS_NAMED
+from dltrain.runs.stored import ALWAYS_NAMED, WATCHED
 from dltrain.tasks.guess import Guess
 from dltrain.tasks.impl.meters import Meter, Report
 
@@ -114,12 +115,17 @@ class Trainer:
         parts.seeds.layers(step)
         inputs, targets = parts.pipeline.train(batch, step)
         targets = inputs if parts.task.learns_inputs else targets
-        given = StepInput(inputs, targets, step, settings.ends_epoch(step + 1), self.metrics)
+        watcher = parts.watcher if parts.watcher is not None and parts.watcher.watches(step) else None
+        given = StepInput(inputs, targets, step, settings.ends_epoch(step + 1), self.metrics, watcher is not None)
         momentum = parts.momentum(step) if parts.momentum is not None else None
         with parts.learning.at(step / settings.steps_per_epoch, self.lr(step), momentum):
+            if watcher is not None:
+                watcher.before(step, inputs, parts.learning.frozen)
             norm = parts.update.run(given)
             for part in parts.after_step.values():
                 part.after_step(step, parts.learning.frozen)
+            if watcher is not None:
+                watcher.after(step, self.lr(step))
         if norm is not None:
             self.gradient_norm = norm
 
@@ -150,7 +156,7 @@ class Trainer:
         self.metrics.reset()
         self._epoch_seconds = self._data_seconds = 0.0
         is_best = best_epoch(self.history, settings.watched) == len(self.history) - 1
-        return EpochReport(epoch, self.step, settings.total_steps, row, is_best, points)
+        return EpochReport(epoch, self.step, settings.total_steps, row, is_best, points, self.looks())
 
     def _progress(self) -> Progress:
         self._raise_if_loss_was_not_finite()
@@ -159,8 +165,12 @@ class Trainer:
             epoch=self.step // self.settings.steps_per_epoch + 1, step=self.step, total_steps=self.settings.total_steps,
             steps_per_epoch=self.settings.steps_per_epoch, metrics=metrics.compute(), lr=self.lr(self.step - 1),
             examples_per_second=metrics.examples / max(self._epoch_seconds, 1e-9), seconds=self._epoch_seconds,
-            points=self._points(metrics),
+            points=self._points(metrics), looks=self.looks(),
         )  # fmt: skip
+
+    def looks(self) -> list[Look]:
+        """What `training.watch` has seen and no event has told yet."""
+        return self.parts.watcher.looks() if self.parts.watcher is not None else []
 
     def _points(self, metrics: Meter) -> list[Row]:
         """The points of the curves since the last event. Their steps depend on the settings alone, and each batch's
@@ -223,6 +233,7 @@ class Trainer:
             **kept,
             "metrics": self._metrics_of_all().state_dict(),
             "epoch_seconds": [self._epoch_seconds, self._data_seconds],
+            **({WATCHED: self.parts.watcher.state_dict()} if self.parts.watcher is not None else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -237,6 +248,8 @@ class Trainer:
         for name, part in stateful.items():
             if state.get(name):
                 part.load_state_dict(state[name])
+        if parts.watcher is not None and state.get(WATCHED):
+            parts.watcher.load_state_dict(state[WATCHED])
         self.metrics.load_state_dict(state["metrics"], empty=not parts.group.leads)
         self.step, self.history = state["step"], [dict(row) for row in state["history"]]
         self._reported = self.step

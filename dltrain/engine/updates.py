@@ -27,6 +27,7 @@ from dltrain.engine.layer_gradients import LayerGradients
 from dltrain.engine.precision import Scaler
 from dltrain.engine.seeding import Seeds
 from dltrain.engine.shortcuts import MeanGradient, forget_gradients
+from dltrain.engine.watching.watcher import Watcher
 from dltrain.optim.impl.gradients import Estimator
 from dltrain.optim.impl.learning import Learning
 from dltrain.optim.impl.penalties import Penalties
@@ -47,6 +48,8 @@ class StepInput:
     """Whether the norm of the gradient is reported after this step."""
     metrics: Meter
     """Takes in what the network puts out for the batch, once."""
+    watched: bool = False
+    """Whether the layers are looked at in this step."""
 
 
 class Update(Stateful, Protocol):
@@ -76,6 +79,8 @@ class Gradients:
     """The context in which a backward pass leaves gradients as they are, to be averaged with those of the next."""
     layers: LayerGradients | None = None
     """What keeps the norms of each layer's gradient, where they are reported."""
+    watcher: Watcher | None = None
+    """What looks at the layers in some steps."""
 
     def __post_init__(self) -> None:
         self._mean = MeanGradient(self.accumulate)
@@ -128,9 +133,11 @@ class Gradients:
         return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     def measure_layers(self, given: StepInput) -> None:
-        """Keep the norms of each layer's gradient, after a step that reports them."""
+        """Keep what is reported of each layer's gradient, after a step that reports it."""
         if self.layers is not None and given.ends_epoch:
             self.layers.measure()
+        if self.watcher is not None and given.watched:
+            self.watcher.gradients()
 
     def forget(self) -> None:
         """Begin anew."""
@@ -151,7 +158,7 @@ class Descent:
         """See Update."""
         gradients, scaler, norm = self.gradients, self.gradients.scaler, None
         self.seeds.optimizer(given.step)
-        if self.clip_norm is not None or given.ends_epoch:
+        if self.clip_norm is not None or given.ends_epoch or given.watched:  # by a power of 2, which rounds nothing
             scaler.unscale_(self.optimizer)
         gradients.measure_layers(given)
         if self.clip_norm is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dltrain.config import Fraction, NonNegative, PathText, Positive, PositiveInt, Section, reject
+from dltrain.config import Fraction, NonNegative, NonNegativeInt, PathText, Positive, PositiveInt, Section, reject
 from dltrain.optim.averages import Average
 from dltrain.tasks.base import Tag
 
@@ -122,6 +122,20 @@ class ProgressiveSize(Section):
         return found
 
 
+class Watch(Section):
+    """Look at every layer in some steps: mean and deviation of what it puts out, dead units, saturated ones, gradient,
+    and how far a step moves it. The recorders get curves and histograms, and who trains a sentence where a layer is
+    ill. The weights are those of a training without it. See docs/watching.md.
+    """
+
+    every: PositiveInt = 100
+    """Steps from one look to the next; the first step and the last are looked at too. A look costs one or two
+    steps, and five to fifteen where it gives histograms."""
+    histograms: NonNegativeInt = 50
+    """Looks that give histograms too, spread evenly, besides the first; each takes about 1 kB of disk a layer. 0: no
+    look does."""
+
+
 UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 """Seconds."""
 LENGTHS = ("epochs", "steps", "time")
@@ -191,6 +205,8 @@ class Training(Section):
     log_gradients: bool = False
     """Report the norm of each layer's gradient at the end of each epoch too, `norm/gradient/<layer>`, as it was before
     `clip_norm`: where the first layers' is far below the last ones', gradients vanish."""
+    watch: Watch | None = None
+    """Look at what each layer does: `{every: 100}`. null: never."""
     smoothing: Fraction = 0.6
     """Share that the epochs before keep in the smoothed columns of metrics.csv, such as `smoothed/train/loss`, which
     stand beside the raw ones: an exponential moving average, corrected for its start. 0 writes none. (TensorBoard

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dltrain.runs.reports import Histogram
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -70,6 +72,18 @@ class EventFile:
 
         self.summary(summary_of(tag, image, dataformats="CHW"), step)  # type: ignore[no-untyped-call]
 
+    def histograms(self, found: Mapping[str, Histogram], step: int) -> None:
+        """How values are spread, by tag."""
+        from torch.utils.tensorboard.summary import histogram_raw
+
+        for tag, each in found.items():
+            least, greatest, count = each.edges[0], each.edges[-1], sum(each.counts)
+            limits = [least, *each.edges[1:]]  # TensorBoard reads a bucket from the limit before it
+            self.summary(
+                histogram_raw(tag, least, greatest, count, each.total, each.squares, limits, [0, *each.counts]),  # type: ignore[no-untyped-call]
+                step,
+            )
+
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Numbers by tag."""
         from torch.utils.tensorboard.summary import scalar
@@ -114,6 +128,17 @@ def read_scalars(folder: Path) -> dict[int, dict[str, float]]:
         if value.HasField("simple_value"):
             rows.setdefault(step, {"step": step})[value.tag] = value.simple_value
     return rows
+
+
+def read_histograms(folder: Path) -> dict[tuple[str, int], Histogram]:
+    """The histograms in the event files of a run, by tag and step."""
+    found: dict[tuple[str, int], Histogram] = {}
+    for step, value in _values(sorted(folder.glob(PATTERN))):
+        if value.HasField("histo"):
+            own = value.histo
+            counts = [int(count) for count in own.bucket[1:]]
+            found[value.tag, step] = Histogram(list(own.bucket_limit), counts, own.sum, own.sum_squares)
+    return found
 
 
 def read_images(folder: Path) -> dict[tuple[str, int], Tensor]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dltrain.runs.recorders.base import About, Recorder, Recording, Row
 from dltrain.runs.recorders.csv import Table
+from dltrain.runs.reports import Histogram
 from dltrain.runs.run import FULL
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Recordings:
     def epoch(self, row: Row) -> None:
         """See Recording.epoch."""
         self._tell(lambda recording: recording.epoch(row))
+
+    def histograms(self, found: Mapping[str, Histogram], step: int) -> None:
+        """See Recording.histograms."""
+        if found:
+            self._tell(lambda recording: recording.histograms(found, step))
 
     def images(self, name: str, grid: Tensor, step: int = 0) -> None:
         """See Recording.images."""

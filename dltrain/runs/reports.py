@@ -18,6 +18,47 @@ Row = dict[str, float]
 """The metrics of an epoch by TensorBoard tag, with its `epoch` (from 1) and the `step` after it."""
 
 
+@dataclass(frozen=True)
+class Histogram:
+    """How values are spread: counts[i] of them lie between edges[i] and edges[i + 1]."""
+
+    edges: list[float]
+    counts: list[int]
+    total: float
+    """The sum of the values."""
+    squares: float
+    """The sum of their squares."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """That a layer is ill, since when, and how much of it. kind: in a word, so that findings can be told apart."""
+
+    kind: str
+    layer: str
+    step: int
+    """After which it was seen."""
+    since: int
+    """The first look that saw it, by its step."""
+    value: float
+    """What was measured: a share or a size."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What `training.watch` saw of the layers in one step."""
+
+    step: int
+    row: Row
+    """Numbers by TensorBoard tag, with their `step`."""
+    histograms: dict[str, Histogram]
+    """By tag."""
+    findings: list[Finding]
+    """Those that are new."""
+    sentences: list[str]
+    """The same in words."""
+
+
 def tagged(split: str, values: Row) -> Row:
     """Metrics of a split by TensorBoard tag, from those by name."""
     return {f"{split}/{name}": value for name, value in values.items()}
@@ -38,6 +79,8 @@ class Progress:
     """Training time of this epoch so far."""
     points: list[Row] = field(default_factory=list)
     """See EpochReport."""
+    looks: list[Look] = field(default_factory=list)
+    """Those that `training.watch` took since the last event."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +94,8 @@ class EpochReport:
     is_best: bool
     points: list[Row] = field(default_factory=list)
     """By `step`, since the last event: the learning rate, and the mean loss of the epoch up to that step."""
+    looks: list[Look] = field(default_factory=list)
+    """See Progress."""
 
 
 class NonFiniteError(DltrainError):

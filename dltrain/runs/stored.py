@@ -203,8 +203,11 @@ ROW = (
 """What every epoch of a history tells."""
 
 
-OF_EVERY_TRAINING = {"format", "about", "step", "history", "model", "optimizer", "metrics", "epoch_seconds"}
-"""What each checkpoint has; everything else is the state of a part that some trainings have, by its name."""
+WATCHED = "watched"
+"""What `training.watch` remembers: no training depends on it, and one may go on with it or without."""
+OF_EVERY_TRAINING = {"format", "about", "step", "history", "model", "optimizer", "metrics", "epoch_seconds", WATCHED}
+"""What each checkpoint has, or may have; everything else is the state of a part that some trainings have, by its
+name."""
 ALWAYS_NAMED = ("average", "lookahead", "scaler")
 """The parts whose absence a checkpoint tells, by None."""
 CHECKED_ALREADY = {"format", "about", "step", "history", "epoch_seconds", "scaler"}

@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 
 from dltrain.runs.recorders.base import About, Recorder, Recording
+from dltrain.runs.reports import Histogram
 from dltrain.testing.contract import Contract
+
+SPREAD = Histogram([-1.0, 0.0, 1.0, 2.0], [3, 4, 0], -0.5, 1.75)
 
 
 def rows_of(epochs: int, steps: int = 4) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
@@ -56,6 +59,7 @@ class RecorderContract(Contract):
             recording.images("train/images", torch.rand(3, 20, 30))
             for point, row in zip(points[len(begun) :], rows[len(begun) :], strict=True):
                 recording.step(point)
+                recording.histograms({"watch/weights/0": SPREAD}, int(point["step"]))
                 recording.epoch(row)
             recording.figure("figure", tmp_path / "figure.png")
             recording.close(state)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dltrain.config import Choice
+from dltrain.runs.reports import Histogram
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +67,9 @@ class Recording(ABC):
     def epoch(self, row: Row) -> None:
         """The metrics of a finished epoch: by default a point like others."""
         self.step(row)
+
+    def histograms(self, found: Mapping[str, Histogram], step: int) -> None:  # noqa: B027
+        """How values are spread after a step, by tag, such as those of a layer's weights."""
 
     def images(self, name: str, grid: Tensor, step: int = 0) -> None:  # noqa: B027
         """A grid of images (3, H, W) in 0..1. step: after which it was made; 0 for what the training begins with."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.runs.recorders.base import About, Recorder, Recording, Row, shown
-from dltrain.runs.reports import THROUGHPUT
+from dltrain.runs.reports import THROUGHPUT, Histogram
 from dltrain.tasks.metrics import SPLITS
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class Events(Recording):
 
     def step(self, row: Row) -> None:
         self._file.scalars(shown(row), int(row["step"]))
+        self._file.flush()
+
+    def histograms(self, found: Mapping[str, Histogram], step: int) -> None:
+        self._file.histograms(found, step)
         self._file.flush()
 
     def images(self, name: str, grid: Tensor, step: int = 0) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.runs.recorders.base import About, Recorder, Recording, Row, pixels, shown
+from dltrain.runs.reports import Histogram
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,13 @@ class WandBRun(Recording):
             self._run.log({name: wandb.Image(pixels(grid))}, step=step)
         elif not self._goes_on and self._run.summary.get(name) is None:
             self._run.log({name: wandb.Image(pixels(grid))})
+
+    def histograms(self, found: Mapping[str, Histogram], step: int) -> None:
+        import numpy as np
+        import wandb
+
+        pairs = {tag: (np.array(each.counts), np.array(each.edges)) for tag, each in found.items()}
+        self._run.log({tag: wandb.Histogram(np_histogram=pair) for tag, pair in pairs.items()}, step=step)
 
     def figure(self, name: str, figure: Path) -> None:
         import wandb
