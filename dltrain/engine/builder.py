@@ -5,7 +5,7 @@ experiment -> data -> resolve -> network -> decisions -> sections -> batches -> 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -86,20 +86,54 @@ def build(
     return assemble(experiment, measured=measured)
 
 
+def build_together(
+    experiments: Sequence[Experiment],
+    device: str = "auto",
+    states: Sequence[dict[str, Any] | None] | None = None,
+    plugins: dict[str, str] | None = None,
+    splits: Splits | None = None,
+    *,
+    timing: bool = False,
+) -> list[Trainer]:
+    """Trainers that share their batches, so that the data is read once and lies on the device once.
+
+    The experiments agree in all that a batch depends on (see `why_not_stacked`). states: the checkpoint of each that
+    goes on. timing: whether the steps are only timed. Closing one of the trainers closes the data of all. For the rest,
+    see build.
+    """
+    trainers: list[Trainer] = []
+    for experiment, state in zip(experiments, states or [None] * len(experiments), strict=True):
+        first = trainers[0] if trainers else None
+        about = state["about"] if state is not None else first.about if first is not None else None
+        splits = splits if splits is not None else _load(experiment, about)
+        before = state["about"]["decisions"] if state is not None else {}
+        kept = {name: Decision(**each) for name, each in before.items()}
+        training = resolve_training(resolve(experiment, splits, about), splits, pick_device(device), kept)
+        shared, measured = None, Decisions()
+        if first is not None:
+            shared = Batches(first.parts.train, first.parts.pipeline, first.parts.validation)
+            measured = {name: Decision(**first.about["decisions"][name]) for name in ("loader", "workers")}
+        fresh = state is None
+        trainers.append(_assembled(training, measured, plugins or {}, fresh=fresh, timing=timing, shared=shared))
+    return trainers
+
+
 def _load(experiment: Experiment, about: dict[str, Any] | None) -> Splits:
     with at(experiment, "data"):
         return experiment.load_data(like=about["fingerprint"] if about is not None else None)
 
 
 def _assembled(
-    training: ResolvedTraining, measured: Decisions, plugins: dict[str, str], *, fresh: bool, timing: bool
-) -> Trainer:
+    training: ResolvedTraining, measured: Decisions, plugins: dict[str, str], *, fresh: bool, timing: bool,
+    shared: Batches | None = None,
+) -> Trainer:  # fmt: skip
     """See build. measured: what was decided by timing steps. fresh: whether no checkpoint will be loaded.
 
     timing: whether the trainer's steps are only timed: they hardly move the weights, and nothing stops them early.
+    shared: the batches, where another training has them.
     """
     experiment, resolved, group = training.experiment, training.resolved, training.group
-    if training.of_data["loader"].value == "streaming" and training.of_data["workers"].value:
+    if shared is None and training.of_data["loader"].value == "streaming" and training.of_data["workers"].value:
         start_worker_server()  # it imports torch while the network is built
     network = build_network(resolved, fresh=fresh, devices=group.size)
     model = network.model
@@ -111,7 +145,7 @@ def _assembled(
     resizing = progressive_size(experiment, model, resolved.shape, training.total_steps)
     if resizing is not None:
         require_statistics(experiment, model, resizing.smallest, group.size)
-    batches = build_batches(training, decisions, resizing)
+    batches = shared or build_batches(training, decisions, resizing)
 
     def images(count: int) -> Iterator[Tensor]:
         return first_images(training, decisions, batches, count)

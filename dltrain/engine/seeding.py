@@ -37,8 +37,15 @@ class Seeds:
 def seed_layers(seed: int, device: torch.device) -> None:
     """Seed what layers draw from (dropout, stochastic depth). The generators directly: torch.manual_seed
     takes hundreds of times longer in a CUDA build."""
-    torch.default_generator.manual_seed(seed)
+    for generator in generators(device):
+        generator.manual_seed(seed)
+
+
+def generators(device: torch.device) -> list[torch.Generator]:
+    """What layers and optimizers on a device draw from."""
+    found = [torch.default_generator]
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        found.append(torch.cuda.default_generators[device.index or 0])
     elif device.type == "mps":
-        torch.mps.manual_seed(seed)
+        found.append(torch.mps._get_default_mps_generator())
+    return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -107,7 +108,7 @@ class Trainer:
             if self.parts.device.type == "cuda":
                 torch.cuda.synchronize(self.parts.device)  # for an honest clock: what is yielded waits in any case
             self._epoch_seconds += time.perf_counter() - started
-            yield self._finish_epoch() if ends else self._progress()
+            yield self.finish_epoch() if ends else self.progress()
             started = time.perf_counter()
 
     def _train_step(self, batch: Batch, step: int) -> None:
@@ -117,31 +118,50 @@ class Trainer:
         targets = inputs if parts.task.learns_inputs else targets
         watcher = parts.watcher if parts.watcher is not None and parts.watcher.watches(step) else None
         given = StepInput(inputs, targets, step, settings.ends_epoch(step + 1), self.metrics, watcher is not None)
-        momentum = parts.momentum(step) if parts.momentum is not None else None
-        with parts.learning.at(step / settings.steps_per_epoch, self.lr(step), momentum):
+        with self.learning(step):
             if watcher is not None:
                 watcher.before(step, inputs, parts.learning.frozen)
             norm = parts.update.run(given)
-            for part in parts.after_step.values():
-                part.after_step(step, parts.learning.frozen)
+            self.after_update(step)
             if watcher is not None:
                 watcher.after(step, self.lr(step))
         if norm is not None:
             self.gradient_norm = norm
 
-    def _finish_epoch(self) -> EpochReport:
+    def learning(self, step: int) -> AbstractContextManager[None]:
+        """The context of a step, in which that learns which is due, at the rates of this step."""
+        parts = self.parts
+        momentum = parts.momentum(step) if parts.momentum is not None else None
+        return parts.learning.at(step / self.settings.steps_per_epoch, self.lr(step), momentum)
+
+    def after_update(self, step: int) -> None:
+        """What follows the change of the weights in a step."""
+        for part in self.parts.after_step.values():
+            part.after_step(step, self.parts.learning.frozen)
+
+    def advance(self, steps: int, seconds: float, waited: float) -> None:
+        """So many steps have been done from outside, in so many seconds, of which so many went by waiting for data."""
+        self.step += steps
+        self._epoch_seconds += seconds
+        self._data_seconds += waited
+
+    def finish_epoch(self, measured: Report | None = None, seconds: float = 0.0) -> EpochReport:
+        """End the epoch whose last step is done.
+
+        measured: what the validation split says, where that was found in so many seconds from outside; None: it is
+        measured here. Raises NonFiniteError where the training has left the numbers.
+        """
         self._require_finite()
         parts, settings = self.parts, self.settings
         epoch = math.ceil(self.step / settings.steps_per_epoch)
         metrics = self._metrics_of_all()
         trained, points = metrics.compute(), self._points(metrics)
         row: Row = {"epoch": epoch, "step": self.step, **tagged("train", trained)}
-        due = epoch % settings.evaluate_every == 0 or self.step == settings.total_steps
-        started = time.perf_counter()
+        started = time.perf_counter() - seconds
         if parts.average is not None and parts.average.needs_statistics(self.step, settings.steps_per_epoch):
             measure_statistics(parts.average.model, parts, settings, self.step)
-        if parts.validation is not None and due:
-            report = self.evaluate(parts.validation)
+        if parts.validation is not None and self.evaluates:
+            report = measured if measured is not None else self.evaluate(parts.validation)
             parts.task.settle(report)
             row |= tagged("validation", report.compute())
         row["lr"] = self.lr(self.step - 1)
@@ -158,7 +178,15 @@ class Trainer:
         is_best = best_epoch(self.history, settings.watched) == len(self.history) - 1
         return EpochReport(epoch, self.step, settings.total_steps, row, is_best, points, self.looks())
 
-    def _progress(self) -> Progress:
+    @property
+    def evaluates(self) -> bool:
+        """Whether the epoch that ends at this step is one after which the validation split is measured."""
+        settings = self.settings
+        epoch = math.ceil(self.step / settings.steps_per_epoch)
+        return epoch % settings.evaluate_every == 0 or self.step == settings.total_steps
+
+    def progress(self) -> Progress:
+        """Where the epoch is. Raises NonFiniteError for a loss that was none."""
         self._raise_if_loss_was_not_finite()
         metrics = self._metrics_of_all()
         return Progress(

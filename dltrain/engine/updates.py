@@ -165,10 +165,15 @@ class Descent:
             norm = nn.utils.clip_grad_norm_(gradients.parameters, self.clip_norm).detach()
         elif given.ends_epoch:
             norm = gradients.norm()
+        self.descend()
+        return norm
+
+    def descend(self) -> None:
+        """The optimizer's step along the gradients as they are now."""
+        scaler = self.gradients.scaler
         scaler.step(self.optimizer)
         scaler.update()
-        gradients.forget()
-        return norm
+        self.gradients.forget()
 
 
 @dataclass

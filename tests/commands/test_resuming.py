@@ -38,14 +38,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert invoke("fit", "e.yaml").exit_code == 0
-        finish = Trainer._finish_epoch
+        finish = Trainer.finish_epoch
 
         def stopping(trainer: Trainer) -> Any:
             if len(trainer.history) == 2:
                 raise KeyboardInterrupt
             return finish(trainer)
 
-        patch.setattr(Trainer, "_finish_epoch", stopping)
+        patch.setattr(Trainer, "finish_epoch", stopping)
         assert invoke("fit", "e.yaml").exit_code == 130
     return folder
 

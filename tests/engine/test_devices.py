@@ -255,10 +255,10 @@ def test_the_command_starts_the_processes_and_replaces_a_lost_one(zygote: Zygote
         "import os, signal\nfrom typing import Literal\nfrom dltrain.engine import trainer\n"
         "from dltrain.tasks.losses import CrossEntropy\n"
         "class Mine(CrossEntropy):\n    name: Literal['mine'] = 'mine'\n"
-        "finish = trainer.Trainer._finish_epoch\ndef lose(self):\n"
+        "finish = trainer.Trainer.finish_epoch\ndef lose(self):\n"
         "    if os.environ.get('TORCHELASTIC_RESTART_COUNT') == '0' and self.step > 6 and os.environ['RANK'] == '1':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return finish(self)\ntrainer.Trainer._finish_epoch = lose\n"
+        "    return finish(self)\ntrainer.Trainer.finish_epoch = lose\n"
     )
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays)})
     _, *words = ALONE.replace("experiments/digits.yaml", str(experiment)).replace(" 4", " 2").split()

@@ -254,7 +254,7 @@ def test_no_step_waits_for_the_device(changes: dict[str, Any], arrays: Path) -> 
         for step in (5, 6, 7):
             trainer._train_step(next(batches), step)
         assert seen.found == []
-        trainer._progress()
+        trainer.progress()
     assert seen.found  # it is the report that waits
 
 

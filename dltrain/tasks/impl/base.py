@@ -24,6 +24,8 @@ class BuiltTask(ABC):
     """Whether the targets are the inputs, whatever the data has to say of them."""
     views: int = 1
     device: torch.device
+    minimises: Loss | None = None
+    """The section of the loss that training minimises, where `losses` depend on it and on the targets alone."""
 
     def scale(self, targets: Tensor, add: Callable[[Sequence[Tensor]], None]) -> Tensor | None:
         """What makes a mean over the whole batch, in all its parts on all devices, the weighted mean: 1 / the mean of
@@ -134,6 +136,7 @@ class SupervisedTask(BuiltTask):
         self, loss: Loss, reported: Loss, output: Output, device: torch.device, auxiliary: float = 0.0
     ) -> None:
         self.device, self.auxiliary, self.views = device, auxiliary, loss.views
+        self.minimises = loss
         self.loss, self.reported = loss.build(output).to(device), reported.build(output).to(device)
 
     def compared(self, targets: Tensor) -> Tensor:

@@ -71,9 +71,23 @@ class Meter(ABC):
             return
         losses, outputs, targets = (torch.stack(values) for values in zip(*self._pending, strict=True))
         self._pending = []
-        self._losses = torch.cat([self._losses, losses.sum(1, dtype=self._losses.dtype)])
-        for name, values in self.batch_sums(outputs, targets).items():
-            self._sums[name] = torch.cat([self._sums[name], values.to(self._sums[name].dtype)])
+        self._append(*self.sums_of(losses, outputs, targets))
+
+    def sums_of(self, losses: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sums of m equally large batches, each by itself: of the losses (m,), and the others (m, *shape) by name.
+        losses (m, B), outputs (m, B, ...), targets (m, B, ...)."""
+        others = {name: values.to(self._sums[name].dtype) for name, values in self.batch_sums(outputs, targets).items()}
+        return losses.sum(1, dtype=self._losses.dtype), others
+
+    def _append(self, losses: Tensor, others: Mapping[str, Tensor]) -> None:
+        self._losses = torch.cat([self._losses, losses])
+        self._sums = {name: torch.cat([values, others[name]]) for name, values in self._sums.items()}
+
+    def extend(self, losses: Tensor, others: Mapping[str, Tensor], examples: int) -> None:
+        """Add batches of so many examples together, whose sums `sums_of` has given."""
+        self._sum()
+        self._append(losses, others)
+        self.examples += examples
 
     def compute(self) -> dict[str, float]:
         """The metrics by name, all of 0 before the first update. Waits for the device."""

@@ -31,7 +31,7 @@ class BuiltReconstruction(BuiltTask):
     learns_inputs = True
 
     def __init__(self, loss: Loss, device: torch.device) -> None:
-        self.device = device
+        self.device, self.minimises = device, loss
         self.loss = loss.build(LikeInput()).to(device)
         self.of_logits, self.takes_mean = loss.of_logits, loss.is_mean
 
