@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dltrain.cli_files import add_to
 from dltrain.commands.options import (
     AsJson,
     DataPath,
@@ -206,28 +207,6 @@ def record(
     return 0
 
 
-@app.command(epilog="Example: dltrain adapt runs/photos/001 new_photos/ --output adapted.pt")
-@request
-def adapt(
-    run: RunPath,
-    paths: ImagePaths,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="The new checkpoint, a .pt file.")
-    ],
-    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
-    device: Device = "auto", batch_size: Annotated[int, typer.Option(min=2, help="Images at a time.")] = 128,
-    plugin: Plugins = None,
-) -> int:  # fmt: skip
-    """Measure batch norm's mean and variance anew on images of another kind; no weight changes."""
-    load_plugins(plugin)
-    from dltrain.commands.adapt import adapt_run
-    from dltrain.console.display import Display
-
-    adapt_run(run, paths, output, checkpoint, existing_device(device), Display(), batch_size)
-    print_result(str(output))
-    return 0
-
-
 @app.command(epilog="Example: dltrain sweep experiments/digits.yaml sweep.trials=20")
 @request
 def sweep(
@@ -398,3 +377,6 @@ def init(
     found = write_experiment(path, output, Display(), pretrained=pretrained, measure=measure, column=target)
     print_result(str(found))
     return 0
+
+
+add_to(app)

@@ -81,3 +81,22 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training import write_arrays
 
     return write_arrays(tmp_path_factory.mktemp("arrays") / "a.npz")
+
+
+@pytest.fixture(scope="session")
+def photo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on pictures of mixed sizes. See `train_on_photos`."""
+    from exporting import train_on_photos
+
+    return train_on_photos(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
+def exported(photo_run: Path) -> Path:
+    """Its ONNX file."""
+    from evaluating import invoke
+
+    pytest.importorskip("onnxscript")
+    result = invoke("export", photo_run)
+    assert result.exit_code == 0, result.stderr
+    return photo_run / "export" / "model.onnx"

@@ -21,7 +21,7 @@ from dltrain.layers import Activation, Attention, Initialization, Norm
 from dltrain.models import Model
 from dltrain.optim import Optimizer, Schedule
 
-NAMES = ("data", "training", "watching", "tasks", "search", "running", "evidence", "extending")
+NAMES = ("data", "training", "watching", "tasks", "search", "running", "evidence", "export", "extending")
 PAGES = ["README.md", *(f"docs/{page}.md" for page in NAMES)]
 """Read one after the other: a page may use what those before it have trained."""
 TEXT = "\n".join((REPOSITORY / page).read_text() for page in PAGES)
@@ -57,7 +57,9 @@ def run(arguments: list[str]) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_every_command_works_in_the_order_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_works_in_the_order_of_the_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(REPOSITORY / "experiments", "experiments")
@@ -86,6 +88,11 @@ def test_every_command_works_in_the_order_of_the_pages(tmp_path: Path, monkeypat
     assert done >= {"fit", "eval", "sweep", "list", "schema", "init", "predict", "check", "plan"}
     assert Path("labels.csv").read_text().count("\n") == 26
     assert list(Path("runs/digits").glob("*/events.out.tfevents.*"))
+    Path("program.py").write_text(
+        next(text for mark, language, text in BLOCKS if (mark, language) == ("run", "python"))
+    )
+    runpy.run_path("program.py")
+    assert "class_" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

@@ -78,7 +78,7 @@ def measure_runs(
     predictors = [restore_predictor(state, device, file) for file, state in found]
     require_same_units(predictors)
     trained, target = where_it_lies_now(runs[0][0], predictors[0].experiment), predictors[0].target
-    experiment = _with_data(trained, overrides)
+    experiment = with_data(trained, overrides)
     for predictor in predictors:
         predictor.look(views, share)
         require_alike(target, predictor.target)
@@ -225,7 +225,8 @@ def find_checkpoint(run: Run, file: Path | None, which: str) -> tuple[Path, dict
     return run.checkpoint(which)
 
 
-def _with_data(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+def with_data(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """A checkpoint's experiment with other `data`. Raises RunError for overrides of anything else."""
     for text in overrides:
         if text.partition("=")[0].split(".")[0] != "data":
             raise RunError(f"a checkpoint brings its own settings, all but `data`: `{text}` cannot be given here")

@@ -43,8 +43,9 @@ TURNED = (5, 6, 7, 8)
 
 
 def decode(
-    path: str | os.PathLike[str], channels: int, canvas: Canvas | None = None, remarks: list[str] | None = None
-) -> Tensor:
+    path: str | os.PathLike[str], channels: int, canvas: Canvas | None = None, remarks: list[str] | None = None, *,
+    whole: bool = False,
+) -> Tensor:  # fmt: skip
     """The image file as (channels, H, W) uint8, turned upright as its EXIF tag says.
 
     channels: 1 for grey, 3 for RGB. Grey, palette and CMYK files are converted, transparency is dropped
@@ -52,19 +53,20 @@ def decode(
     frame is taken.
     canvas: where the image will be placed: a JPEG file much larger than that is decoded at a half, a quarter or an
     eighth of its height and width, still at least `SPARE` times what it gets there, and comes resized for the canvas.
-    remarks: takes what there is to say of the values of a file that is read all the same.
+    remarks: takes what there is to say of the values of a file that is read all the same. whole: in the file's own size
+    in any case.
     Raises ConfigError when the file cannot be read.
     """
     max_pixels = canvas.max_pixels if canvas is not None else MAX_PIXELS
     try:
         try:
             with opened(path, max_pixels) as image:
-                pixels, remark = _pixels(image, channels, canvas)
+                pixels, remark = _pixels(image, channels, canvas, whole)
         except ValueError as error:
             if not is_large_text(error):
                 raise
             with quietly, Image.open(BytesIO(without_texts(Path(path).read_bytes()))) as image:
-                pixels, remark = _pixels(checked(image, max_pixels), channels, canvas)
+                pixels, remark = _pixels(checked(image, max_pixels), channels, canvas, whole)
     except Exception as error:  # decoders of damaged files raise whatever comes to their mind
         raise ConfigError([explain(path, error)]) from None
     if remark is not None and remarks is not None:
@@ -72,10 +74,10 @@ def decode(
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _pixels(image: Image.Image, channels: int, canvas: Canvas | None) -> tuple[np.ndarray, str | None]:
+def _pixels(image: Image.Image, channels: int, canvas: Canvas | None, whole: bool) -> tuple[np.ndarray, str | None]:
     """The image as (H, W, C) uint8, and what there is to say of its values."""
     mode, seen = {1: "L", 3: "RGB"}[channels], image
-    if canvas is not None and canvas.interpolation in FILTERS and image.format in {"JPEG", "MPO"}:
+    if canvas is not None and not whole and canvas.interpolation in FILTERS and image.format in {"JPEG", "MPO"}:
         seen = _decoded_less(image, canvas, mode)
     deep_colour = is_colour(image)
     ImageOps.exif_transpose(seen, in_place=True)

@@ -80,7 +80,7 @@ class DynamicReLU(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         shifts = 2 * self.shifts(images).sigmoid() - 1
-        a1, a2, b1, b2 = shifts.view(len(images), 4, -1, 1, 1).unbind(1)
+        a1, a2, b1, b2 = shifts.view(shifts.shape[0], 4, -1, 1, 1).unbind(1)
         x = wide(images)
         out = torch.maximum((1 + a1) * x + b1 / 2, a2 * x + b2 / 2)
         if self.attention is not None and self.temperature is not None:
@@ -102,7 +102,7 @@ class DynamicShiftMax(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         shifts = 2 * self.reach * (functional.hardsigmoid(self.shifts(images)) - 0.5)
-        a11, a12, a21, a22 = shifts.view(len(images), 4, -1, 1, 1).unbind(1)
+        a11, a12, a21, a22 = shifts.view(shifts.shape[0], 4, -1, 1, 1).unbind(1)
         x = wide(images)
         other = x.roll(-self.shift, 1)
         return torch.maximum((1 + a11) * x + a12 * other, a21 * x + a22 * other).to(images.dtype)

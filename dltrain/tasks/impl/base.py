@@ -107,6 +107,11 @@ class BuiltTask(ABC):
         """What the table of a measured split tells of these examples besides their losses; by default nothing."""
         return Outcomes()
 
+    def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        """What `answers` says, as tensors (B, ...) by name, for programs that know no task: exported files give these.
+        By default nothing but the outputs is exported."""
+        return {}
+
     def shown(self, outputs: Tensor) -> Tensor:
         """Outputs (B, ...) as values like the inputs', of a task that learns these."""
         raise NotImplementedError(f"what {type(self).__name__} puts out looks like no input")

@@ -74,6 +74,10 @@ class BuiltClassification(SupervisedTask):
         shown = (each.cpu().numpy() for each in (targets, decide(outputs), probabilities))
         return ClassOutcomes(self.classes, *shown)
 
+    def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        """probabilities (B, K), class (B,)."""
+        return {"probabilities": outputs.softmax(1), "class": decide(outputs)}
+
 
 class ClassificationMeter(Meter):
     """The mean loss and accuracy of training batches. A mixed target (B, K) counts as right when its largest class is

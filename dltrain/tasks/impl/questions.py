@@ -128,6 +128,11 @@ class BuiltBinary(BuiltQuestions):
         shown = (each.cpu().numpy() for each in (targets, self.decide(outputs)[:, 0].long(), both))
         return BinaryOutcomes(self.classes, *shown)
 
+    def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        """probabilities of both classes (B, 2), class (B,)."""
+        yes = outputs.sigmoid()
+        return {"probabilities": torch.cat([1 - yes, yes], 1), "class": self.decide(outputs)[:, 0].long()}
+
 
 class BuiltMultilabel(BuiltQuestions):
     """A target (B, K) says which labels an example has: 0 or 1, or between them where examples are mixed."""
@@ -155,6 +160,10 @@ class BuiltMultilabel(BuiltQuestions):
         probabilities = outputs.to(self.thresholds.dtype).sigmoid().float()
         shown = (each.cpu().numpy() for each in (targets > 0.5, self.decide(outputs), probabilities))
         return LabelOutcomes(self.questions, *shown)
+
+    def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        """probabilities (B, K), and which labels are answered (B, K) bool."""
+        return {"probabilities": outputs.sigmoid(), "labels": self.decide(outputs)}
 
 
 class QuestionsMeter(Meter):

@@ -79,6 +79,10 @@ class BuiltReconstruction(BuiltTask):
     def outcomes(self, outputs: Tensor, targets: Tensor) -> InputOutcomes:
         return InputOutcomes(self.errors(outputs, targets).double().cpu().numpy())
 
+    def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        """reconstructions like the inputs (B, ...), and the error of each (B,)."""
+        return {"reconstructions": self.shown(outputs), "mse": self.errors(outputs, inputs)}
+
 
 class ReconstructionMeter(Meter):
     """The mean loss and squared error of training batches. Only the error of each example is kept until it is summed:

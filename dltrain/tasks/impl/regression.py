@@ -70,6 +70,10 @@ class BuiltRegression(SupervisedTask):
         shown = (each.cpu().numpy() for each in (targets, self.units.values(outputs)))
         return NumberOutcomes(self.names, *shown)
 
+    def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        """values (B, n), in the units of the targets."""
+        return {"values": self.units.values(outputs)}
+
 
 class RegressionMeter(Meter):
     """The mean loss of training batches, and the errors in the units of the targets, those that are mixed included."""

@@ -1,0 +1,71 @@
+"""What can be typed to make another file of a run, as `cli`: a checkpoint for other images, or a file for other
+programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dltrain.commands.options import AsJson, Device, ImagePaths, Plugins, RunPath, ViewsName, ViewsShare, path_of
+from dltrain.commands.request import existing_device, load_plugins, request
+from dltrain.console.streams import print_result
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(epilog="Example: dltrain adapt runs/photos/001 new_photos/ --output adapted.pt")(adapt)
+    app.command(epilog="Example: dltrain export runs/digits/001 --format onnx")(export)
+
+
+@request
+def adapt(
+    run: RunPath,
+    paths: ImagePaths,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="The new checkpoint, a .pt file.")
+    ],
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    device: Device = "auto", batch_size: Annotated[int, typer.Option(min=2, help="Images at a time.")] = 128,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Measure batch norm's mean and variance anew on images of another kind; no weight changes."""
+    load_plugins(plugin)
+    from dltrain.commands.adapt import adapt_run
+    from dltrain.console.display import Display
+
+    adapt_run(run, paths, output, checkpoint, existing_device(device), Display(), batch_size)
+    print_result(str(output))
+    return 0
+
+
+@request
+def export(
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[data.KEY=VALUE]...", help="Where the data is, if it moved.")
+    ] = None,
+    form: Annotated[Literal["onnx"], typer.Option("--format", help="What is written.")] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="Default: RUN/export/model.onnx."),
+    ] = None,
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="By how much a probability, or an output, may differ from the run's.")
+    ] = 1e-3,
+    opset: Annotated[int | None, typer.Option(help="Of ONNX; default: 18, which most programs read.")] = None,
+    views: ViewsName = None, share: ViewsShare = None, as_json: AsJson = False, plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Write a run as one file for other programs: raw images or rows in, answers out, all preprocessing inside. It is
+    put to the test on the validation split first: where it does not answer as the run does, there is no file."""
+    load_plugins(plugin)
+    from dltrain.commands.export import export_run
+    from dltrain.console.display import Display
+
+    export_run(
+        run, form, output, checkpoint, Display(), overrides=overrides or (), views=views, share=share,
+        tolerance=tolerance, opset=opset, as_json=as_json,
+    )  # fmt: skip
+    return 0

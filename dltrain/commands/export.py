@@ -1,0 +1,163 @@
+"""`export`: a run -> one file with its preprocessing, that answers as the run does, and export.json with the proof.
+
+The file is made in memory, put to the test on the validation split, and only then written: whole, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dltrain.commands.evaluate import find_checkpoint, require_alike, with_data
+from dltrain.commands.resuming import where_it_lies_now
+from dltrain.config import ConfigError
+from dltrain.console.display import Display
+from dltrain.console.streams import print_result
+from dltrain.data.evaluation import Views
+from dltrain.data.tables.encoding import Encoding
+from dltrain.data.types import Canvas, ImageShape, Source, require_images
+from dltrain.engine.predictor import Predictor, restore_predictor
+from dltrain.errors import DltrainError, RequestError
+from dltrain.experiment.experiment import Experiment
+from dltrain.export.about import About, Inputs
+from dltrain.export.checking import Comparison, compare
+from dltrain.export.formats import FORMATS, Format
+from dltrain.export.graph import in_float32
+from dltrain.runs.checkpoints import write_atomically
+from dltrain.runs.run import Run, unwritable
+
+REPORT = "export.json"
+
+
+class UnlikeError(DltrainError):
+    """The file does not answer as its run does."""
+
+
+def export_run(
+    path: str, form: str, output: Path | None, which: str, display: Display, *, overrides: Sequence[str] = (),
+    views: Views | None = None, share: float | None = None, tolerance: float = 1e-3, opset: int | None = None,
+    as_json: bool = False,
+) -> Path:  # fmt: skip
+    """Write the run or checkpoint at `path` as a file of a format, by default into the run; the file's path.
+
+    overrides: of `data` alone, for data that has moved. tolerance: by how much answers may differ.
+    Raises RequestError and RunError for a wrong request, ConfigError for a network that cannot be exported, UnlikeError
+    when the file does not answer as the run does. Then nothing was written.
+    """
+    written = FORMATS[form](opset)
+    written.require()
+    run, given = Run.open(path)
+    target = output or run.path / "export" / f"model{written.suffix}"
+    _require_place(target, written)
+    file, state = find_checkpoint(run, given, which)
+    predictor = in_float32(restore_predictor(state, "cpu", file))
+    predictor.look(views, share)
+    about, graph = state["about"], written.graph(predictor)
+    source, split = _examples(with_data(where_it_lies_now(run, predictor.experiment), overrides), predictor, about)
+    told = about_of(predictor, graph.names, state, file)
+    display.waiting(f"writing {written.suffix} of `{predictor.experiment.model.name}`")
+    content = written.content(predictor, graph, told)
+    display.waiting(f"comparing {len(source):,} {source.words} of the {split} split")
+    found = compare(predictor, written.runner(content[written.suffix], told), source)
+    display.stop()
+    if not found.passes(tolerance):
+        raise UnlikeError(f"{found.told(tolerance)}; nothing was written")
+    precision = about["decisions"]["precision"]["value"]
+    result = {
+        "file": target.name, "format": form, **({} if written.opset is None else {"opset": written.opset}),
+        "run": str(run.path), "checkpoint": file.name, "step": state["step"], "views": told.views,
+        "precision": {"run": precision, "file": "float32"}, "split": split, "tolerance": tolerance,
+    }  # fmt: skip
+    result |= found.to_dict()
+    result["bytes"] = {"checkpoint": file.stat().st_size, "file": len(content[written.suffix])}
+    write_files(target, content, written.suffix, result)
+    print_result(json.dumps({**result, "path": str(target)}) if as_json else f"{target}\n{_table(result, found)}")
+    return target
+
+
+def _require_place(target: Path, written: Format) -> None:
+    if target.suffix != written.suffix:
+        raise RequestError(f"the file {target} must end in {written.suffix}")
+    if target.is_dir():
+        raise RequestError(f"{target} is a folder")
+
+
+def _examples(experiment: Experiment, predictor: Predictor, about: dict[str, Any]) -> tuple[Source, str]:
+    """The validation split, or that of training where there is none; and its name."""
+    try:
+        splits = experiment.load_data(like=about["fingerprint"])
+    except ConfigError as error:
+        note = "the file is put to the test on the data; if it has moved: dltrain export RUN data.root=PLACE"
+        *others, last = error.diagnostics
+        raise ConfigError([*others, replace(last, notes=(*last.notes, note))]) from None
+    require_alike(splits.target, predictor.target)
+    if splits.validation is not None:
+        return splits.validation, "validation"
+    return splits.train, "train"
+
+
+def about_of(predictor: Predictor, outputs: list[str], state: dict[str, Any], file: Path) -> About:
+    """What a file says of itself. outputs: their names. state: of the checkpoint `file`."""
+    shape, layout = predictor.preprocessing.shape, predictor.layout
+    state_of_task = {name: values.tolist() for name, values in predictor.task.state_dict().items()}
+    return About(
+        state["about"]["experiment"], predictor.experiment.resolved_task.name, predictor.target.to_dict(),
+        _inputs(shape, layout), outputs, state_of_task, state["about"]["fingerprint"], file.name, state["step"],
+        predictor.evaluation.views, _version(),
+    )  # fmt: skip
+
+
+def _inputs(shape: Any, layout: Canvas | Encoding) -> Inputs:
+    if isinstance(layout, Encoding):
+        return Inputs("rows", features=[_plain(asdict(feature)) for feature in layout.features])
+    images: ImageShape = require_images(shape, "an exported file")
+    sizes = images.channels, layout.height, layout.width
+    return Inputs("images", *sizes, layout.white, layout.max_pixels)
+
+
+def _plain(feature: dict[str, Any]) -> dict[str, Any]:
+    known = feature["categories"]
+    return {**feature, "categories": None if known is None else list(known)}
+
+
+def _version() -> str:
+    try:
+        return version("dltrain")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def write_files(target: Path, content: dict[str, bytes], suffix: str, result: dict[str, Any]) -> None:
+    """The file, whose content has the name `suffix`, comes last: where it lies, all that belongs to it does.
+
+    Raises RunError when it cannot be written.
+    """
+    others = {name: data for name, data in content.items() if name != suffix}
+    others[REPORT] = (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for name, data in others.items():
+            write_atomically(target.parent / name, data)
+        write_atomically(target, content[suffix])
+    except OSError as error:
+        raise unwritable(error, target.parent) from None
+
+
+def _table(result: dict[str, Any], found: Comparison) -> str:
+    """What was found, for a terminal."""
+    same = "" if found.agreement is None else f"the same answer on {found.agreement:.2%}, "
+    lines = [f"{result['split']}, {found.examples:,} examples: {same}answers differ by {found.largest:.2g} at most"]
+    run, file = (result["metrics"][name] for name in ("run", "file"))
+    for name, value in run.items():
+        if not isinstance(value, list):
+            low, high = run.get(f"{name}_interval", (None, None))
+            interval = "" if low is None else f"  (95 %: {low:.4f} to {high:.4f})"
+            lines.append(f"{name:<18}run {value:.4f}, file {file[name]:.4f}{interval}")
+    times, sizes = result["latency_ms"], result["bytes"]
+    lines.append(f"{'ms, one at a time':<18}run {times['run']:.2f}, file {times['file']:.2f}")
+    lines.append(f"{'MB':<18}checkpoint {sizes['checkpoint'] / 1e6:.2f}, file {sizes['file'] / 1e6:.2f}")
+    return "\n".join(lines)

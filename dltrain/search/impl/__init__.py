@@ -1,1 +1,0 @@
-"""How samplers draw: the code that imports Optuna, torch and cmaes."""
