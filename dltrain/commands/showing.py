@@ -24,6 +24,7 @@ from dltrain.runs.recorders.base import About
 from dltrain.runs.recording import Recordings, grid_of
 from dltrain.runs.reports import EpochReport, Look, Row, best_epoch
 from dltrain.runs.run import Run
+from dltrain.search import Sweep
 from dltrain.tasks.metrics import was_evaluated
 
 
@@ -40,6 +41,14 @@ def require_libraries(experiment: Experiment) -> None:
     ]
     if problems:
         raise experiment.located(ConfigError(problems), "recorders")
+
+
+def require_sampler(experiment: Experiment, sweep: Sweep) -> None:
+    """Raise ConfigError when the library of the sweep's sampler is not installed."""
+    sampler = sweep.sampler
+    if not sampler.is_installed():
+        message = f"sampler `{sampler.name}` needs the library {sampler.library}, which is not installed"
+        raise experiment.error("sweep.sampler", message, f"pip install '{sampler.install}', or sweep.sampler=tpe")
 
 
 def start_recordings(

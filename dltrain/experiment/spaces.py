@@ -14,10 +14,8 @@ from dltrain.config import Diagnostic, Span
 from dltrain.config.annotations import members
 from dltrain.config.document import Document
 from dltrain.config.hints import shown
-from dltrain.config.merging import completed
-from dltrain.config.overrides import Override, apply_all, resolve
-from dltrain.config.validation import Place
 from dltrain.errors import Note
+from dltrain.experiment.conditions import conditional, place_of
 from dltrain.experiment.loading import attempt
 from dltrain.experiment.schema import E, ExperimentSchema
 from dltrain.experiment.training import LENGTHS
@@ -32,12 +30,15 @@ Example = tuple[tuple[str | int, ...], Any]
 def check_sweep(experiment: E, sweep: Sweep, known: list[Diagnostic]) -> tuple[E, list[Diagnostic]]:
     """The experiment with ranges of the type of their keys and a metric that ranks, and the mistakes of its sweep's
     keys and values; `known` is wrong without them."""
+    sweep = conditional(type(experiment), experiment.document, sweep)
     sweep = _typed(type(experiment), experiment.document, sweep)
     if sweep.metric is None:
         sweep = sweep.model_copy(update={"metric": f"validation/{experiment.resolved_task.ranks}"})
     experiment = experiment.model_copy(update={"sweep": sweep})
     refused = {key: _refusal(experiment, sweep, key) for key in sweep.space}
     found = [problem for problem in refused.values() if problem is not None]
+    if refusal := sweep.sampler.refusal(sweep.whole):
+        found.append(Diagnostic(refusal, experiment.span("sweep", "sampler")))
     examples = {key: sweep.space[key].examples() for key, problem in refused.items() if problem is None}
     if examples:
         trials = _Trials(experiment, sweep, examples, {(problem.message, problem.where) for problem in known})
@@ -47,13 +48,15 @@ def check_sweep(experiment: E, sweep: Sweep, known: list[Diagnostic]) -> tuple[E
 
 def _typed(cls: type[ExperimentSchema], document: Document, sweep: Sweep) -> Sweep:
     """The sweep with ranges of the type of their keys: between the integers 0 and 1, a rate has fractions."""
-    first = [Override.of(key, values.examples()[0][1]) for key, values in sweep.space.items()]
-    tree = completed(cls, apply_all(cls, document.without(("sweep",)), first)[0].tree)
+    document = document.without(("sweep",))
+    first = {key: values.examples()[0][1] for key, values in sweep.space.items()}
     space = dict(sweep.space)
     for key, values in space.items():
-        place = Place(cls, tree, path := resolve(cls, tree, key))
-        types = members(place.annotation) if place.path == path else []
-        if values.choices is None and float in types and int not in types:
+        if values.choices is not None:
+            continue
+        place = place_of(cls, document, sweep.whole.taking(key, first), key)
+        types = members(place.annotation) if place is not None else []
+        if float in types and int not in types:
             space[key] = values.as_floats()
     return sweep.model_copy(update={"space": space})
 
@@ -121,10 +124,15 @@ class _Trials(Generic[E]):
     def problems(self) -> Iterator[Diagnostic]:
         """The mistakes in at most `MOST` corners of the space."""
         told: set[Span | None] = set()
+        tried: set[str] = set()  # corners that differ only in keys that take no part are one
         alone: dict[str, list[tuple[Any, E]]] = {}
         first = {key: found[0][1] for key, found in self.examples.items()}
         for _, row in zip(range(MOST), corners(self.examples), strict=False):
-            values = {key: value for key, (_, value) in row.items()}
+            values = self.sweep.whole.taking_part({key: value for key, (_, value) in row.items()})
+            row = {key: row[key] for key in values}
+            if (places := repr(list(row.items()))) in tried:
+                continue
+            tried.add(places)
             problems, notes, trial = self.attempt(values)
             for problem in problems:
                 key = self.quoted(problem)
@@ -136,15 +144,16 @@ class _Trials(Generic[E]):
                 self.dropped(note, row)
             changed = [key for key in values if values[key] is not first[key]]
             if trial is not None:
-                for key in changed if len(changed) == 1 else first if not changed else ():
+                for key in changed if len(changed) == 1 else values if not changed else ():
                     self.same(key, row[key], trial, alone.setdefault(key, []))
         if not self.found and self.sweep.epochs is not None:
             yield from self.too_short(first)
         yield from self.found.values()
 
     def attempt(self, values: dict[str, Any]) -> tuple[list[Diagnostic], tuple[Note, ...], E | None]:
-        """What is wrong with a setting, notes on it, and its experiment when nothing is."""
-        problems, trial = attempt(self.experiment, values)
+        """What is wrong with a setting, notes on it, and its experiment when nothing is. Keys that do not take part in
+        it are left out."""
+        problems, trial = attempt(self.experiment, self.sweep.whole.taking_part(values))
         new = [problem for problem in problems if (problem.message, problem.where) not in self.known]
         return new, trial.notes if trial is not None else (), trial
 
@@ -160,7 +169,8 @@ class _Trials(Generic[E]):
         def remains(changed: dict[str, Any]) -> bool:
             return any(other.where == problem.where for other in self.attempt(changed)[0])
 
-        for key, found in self.examples.items():
+        for key in values:
+            found = self.examples[key]
             others = [{**values, key: value} for _, value in found if value is not values[key]]
             without = {other: value for other, value in values.items() if other != key}
             if not all(map(remains, others)) or not remains(without):

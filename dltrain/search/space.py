@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -77,9 +79,7 @@ class Range(Section):
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest value that can be drawn of an interval: integers, or floats."""
         assert self.low is not None and self.high is not None
-        low, high = Decimal(str(self.low)), Decimal(str(self.high))
-        last = high if self.step is None else high - (high - low) % Decimal(str(self.step))
-        return (int(low), int(last)) if self.is_integer else (float(low), float(last))
+        return _bounds(self.low, self.high, self.step, self.is_integer)
 
     def values(self) -> Sequence[Any]:
         """Every value of a range that has an end of them."""
@@ -98,6 +98,28 @@ class Range(Section):
             return float(Decimal(str(low)) + round((drawn - low) / self.step) * Decimal(str(self.step)))
         return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
 
+    def at(self, share: float) -> Any:
+        """What lies at a share in [0, 1] of the way through an interval, of its logarithms where it is `log`: every
+        value of a finite one has the same part of the way, or the part that its logarithm takes."""
+        low, high = self.bounds()
+        size = self.size()
+        if size is None:
+            if self.log:
+                return min(max(math.exp(math.log(low) + share * math.log(high / low)), low), high)
+            return low + share * (high - low)
+        if self.log:
+            return min(max(round((low - 0.5) * ((high + 0.5) / (low - 0.5)) ** share), int(low)), int(high))
+        return self.value(low + min(int(share * size), size - 1) * (self.step or 1))
+
+    def share(self, value: float) -> float:
+        """Where a value lies in an interval: the inverse of `at`, the middle of the way that a value has."""
+        low, high = self.bounds()
+        size = self.size()
+        if self.log:
+            rim = 0.0 if size is None else 0.5
+            return math.log(value / (low - rim)) / math.log((high + rim) / (low - rim))
+        return (value - low) / (high - low) if size is None else (round((value - low) / (self.step or 1)) + 0.5) / size
+
     def examples(self) -> list[tuple[tuple[str | int, ...], Any]]:
         """Values that must fit the searched key, each with the place in the range that gives it: every choice, or the
         ends of the interval; of integers also the one beside the smallest, which need not divide what the ends do."""
@@ -109,3 +131,11 @@ class Range(Section):
         if self.is_integer and (size := self.size()) is not None and size > 2:
             ends.insert(1, (("step",) if self.step else ("low",), low + (self.step or 1)))
         return ends
+
+
+@lru_cache(typed=True)  # asked for each value that is drawn
+def _bounds(low: float, high: float, step: float | None, is_integer: bool) -> tuple[float, float]:
+    first, last = Decimal(str(low)), Decimal(str(high))
+    if step is not None:
+        last -= (last - first) % Decimal(str(step))
+    return (int(first), int(last)) if is_integer else (float(first), float(last))

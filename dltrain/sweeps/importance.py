@@ -43,6 +43,7 @@ def importance(story: SearchStory, objective: Objective) -> Importance:
 
     Pruned trials do not count: their values are of a shorter training. A logarithmic range counts evenly in its
     logarithm, as it is drawn; all trials count in the widest range of their key, also where rounds have narrowed it.
+    Results far worse than most count as the worst of the others: how far a diverged one got would hide all else.
     """
     trials = story.measured
     if len(trials) < FEWEST:
@@ -69,11 +70,12 @@ def _explained(
     optuna.logging.set_verbosity(logging.ERROR)  # it announces every study
     axes = {key: _distribution(space[key]) for key in keys}
     study = optuna.create_study(direction="minimize")
-    for trial in trials:
+    results = [trial.metrics[objective.tag] for trial in trials]
+    near = objective.axis(results)
+    for trial, result in zip(trials, results, strict=True):
         params = {key: _inner(space[key], trial.values[key]) for key in keys}
-        study.add_trial(
-            optuna.create_trial(params=params, distributions=axes, value=objective.cost(trial.metrics[objective.tag]))
-        )
+        value = objective.cost(min(max(result, near.low), near.high))
+        study.add_trial(optuna.create_trial(params=params, distributions=axes, value=value))
     found = FanovaImportanceEvaluator(seed=SEED, max_depth=DEPTH).evaluate(study, params=list(keys))
     return {key: min(max(float(found[key]), 0.0), 1.0) for key in keys}
 

@@ -98,9 +98,9 @@ def outcome_of(notes: Mapping[str, Any], space: Mapping[str, Range], metric: str
         outcome = _Outcome.model_validate(json.loads(notes["outcome"])).model_dump()
     except (KeyError, TypeError, ValueError, RecursionError, ValidationError):
         return None
-    if type(index) is not int or index < 0 or not isinstance(values, dict) or set(values) != set(space):
+    if type(index) is not int or index < 0 or not isinstance(values, dict) or not values or set(values) - set(space):
         return None
-    if not all(_can_be(range_, values[key]) for key, range_ in space.items()):
+    if not all(_can_be(space[key], value) for key, value in values.items()):
         return None
     if outcome["metrics"] is not None and metric not in outcome["metrics"]:
         return None

@@ -44,6 +44,7 @@ def page(story: SearchStory) -> str:
         if drawn
         else [],
         curves=_both(pictures.curves, story) if curved else None,
+        unfinished=any(t.state != "finished" for t in curved),
         thinned=max((len(t.curve) for t in curved), default=0) > pictures.THINNED,
         fronts=pictures.fronts(story) if len(story.measured) > 1 else [],
         rows=[_row(story, trial) for trial in sorted(story.trials, key=lambda trial: trial.index)],

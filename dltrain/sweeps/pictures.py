@@ -43,7 +43,7 @@ def of(trial: TrialStory) -> str:
 
 def history(story: SearchStory, objective: Objective, size: tuple[float, float]) -> Markup:
     """The value of each trial in their order, and the best so far."""
-    y = _axis(objective, [trial.metrics[objective.tag] for trial in story.shown])
+    y = objective.axis([trial.metrics[objective.tag] for trial in story.shown])
     last = max((trial.index + 1 for trial in story.trials), default=1)
     series = [_best_so_far(story.measured, objective, last + 0.5)]
     for state, shape in SHAPES.items():
@@ -96,7 +96,7 @@ def coordinates(story: SearchStory, objective: Objective, *, upright: bool) -> M
     """A line for each trial with a result through its values and its metrics, the better ones above the others."""
     trials = _worst_first([trial for trial in story.shown if trial.state in ("finished", "pruned")], objective)
     axes = [_key_axis(story, key) for key in story.space]
-    axes += [_axis(each, [trial.metrics[each.tag] for trial in trials]) for each in story.objectives]
+    axes += [each.axis([trial.metrics[each.tag] for trial in trials]) for each in story.objectives]
     lines = [
         Line(
             [*(_on(story, key, trial) for key in story.space), *(trial.metrics[o.tag] for o in story.objectives)],
@@ -111,7 +111,7 @@ def coordinates(story: SearchStory, objective: Objective, *, upright: bool) -> M
 def slices(story: SearchStory, objective: Objective, key: str) -> Markup:
     """The metric against one key; below it what each round could try."""
     trials = [t for t in story.shown if t.state in ("finished", "pruned") and key in t.values]
-    x, y = _key_axis(story, key), _axis(objective, [trial.metrics[objective.tag] for trial in trials])
+    x, y = _key_axis(story, key), objective.axis([trial.metrics[objective.tag] for trial in trials])
     many = len(story.rounds) > 1
 
     def points(state: State, round_: int | None = None) -> list[Point]:
@@ -141,7 +141,7 @@ def curves(story: SearchStory, size: tuple[float, float]) -> Markup:
     objective = story.objectives[0]
     trials = _worst_first([trial for trial in story.trials if trial.curve], objective)
     x = Numbers.of("epoch", [epoch for t in trials for epoch, _ in t.curve], whole=True, margin=0.02)
-    y = _axis(objective, [value for t in trials for _, value in t.curve])
+    y = objective.axis([value for t in trials for _, value in t.curve])
     series = []
     for trial, colour in zip(trials, _colours(story, trials), strict=True):
         text = f"{trial.name}, {trial.state}: {objective.name} {objective.text(trial.curve[-1][1])}"
@@ -183,9 +183,7 @@ def _front(story: SearchStory, first: Objective, second: Objective) -> Markup:
         return made
 
     x, y = (
-        _axis(
-            o, [t.metrics[o.tag] for t in trials], f"{o.name} ({'less' if o.direction == 'min' else 'more'} is better)"
-        )
+        o.axis([t.metrics[o.tag] for t in trials], f"{o.name} ({'less' if o.direction == 'min' else 'more'} is better)")
         for o in (first, second)
     )
     front_of_two = Series("Pareto front", points(lambda t: t.index in best), "best", "circle",
@@ -214,12 +212,6 @@ def range_text(range_: Range) -> str:
     low, high = range_.bounds()
     further = ", log" if range_.log else "" if range_.step is None else f", step {told(range_.step)}"
     return f"{told(low)} to {told(high)}{further}"
-
-
-def _axis(objective: Objective, values: Sequence[float], label: str | None = None) -> Numbers:
-    """The axis of an objective: values far worse than most do not stretch it."""
-    worse_end: Any = "high" if objective.direction == "min" else "low"
-    return Numbers.of(objective.name if label is None else label, values, log=None, fence=worse_end)
 
 
 def _key_axis(story: SearchStory, key: str) -> Axis:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dltrain.evidence.figures import Numbers
 from dltrain.search import Range
 
 State = Literal["finished", "paused", "pruned", "failed", "running"]
@@ -29,6 +30,11 @@ class Objective:
     def cost(self, value: float) -> float:
         """The value, so that less is better."""
         return value if self.direction == "min" else -value
+
+    def axis(self, values: Iterable[float], label: str | None = None) -> Numbers:
+        """The axis of its values, by default with its name: values far worse than most do not stretch it."""
+        name = self.name if label is None else label
+        return Numbers.of(name, values, log=None, fence="high" if self.direction == "min" else "low")
 
     def text(self, value: float) -> str:
         """The value as it is told."""

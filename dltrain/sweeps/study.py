@@ -9,33 +9,28 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import random
-import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic_core import PydanticCustomError
 
-from dltrain.data.random import derive_seed
 from dltrain.errors import RunError
 from dltrain.runs.run import JOURNAL
-from dltrain.search import Range, Sweep
+from dltrain.search import Sampler, Settings, Sweep, Told
+from dltrain.search.impl.distributions import distributions
 from dltrain.sweeps.journal import mend, outcome_of
 from dltrain.tasks.metrics import Watched
 
 NEW = "start a new sweep: dltrain sweep EXPERIMENT"
-REDRAWS = 100
-"""Draws of one trial that may give a setting of an earlier one, before it is chosen among those that are left."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +55,24 @@ class Study:
         self.mended = mend(folder / JOURNAL, direction.value)
         """What was damaged in the journal, if anything was."""
         self._study = _open(folder, direction)
-        self._settings = settings(sweep, seed)
-        self._drawn: list[dict[str, Any]] = []
+        self._settings = Settings(sweep, seed, self._decided(sweep))
+
+    def _decided(self, sweep: Sweep) -> tuple[Sampler, str]:
+        """The sampler, and why it is that one where the sweep leaves it open: then it is decided once, and kept."""
+        decided = sweep.decided()
+        if decided[1]:
+            if "sampler" not in self._study.user_attrs:
+                self._study.set_user_attr("sampler", json.dumps([decided[0].name, decided[1]]))
+            with contextlib.suppress(TypeError, ValueError, RecursionError, PydanticCustomError):  # a damaged journal
+                name, why = json.loads(self._study.user_attrs["sampler"])
+                decided = cast(Sampler, Sampler.parse(name)), str(why)
+        return decided
+
+    @property
+    def decision(self) -> str:
+        """Which sampler it is and why, where the sweep left it open; else nothing."""
+        settings = self._settings
+        return f"sampler: {settings.sampler.name} ({settings.why})" if settings.why else ""
 
     def remember(self, facts: dict[str, Any]) -> dict[str, Any]:
         """The facts that the sweep began with: these ones, when it begins now."""
@@ -76,13 +87,13 @@ class Study:
         return known
 
     def start(self, index: int) -> tuple[Trial, dict[str, Any]]:
-        """Draw trial `index`; the trial, and the value of each key of the space."""
-        while len(self._drawn) <= index:
-            self._drawn.append(next(self._settings))
-        drawn = self._drawn[index]
-        self._study.sampler = _Drawn(drawn)
-        trial = self._study.ask(distributions(self.sweep))
-        values = values_of(self.sweep, drawn)
+        """Draw trial `index`; the trial, and the value of each key that takes part in it."""
+        setting = self._settings.draw(index, self._told())
+        assert setting is not None
+        self._study.sampler = _Drawn(setting.drawn)
+        of = distributions(self.sweep.whole)
+        trial = self._study.ask({key: of[key] for key in setting.drawn})
+        values = setting.values
         trial.set_user_attr("index", index)
         trial.set_user_attr("values", json.dumps(values))
         return trial, values
@@ -126,50 +137,24 @@ class Study:
         noted = self._study.user_attrs.get("again")
         return {number for number in noted if isinstance(number, int)} if isinstance(noted, list) else set()
 
+    def _told(self) -> list[Told]:
+        """The trials that came to an end, as samplers are told of them."""
+        drawn, cost = self.sweep.whole.drawn, self.ranks.cost
+        return [
+            Told(one.index, drawn(one.values), None if one.metrics is None else (cost(one.metrics),), True)
+            for one in self.outcomes()
+        ]
+
     def outcomes(self) -> list[Outcome]:
         """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
         found, again = {}, self._made_again()
         for trial in self._study.get_trials(deepcopy=False):
             told = outcome_of(trial.user_attrs, self.sweep.space, self.ranks.tag)
-            if trial.state.is_finished() and told is not None and trial.number not in again:
+            if told is None or not self.sweep.whole.is_whole(told["values"]):
+                continue
+            if trial.state.is_finished() and trial.number not in again:
                 found[told["index"]] = Outcome(**told)
         return [found[index] for index in sorted(found)]
-
-
-def settings(sweep: Sweep, seed: int) -> Iterator[dict[str, Any]]:
-    """What is drawn for trial 0, 1, 2, ... of a sweep, by key; it ends when a finite space has no setting left.
-
-    Every key is drawn independently at random (Bergstra & Bengio 2012), and a setting that an earlier trial has is
-    drawn again. So trial k is a function of (seed, k), whatever the number of trials. Another way to search is
-    another function here.
-    """
-    space, seen = distributions(sweep), set[str]()
-    study, trial = optuna.create_study(), create_trial(value=0.0)  # the sampler asks for them, and looks at neither
-    for index in range(sys.maxsize if (size := sweep.size()) is None else size):
-        for redraw in range(REDRAWS):
-            sampler = RandomSampler(seed=derive_seed(seed, index, f"sweep {redraw}" if redraw else "sweep"))
-            drawn = {key: sampler.sample_independent(study, trial, key, of) for key, of in space.items()}
-            if _identity(sweep, drawn) not in seen:
-                break
-        else:
-            if size is not None:
-                drawn = _one_of_the_others(
-                    sweep, seen, size, random.Random(derive_seed(seed, index, "sweep, the rest"))
-                )
-        seen.add(_identity(sweep, drawn))
-        yield drawn
-
-
-def _one_of_the_others(sweep: Sweep, seen: set[str], size: int, chance: random.Random) -> dict[str, Any]:
-    """A setting of a finite space that is not among those `seen`, each as likely as the others."""
-    drawable = [r.values() if r.choices is None else range(len(r.choices)) for r in sweep.space.values()]
-    every = (dict(zip(sweep.space, drawn, strict=True)) for drawn in product(*drawable))
-    new = (drawn for drawn in every if _identity(sweep, drawn) not in seen)
-    return next(islice(new, chance.randrange(size - len(seen)), None))
-
-
-def _identity(sweep: Sweep, drawn: dict[str, Any]) -> str:
-    return json.dumps(values_of(sweep, drawn), sort_keys=True)
 
 
 class _Drawn(BaseSampler):
@@ -190,29 +175,6 @@ class _Drawn(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self.drawn[param_name]
-
-
-def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
-    """The space as Optuna's distributions."""
-    return {key: distribution(range_) for key, range_ in sweep.space.items()}
-
-
-def distribution(range_: Range) -> BaseDistribution:
-    """A range as Optuna's distribution. Choices are drawn by their place in the list: they may be anything."""
-    if range_.choices is not None:
-        return CategoricalDistribution(range(len(range_.choices)))
-    low, high = range_.bounds()
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=range_.log, step=int(range_.step or 1))
-    return FloatDistribution(low, high, log=range_.log, step=range_.step)
-
-
-def values_of(sweep: Sweep, drawn: dict[str, Any]) -> dict[str, Any]:
-    """What was drawn, as the experiment's values."""
-    return {
-        key: range_.value(drawn[key]) if range_.choices is None else range_.choices[drawn[key]]
-        for key, range_ in sweep.space.items()
-    }
 
 
 def _open(folder: Path, direction: StudyDirection) -> optuna.Study:

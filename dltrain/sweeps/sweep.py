@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from dltrain.commands.failures import judge
 from dltrain.commands.fit import Hyperparameters, fit, resume
 from dltrain.commands.resuming import PLACES, SHOWING
-from dltrain.commands.showing import require_libraries
+from dltrain.commands.showing import require_libraries, require_sampler
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.engine.torch_threads import TORCH_THREADS
@@ -68,6 +68,7 @@ def run_sweep(
     """
     assert experiment.sweep is not None
     require_libraries(experiment)
+    require_sampler(experiment, experiment.sweep)
     splits = experiment.load_data()  # before anything is created: unfit data would fail every trial
     for note in splits.remarks:
         display.tell(note)
@@ -154,6 +155,8 @@ class Search:
         self.display.line(f"{self.experiment.name}: {self.trials} trials{made} -> {self.path}", "bold")
         if note := self.sweep.exhausted():
             self.display.warning(note)
+        if self.study.decision:
+            self.display.line(self.study.decision)
         code, failures = 0, list[Failure]()
         with Signals() as signals:
             for place, index in enumerate(missing, 1):
@@ -302,7 +305,7 @@ class Search:
         writer.writerow(["rank", "trial", *columns, *self.sweep.space, "seconds", "run", "reason"])
         for rank, outcome in enumerate(ranked, 1):
             scores = [(outcome.metrics or {}).get(column) for column in columns]
-            values = [_text(outcome.values[key]) for key in self.sweep.space]
+            values = [_text(outcome.values[key]) if key in outcome.values else "" for key in self.sweep.space]
             run = self.folder(outcome.index).relative_to(self.path)
             writer.writerow(
                 [rank, outcome.index + 1, *scores, *values, outcome.seconds, run.as_posix(), outcome.reason]
@@ -327,7 +330,7 @@ class Search:
         rows = [["rank", "trial", ranks.tag, *self.sweep.space]]
         for rank, outcome in enumerate(good[:SHOWN], 1):
             score = (outcome.metrics or {})[ranks.tag]
-            values = [_short(outcome.values[key]) for key in self.sweep.space]
+            values = [_short(outcome.values[key]) if key in outcome.values else "-" for key in self.sweep.space]
             rows.append([str(rank), str(outcome.index + 1), f"{score:{ranks.metric.format}}", *values])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:

@@ -22,10 +22,11 @@ from dltrain.testing.layers import ActivationContract, AttentionContract, Initia
 from dltrain.testing.models import ModelContract, ModelSizeContract
 from dltrain.testing.optim import GradientContract, OptimizerContract, PenaltyContract, ScheduleContract
 from dltrain.testing.recorders import RecorderContract
+from dltrain.testing.samplers import SamplerContract
 from dltrain.testing.tasks import LossContract, TaskContract
 
 __all__ = [
     "ActivationContract", "AttentionContract", "AugmentationContract", "Contract", "DatasetContract",
     "GradientContract", "InitializationContract", "LossContract", "ModelContract", "ModelSizeContract", "NormContract",
-    "OptimizerContract", "PenaltyContract", "RecorderContract", "ScheduleContract", "TaskContract",
+    "OptimizerContract", "PenaltyContract", "RecorderContract", "SamplerContract", "ScheduleContract", "TaskContract",
 ]  # fmt: skip

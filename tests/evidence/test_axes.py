@@ -41,6 +41,7 @@ def test_ticks_lie_on_the_axis_in_order_and_can_be_told_apart(
         (Numbers("epoch", 0.9, 4.1, whole=True), ["1", "2", "3", "4"]),
         (Numbers("steps", 0, 40_000), ["0", "10,000", "20,000", "30,000", "40,000"]),
         (Numbers("lr", 0.011, 0.019, log=True), ["0.012", "0.014", "0.016", "0.018"]),
+        (Numbers("loss", 0.27, 1.2, log=True), ["0.4", "0.6", "0.8", "1.0", "1.2"]),
     ],
 )
 def test_ticks_are_round(axis: Numbers, expected: list[str]) -> None:

@@ -73,6 +73,32 @@ def test_curves_are_joined_and_a_curve_of_one_point_is_seen() -> None:
     assert {"loss", "lonely"} <= set(names)
 
 
+def test_a_curve_is_cut_where_it_leaves_the_axis() -> None:
+    points = [
+        Point(0.0, 0.5),
+        Point(2.0, 1.5),
+        Point(4.0, 1.5),
+        Point(6.0, 0.5),
+        Point(8.0, -0.5),
+        Point(10.0, math.nan),
+    ]
+    root = read(chart("T", "D", X, Y, [Series("s", points, shape=None, line="straight", text="s")]))
+    (curve,) = marks(root)
+    pieces = [[tuple(map(float, p.split())) for p in each.split("L")] for each in curve.get("d", "").split("M")[1:]]
+    (first, second), (third, fourth, fifth) = pieces
+    assert second[1] == third[1] < first[1] == fourth[1] < fifth[1]
+    assert (second[0] - first[0]) == pytest.approx((fourth[0] - first[0]) / 6, abs=0.2)
+    assert (third[0] - first[0]) == pytest.approx((fourth[0] - first[0]) * 5 / 6, abs=0.2)
+
+
+def test_a_curve_beyond_the_axis_has_a_mark_at_its_end() -> None:
+    points = [Point(float(x), 5.0 + x) for x in range(5)]
+    root = read(chart("T", "D", X, Y, [Series("s", points, shape=None, line="straight", text="run 1", of="t1")]))
+    (end,) = marks(root)
+    assert (end.findtext("title"), end.get("data-of"), end.get("class")) == ("run 1", "t1", "mark circle")
+    assert end.tag == "path"  # a triangle: the value lies beyond
+
+
 def test_steps_go_across_first_or_last() -> None:
     points = [Point(0.0, 0.0), Point(10.0, 1.0)]
     for line, steps in (("step-after", r"M[\d. ]+H[\d.]+V[\d.]+"), ("step-before", r"M[\d. ]+V[\d.]+H[\d.]+")):
@@ -146,7 +172,7 @@ def test_a_heat_map_has_a_cell_for_each_number() -> None:
     assert drawn[2].findtext("title") == "cat, frog: 1"
     assert drawn[7].get("data-of") == "2-1"
     colours = re.findall(r'<g class="(\w+)"><rect class="cell', figure)
-    assert colours == ["r6", "empty", "r0", "empty", "r6", "empty", "r1", "r1", "r3"]  # by the share of the row
+    assert colours == ["r6", "empty", "r0", "empty", "r6", "empty", "r3", "r3", "r4"]  # by the share of the row
 
 
 def test_all_words_are_escaped() -> None:

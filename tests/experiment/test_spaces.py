@@ -9,8 +9,7 @@ import pytest
 from dltrain.config import ConfigError
 from dltrain.experiment.experiment import Experiment
 from dltrain.experiment.spaces import corners
-from dltrain.search import Range
-from dltrain.sweeps.study import settings, values_of
+from dltrain.search import Range, Settings
 
 SMALL = "data: digits\nmodel: mlp\n"
 
@@ -35,16 +34,16 @@ def problem(space: str, rest: str = "", *overrides: str) -> tuple[str, str]:
         ("training.batch_size: {low: 32, high: 256}", "training: {accumulate: 4}", "33 / 4", "32"),
         ("training.batch_size: {low: 32, high: 256, step: 2}", "training: {accumulate: 4}", "34 / 4", "2"),
         ("training.accumulate: {choices: [1, 3]}, training.batch_size: {choices: [48, 64]}", "", "64 / 3", "3"),
-        ("optimizer.momentum: {low: 0.1, high: 0.9}, optimizer: {choices: [sgd, adam]}", "",
-         "unknown option `momentum` for optimizer `adam`", "momentum"),
-        ("optimizer: {choices: [adam, sgd]}, optimizer.momentum: {low: 0.1, high: 0.9}", "",
+        ("optimizer.momentum: {low: 0.1, high: 1.5}, optimizer: {choices: [adam, sgd]}", "",
+         "must be a number >= 0 and < 1", "1.5"),
+        ("optimizer: {choices: [adam, lion]}, optimizer.momentum: {low: 0.1, high: 0.9}", "",
          "unknown option `momentum` for optimizer `adam`", "momentum"),
         ("optimizer.lr: {low: 0.1, high: 0.9}, optimizer: {choices: [adam, {name: sgd, lr: 0.1}]}", "",
          "`optimizer.lr` is given twice", "optimizer"),
         ("optimizer: {choices: [adam, {name: sgd, momentum: 0.5}]}, optimizer.name: {choices: [sgd, adam]}", "",
          "is given twice", "optimizer.name"),
-        ("model.norm: {choices: [null, batch_norm]}, model.norm.momentum: {low: 0.1, high: 0.5}", "model: resnet20",
-         "is given twice", "model.norm.momentum"),
+        ("model.norm: {choices: [batch_norm, {name: batch_norm, momentum: 0.2}]}, "
+         "model.norm.momentum: {low: 0.1, high: 0.5}", "model: resnet20", "is given twice", "model.norm.momentum"),
         ("optimizer: {choices: [sgd, adam, {name: adam}]}", "", "is the same setting as adam", "{name: adam}"),
         ("optimizer.lr: {choices: [1, 2, 1.0]}", "", "1.0 is the same setting as 1", "1.0"),
         ("augmentation.0.degrees: {low: -5, high: 5.5}", "augmentation: [rotation]", "must be a number", "-5"),
@@ -90,6 +89,9 @@ def test_a_whole_training_to_choose_keeps_to_the_length_of_the_trials() -> None:
         "optimizer.lr: {low: 0.1, high: 0.9}, optimizer: {choices: [adam, adamw]}",
         "training.batch_size: {low: 32, high: 256, step: 4}, training.accumulate: {choices: [1, 2, 4]}",
         "training.steps: {low: 5, high: 9}", "optimizer.name: {choices: [sgd, adam]}",
+        "optimizer.momentum: {low: 0.1, high: 0.9}, optimizer.name: {choices: [adam, sgd]}",
+        "optimizer: {choices: [adam, sgd]}, optimizer.momentum: {low: 0.1, high: 0.9}",
+        "model.name: {choices: [mlp, softmax_regression]}, model.dropout: {low: 0.0, high: 0.5}",
     ],
 )  # fmt: skip
 def test_a_sound_space_is_taken(space: str) -> None:
@@ -115,7 +117,8 @@ def test_ranges_take_the_type_of_their_key() -> None:
     )
     found = Experiment.parse(text)
     assert found.sweep is not None and Experiment.parse(found.dump()) == found
-    drawn = [values_of(found.sweep, drawn) for drawn, _ in zip(settings(found.sweep, 0), range(40), strict=False)]
+    settings = Settings(found.sweep, 0)
+    drawn = [setting.values for setting in map(settings.draw, range(40)) if setting is not None]
     decays = {trial["optimizer.weight_decay"] for trial in drawn}
     assert len(decays) == 40 and all(0 < decay < 1 for decay in decays)
     assert {trial["training.epochs"] for trial in drawn} == {1.0, 3.0, 5.0, 7.0, 9.0}

@@ -166,6 +166,16 @@ def test_a_conditional_key_counts_among_the_trials_that_set_it() -> None:
     assert share == pytest.approx(9 / 14, abs=0.12)  # of 2u + v + 3w
 
 
+def test_results_far_out_do_not_decide_what_is_important() -> None:
+    plain = additive(150, log=False)
+    made = [
+        dataclasses.replace(t, metrics={"validation/loss": 1e6 * (index + 1)}) if index % 30 == 0 else t
+        for index, t in enumerate(plain.trials)
+    ]
+    found = importance(dataclasses.replace(plain, trials=made), LOSS)
+    assert found.shares["u"] > 2 * found.shares["v"] > 4 * found.shares["w"]
+
+
 def test_importance_says_why_it_cannot_be_computed() -> None:
     few = additive(9, log=False)
     assert "it takes 10 finished trials, and there are 9" in page(few)

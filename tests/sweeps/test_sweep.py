@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from itertools import islice
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from dltrain.cli import app
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.recording import Recordings
 from dltrain.runs.run import JOURNAL, Run
-from dltrain.search import Range, Sweep
-from dltrain.sweeps.study import Study, settings, values_of
+from dltrain.search import Range, Settings, Sweep
+from dltrain.sweeps.study import Study
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def tried(folder: Path) -> list[dict[str, str]]:
 
 
 def draws(count: int, seed: int = 0, **space: dict[str, Any]) -> dict[str, list[Any]]:
-    searched = Sweep(space={key: Range(**value) for key, value in space.items()})
-    trials = [values_of(searched, drawn) for drawn in islice(settings(searched, seed), count)]
+    settings = Settings(Sweep(space={key: Range(**value) for key, value in space.items()}), seed)
+    trials = [found.values for found in takewhile(bool, map(settings.draw, range(count)))]
     return {key: [trial[key] for trial in trials] for key in space}
 
 

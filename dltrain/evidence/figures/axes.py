@@ -27,6 +27,9 @@ class Axis(Protocol):
     def place(self, value: Any) -> float:
         """Where a value stands, from 0 to 1; what lies beyond an end stands at it."""
 
+    def unbounded(self, value: Any) -> float:
+        """The same where what lies beyond an end does not stop there: below 0 or above 1."""
+
     def beyond(self, value: Any) -> int:
         """Beyond which end a value lies: -1 the lower, 1 the upper, 0 neither."""
 
@@ -75,10 +78,14 @@ class Numbers:
 
     def place(self, value: float) -> float:
         """Where a number stands, from 0 to 1."""
+        return min(max(self.unbounded(value), 0.0), 1.0)
+
+    def unbounded(self, value: float) -> float:
+        """Where a number stands, however far beyond; on a logarithmic axis, 0 and less stand far below."""
         if self.log and value <= 0:
-            return 0.0
+            return -100.0
         low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, value))
-        return min(max((at - low) / (high - low), 0.0), 1.0)
+        return (at - low) / (high - low)
 
     def beyond(self, value: float) -> int:
         """Beyond which end a number lies: -1, 1, or 0 for neither; rounding does not count."""
@@ -87,7 +94,7 @@ class Numbers:
 
     def ticks(self, count: int) -> list[tuple[float, str]]:
         """Round numbers on the axis: 1, 2 or 5 times a power of ten."""
-        if self.log and len(values := self._decades(count)) > 1:
+        if self.log and len(values := self._decades(count)) > 2:
             return [(self.place(value), number(value)) for value in values]
         step = self._step(count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -133,6 +140,10 @@ class Names:
     def place(self, value: str) -> float:
         """The middle of a name's place. Raises ValueError for a name that is not on the axis."""
         return (self.names.index(value) + 0.5) / len(self.names)
+
+    def unbounded(self, value: str) -> float:
+        """The same: no name lies beyond."""
+        return self.place(value)
 
     def beyond(self, value: str) -> int:
         """0: a name that is not on the axis has no place at all."""

@@ -65,16 +65,22 @@ def _strip(strip: Strip, frame: Frame, y: float) -> Markup:
 
 def _drawn(series: Series, frame: Frame) -> Markup:
     points = [p for p in series.points if _finite(p.x) and _finite(p.y)]
-    places = [(frame.across(scattered(frame.x_axis, p.x, i)), frame.y(p.y)) for i, p in enumerate(points)]
-    joint = series.line != "none" and len(places) > 1
-    parts = [joined(places, series)] if joint else []
-    shape = series.shape if joint or series.line == "none" else "circle"  # a line of one point would not be seen
-    if shape is not None:
-        for point, (x, y) in zip(points, places, strict=True):
-            words, of = (point.text, point.of) if joint or not series.text else (series.text, series.of)
-            out = TURNS.get((frame.x_axis.beyond(point.x), frame.y_axis.beyond(point.y)))
-            parts.append(mark(shape, x, y, words, of, point.colour, out))
-    return tag("g", *parts, class_=series.colour)
+    across = [frame.across(scattered(frame.x_axis, p.x, index)) for index, p in enumerate(points)]
+    line, shape = Markup(""), series.shape
+    if series.line != "none":
+        place = frame.y_axis.unbounded if series.line == "straight" else frame.y_axis.place
+        heights = [frame.height(place(point.y)) for point in points]
+        line = joined(list(zip(across, heights, strict=True)), series, frame.top, frame.bottom)
+        if not line:  # one point, or all of it beyond the axis: without a mark at its end it would not be seen
+            last = [replace(p, text=p.text or series.text, of=p.of or series.of) for p in points[-1:]]
+            points, across, shape = last, across[-1:], shape or "circle"
+    marks = [
+        mark(shape, x, frame.y(p.y), p.text, p.of, p.colour,
+             TURNS.get((frame.x_axis.beyond(p.x), frame.y_axis.beyond(p.y))))
+        for p, x in zip(points, across, strict=True)
+        if shape is not None
+    ]  # fmt: skip
+    return tag("g", line, *marks, class_=series.colour)
 
 
 def _finite(value: Any) -> bool:

@@ -41,7 +41,7 @@ class Frame:
         names = [cut(words, LONGEST) for _, words in x_axis.ticks(9)] if isinstance(x_axis, Names) else []
         longest = max(map(width, names), default=0)
         turned = bool(names) and longest > (right - left) / len(names) - 6
-        foot = (longest * 0.6 if turned else LINE) + (LINE + 8 if x_axis.label else 4)
+        foot = (longest * 0.6 + 8 if turned else LINE) + (LINE + 8 if x_axis.label else 4)
         return cls(x_axis, y_axis, left, above + (LINE if y_axis.label else 8), right, high - foot - below, turned)
 
     def x(self, value: Any) -> float:
@@ -50,7 +50,11 @@ class Frame:
 
     def y(self, value: Any) -> float:
         """Where a value of the vertical axis stands, in units."""
-        return self.bottom - self.y_axis.place(value) * (self.bottom - self.top)
+        return self.height(self.y_axis.place(value))
+
+    def height(self, place: float) -> float:
+        """The same of a place, which is 0 at the lower end and 1 at the upper one."""
+        return self.bottom - place * (self.bottom - self.top)
 
     def across(self, place: float) -> float:
         """The same of a place from 0 to 1."""
@@ -60,7 +64,7 @@ class Frame:
         """Grid, ticks and labels. above, below: units between the area and what stands on the axes."""
         parts: list[Markup] = []
         for place, words in self.y_axis.ticks(_count(self.bottom - self.top, 36)):
-            y = self.bottom - place * (self.bottom - self.top)
+            y = self.height(place)
             parts.append(tag("path", class_="grid", d=f"M{self.left:.0f} {y:.1f}H{self.right:.0f}"))
             parts.append(text(words, self.left - 8, y + 4.5, "end", most=LONGEST))
         foot = self.bottom + below

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
@@ -17,7 +18,8 @@ def heat_map(
 ) -> Markup:  # fmt: skip
     """Cells (rows, columns), the darker the larger; each has its number, its note, and whose it is (`of`).
 
-    Colours are by the share of the row, so that a rare row is as readable as a frequent one. note: what is said of the
+    Colours are by the square root of the share of the row: a rare row is as readable as a frequent one, and a few
+    errors beside many hits. note: what is said of the
     cell (row, column); by default both names and the number.
     """
     side = max(min(54.0, 760 / max(len(columns), 1)), 16.0)
@@ -39,7 +41,7 @@ def heat_map(
         parts.append(text(name, left - 8, y + side / 2 + 4.5, "end", most=18))
         for column, value in enumerate(values):
             words = note(row, column) if note else f"{name}, {columns[column]}: {value:{form}}"
-            colour = of_share(value / total if total else 0.0) if value else "empty"
+            colour = of_share(math.sqrt(value / total)) if value > 0 else "empty"
             cell = tag("rect", tag("title", words), class_="cell mark", x=left + side * column, y=y, width=side - 1,
                        height=side - 1, data_of=of(row, column) if of else None)  # fmt: skip
             shown = f"{value:{form}}" if value and width(f"{value:{form}}") < side else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -84,12 +85,32 @@ def _outline(shape: Shape, x: float, y: float) -> str:
     return path([(x, y - 5.6), (x + 5.6, y), (x, y + 5.6), (x - 5.6, y)]) + "Z"
 
 
-def joined(points: Sequence[tuple[float, float]], series: Series) -> Markup:
-    """The line of a series through places."""
-    d = path(points)
-    if series.line.startswith("step"):
+def joined(points: Sequence[tuple[float, float]], series: Series, top: float, bottom: float) -> Markup:
+    """The line of a series through places; empty where there is none to be seen. A straight one is cut where it leaves
+    the area between top and bottom."""
+    d = "".join(map(path, _within(points, top, bottom)))
+    if len(points) > 1 and series.line != "straight":
         step = "H{0}V{1}" if series.line == "step-after" else "V{1}H{0}"
         d = path(points[:1]) + "".join(step.format(coordinate(x), coordinate(y)) for x, y in points[1:])
+    if not d:
+        return Markup("")
     title = (tag("title", series.text),) if series.text else ()
     named = "line" + (" mark" if series.text else "") + (" dashed" if series.dashed else "")
     return tag("path", *title, class_=named, d=d, data_of=series.of)
+
+
+def _within(points: Sequence[tuple[float, float]], top: float, bottom: float) -> list[list[tuple[float, float]]]:
+    """The pieces of a line that lie between top and bottom (after Liang and Barsky 1984, in one direction)."""
+    pieces = list[list[tuple[float, float]]]()
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if max(y0, y1) < top or min(y0, y1) > bottom:
+            continue
+        ends = []
+        for x, y in ((x0, y0), (x1, y1)):
+            edge = min(max(y, top), bottom)
+            ends.append((x, y) if edge == y else (x0 + (x1 - x0) * (edge - y0) / (y1 - y0), edge))
+        if pieces and pieces[-1][-1] == ends[0]:
+            pieces[-1].append(ends[1])
+        else:
+            pieces.append(ends)
+    return pieces

@@ -12,6 +12,9 @@ from dltrain.evidence.figures.axes import Axis, scattered
 from dltrain.evidence.figures.charts import SMALL, WIDE
 from dltrain.evidence.figures.svg import cut, path, picture, tag, text, width
 
+BOLD = 8.4
+"""Width of an average character of a label, in units."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -33,7 +36,7 @@ def parallel(
     no value on an axis, "not set" stands beyond its lower end.
     """
     wide, high = WIDE if upright else (SMALL[0], 40.0 + 88 * len(axes))
-    start, end = (44.0, high - 44) if upright else (26.0, wide - 26)  # along an axis
+    start, end = (46.0, high - 44) if upright else (26.0, wide - 26)  # along an axis
     first, last = (70.0, wide - 90) if upright else (48.0, high - 34)  # from axis to axis
     gaps = [any(line.values[index] is None for line in lines) for index in range(len(axes))]
 
@@ -87,7 +90,8 @@ def _axis(axis: Axis, index: int, corner: Any, gap: bool, room: float, upright: 
     brush = brush or {"x": x, "y": y - 14, "width": x1 - x, "height": 28.0}
     parts.append(tag("rect", class_="brush", data_axis=index, data_upright=int(upright), **brush))
     if upright:
-        parts.append(text(axis.label, x, 22.0, "middle", "label halo", most=max(int((room - 6) / 7), 6)))
+        row = 28.0 if index % 2 else 13.0  # long names of neighbours pass each other
+        parts.append(text(axis.label, x, row, "middle", "label halo", most=max(int(2 * (room - 6) / BOLD), 6)))
     else:
         parts.append(text(axis.label, 26.0, y - 9, class_="label halo", most=50))
     return tag("g", *parts)

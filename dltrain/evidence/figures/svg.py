@@ -8,6 +8,8 @@ from markupsafe import Markup, escape
 
 CHARACTER = 7.4
 """Width of an average character in the figures' text of 13 units, in units."""
+LARGEST = 1.3
+"""Pixels of a unit at most: larger text than the page's would shout."""
 
 
 def tag(name: str, *inner: str, **attributes: object) -> Markup:
@@ -53,11 +55,12 @@ def width(words: str) -> float:
 
 
 def picture(title: str, description: str, size: tuple[float, float], *inner: str) -> Markup:
-    """A whole figure, which grows and shrinks with the page. size: width and height in units.
+    """A whole figure, which shrinks with the page and grows a little. size: width and height in units.
 
     title, description: what screen readers say of it.
     """
     wide, high = size
     about = (tag("title", title), tag("desc", description))
     box = f"0 0 {coordinate(wide)} {coordinate(high)}"
-    return tag("svg", *about, *inner, viewBox=box, role="graphics-document", class_="figure", tabindex=0)
+    most = f"max-width:{LARGEST * wide:.0f}px"
+    return tag("svg", *about, *inner, viewBox=box, role="graphics-document", class_="figure", style=most, tabindex=0)

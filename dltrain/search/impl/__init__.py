@@ -1,0 +1,1 @@
+"""How samplers draw: the code that imports Optuna, torch and cmaes."""
