@@ -69,7 +69,8 @@ class TrialStory:
 class SearchStory:
     """A search, ended or parked.
 
-    experiment: its name. objectives: the first one ranks, unless there are several. space: what could be tried, by key.
+    experiment: its name. objectives: the first one ranks, unless there are several. space: what could be tried, by key;
+    the values of all trials lie in it.
     rounds: what each round could try, in their order; one without narrowing. best: indices of the best trials, best
     first; with several objectives those that no other trial beats in all. seconds: of the clock, of all its sessions.
     sampler_reason, budget: a sentence or a part of one. repeat: commands that do it again or go on. facts: further
@@ -107,8 +108,15 @@ class SearchStory:
 
 
 def identity(choice: Any) -> str:
-    """A choice as a text: of two that differ, the texts do. `true` is not 1."""
-    return choice if isinstance(choice, str) else json.dumps(choice, ensure_ascii=False, sort_keys=True, default=str)
+    """A choice as a text: of two that differ, the texts do. `true` is not 1, and the string "1" keeps its quotes."""
+    text = json.dumps(choice, ensure_ascii=False, sort_keys=True, default=str)
+    if not isinstance(choice, str):
+        return text
+    try:
+        json.loads(choice)
+    except ValueError:
+        return choice
+    return text
 
 
 def told(value: Any) -> str:

@@ -19,7 +19,7 @@ from dltrain.search import Range
 from dltrain.sweeps.importance import importance
 from dltrain.sweeps.page import PAGE, duration, page, write_page
 from dltrain.sweeps.pictures import front, thinned
-from dltrain.sweeps.story import Objective, SearchStory, TrialStory
+from dltrain.sweeps.story import Objective, SearchStory, TrialStory, identity
 
 NASTY = '</script><script>evil("1")</script><img src=x onerror=evil()>'
 LOSS = Objective("validation/loss", "min", ".3f")
@@ -253,6 +253,18 @@ def test_a_search_of_300_long_trials_fits_in_two_megabytes() -> None:
     made = [dataclasses.replace(trial, index=index) for index, trial in enumerate(made)]
     html = page(dataclasses.replace(search, trials=made, best=[]))  # pruned: a forest would take its time
     assert len(html.encode()) < 2_000_000
+
+
+def test_choices_that_look_alike_are_told_apart() -> None:
+    choices = [1, "1", True, "true", None, "null", 1.0, "one", [1], "[1]", {"b": 1, "a": 2}]
+    assert len({identity(choice) for choice in choices}) == len(choices)
+    assert identity("one") == "one"
+    space = {"a": Range(choices=choices)}
+    made = [TrialStory(i, {"a": c}, "finished", {"validation/loss": float(i)}) for i, c in enumerate(choices)]
+    search = SearchStory("x", [LOSS], space, made, [0])
+    figure = figures(page(search))["loss by a"]
+    places = [float(e.get("cx", "")) for e in figure.iter("circle") if e.get("class") == "mark circle"]
+    assert places == sorted(set(places))  # each choice has a place of its own, in their order
 
 
 def test_long_curves_keep_both_ends() -> None:
