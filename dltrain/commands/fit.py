@@ -44,6 +44,7 @@ from dltrain.experiment.experiment import Experiment
 from dltrain.planning.plan import plan_of
 from dltrain.runs.environment import Hyperparameters, environment, flatten
 from dltrain.runs.interrupts import Signals
+from dltrain.runs.keeping import Keeper
 from dltrain.runs.recording import Recordings
 from dltrain.runs.reports import EpochReport, NonFiniteError, Row
 from dltrain.runs.run import FULL, ReadOnlyRun, Run, next_free, unwritable
@@ -63,8 +64,9 @@ class Begun:
 
 
 ByEpochs = Generator[Begun | EpochReport, bool, tuple[int, Run]]
-"""A training in the hands of whoever asks for its epochs: first yields `Begun`, then a report of each epoch when all of
-it is kept. Sending True ends it there, to go on another time. Returns the exit code and the run."""
+"""A training in the hands of whoever asks for its epochs: first yields `Begun`, then a report of each epoch. Sending
+True ends it there, to go on another time. Returns the exit code and the run. A SIGKILL takes epochs of the last second
+back: `Begun` of the resume has those that are kept, and the others are reported again, with the same numbers."""
 
 
 def fit(experiment: Experiment, path: Path | None, device: str, display: Display, **options: Any) -> tuple[int, Run]:
@@ -296,49 +298,49 @@ def train(
     def result(state: str, why: str | None = None) -> None:
         run.write_json("result.json", result_of(trainer, state, why, clock))
 
+    keeper = Keeper(run, recordings, lambda: result("running"))
     try:
         announce(run, trainer, experiment, display, notes)
         start_recordings(recordings, run, trainer, experiment, hyperparameters, display)
         result("running")
-        saved = time.monotonic()
         compiles = trainer.about["decisions"]["compile"]["value"]
         display.waiting("the first step: compiling the network" if compiles else "the first step")
         clock.starts()
-        saving, stuck, told, forecast = 0.0, None, False, Forecast(trainer)
+        stuck, told, forecast = None, False, Forecast(trainer)
         profiler = Profiler(trainer, run.path / "profile", profile_steps) if profile_steps else None
         if (yield _begun(trainer)):
             result("interrupted", "parked")
             return 0
-        for event in trainer.run(profiler.watch) if profiler else trainer.run():
-            overdue = time.monotonic() - saved > 60 * experiment.training.checkpoint_every
-            stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
-            _tell(profiler, display)
-            show_points(recordings, event.points, event.looks, display)
-            if (line := forecast.news(event)) is not None:
-                display.line(line)
-            if isinstance(event, EpochReport):
-                display.epoch(event, metrics, trainer.parts.shape.one)
-                stuck = diagnose(trainer, experiment) if group.leads else None
-                if stuck is not None and (trainer.finished or not told):
-                    told = True
-                    display.warning(stuck)
-                event.metrics["seconds/checkpoint"] = saving + _saved(run, trainer, best=event.is_best)
-                saving = 0.0
-                show_epoch(recordings, trainer, event)
-                result("running")
-                saved = time.monotonic()
-            else:
-                display.progress(event, metrics, trainer.parts.shape.one)
-                if stopping or overdue:
-                    saving += (seconds := _saved(run, trainer))
-                    clock.inside += seconds
-                    saved = time.monotonic()
-            tell_failures(recordings, run, display)
-            if stopping:
-                raise KeyboardInterrupt
-            if isinstance(event, EpochReport) and (yield event) and not trainer.finished:
-                result("interrupted", "parked")
-                return 0
+        with keeper:
+            for event in trainer.run(profiler.watch) if profiler else trainer.run():
+                overdue = keeper.seconds > 60 * experiment.training.checkpoint_every
+                stopping, overdue = group.any(signals.received is not None and not trainer.finished, overdue)
+                _tell(profiler, display)
+                show_points(recordings, event.points, event.looks, display)
+                if (line := forecast.news(event)) is not None:
+                    display.line(line)
+                if isinstance(event, EpochReport):
+                    display.epoch(event, metrics, trainer.parts.shape.one)
+                    stuck = diagnose(trainer, experiment) if group.leads else None
+                    if stuck is not None and (trainer.finished or not told):
+                        told = True
+                        display.warning(stuck)
+                    keeper.take(trainer.state_dict, best=event.is_best, now=trainer.finished or stopping)
+                    event.metrics["seconds/checkpoint"] = keeper.spent()
+                    show_epoch(recordings, trainer, event)
+                else:
+                    display.progress(event, metrics, trainer.parts.shape.one)
+                    keeper.write()
+                    if stopping or overdue:
+                        clock.inside += keeper.take(trainer.state_dict, now=True)
+                keeper.tell()
+                tell_failures(recordings, run, display)
+                if stopping:
+                    raise KeyboardInterrupt
+                if isinstance(event, EpochReport) and (yield event) and not trainer.finished:
+                    keeper.finish()
+                    result("interrupted", "parked")
+                    return 0
         result("finished", stuck)
         _tell(profiler, display, finished=True)
     except KeyboardInterrupt:  # ours, or that of a second signal
@@ -361,13 +363,6 @@ def train(
     say_what_is_next(run, trainer, display)
     say_what_was_slow(trainer, experiment, clock, display)
     return 0
-
-
-def _saved(run: Run, trainer: Trainer, *, best: bool = False) -> float:
-    """Write the checkpoints; the seconds that it took."""
-    started = time.perf_counter()
-    run.save(trainer.state_dict(), best=best)
-    return time.perf_counter() - started
 
 
 def _judged(error: Exception, run: Run) -> str:

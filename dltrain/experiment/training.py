@@ -198,7 +198,8 @@ class Training(Section):
     evaluate_every: PositiveInt = 1
     """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
     checkpoint_every: Positive = 10.0
-    """Minutes between checkpoints inside an epoch; one is written after every epoch too."""
+    """Minutes between checkpoints inside an epoch; one is written after every epoch too, or once a second where epochs
+    are shorter."""
     log_every: PositiveInt | None = None
     """Steps from one point of the curves `train/loss` and `lr` to the next, counted from the begin of each epoch, whose
     end is a point too. null: a tenth of an epoch, and none within epochs under 20 steps."""

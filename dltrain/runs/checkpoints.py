@@ -24,6 +24,8 @@ from dltrain.errors import RunError
 from dltrain.runs.stored import StoredError, require_plain
 
 Bytes = bytes | memoryview
+Packed = list[Bytes]
+"""A checkpoint's file, in parts that follow each other."""
 FORMAT = 1
 _PREFIX = b"dltrain blake2b "
 _COMMENT = len(_PREFIX) + 64
@@ -34,13 +36,24 @@ class CheckpointError(RunError):
 
 
 def save(state: dict[str, Any], *paths: Path) -> None:
-    """Write `state` to each path in turn, atomically: temporary file, fsync, rename."""
+    """Write `state` to each path in turn. See write."""
+    packed = pack(state)
+    for path in paths:
+        write(packed, path)
+
+
+def pack(state: dict[str, Any]) -> Packed:
+    """The file of a checkpoint. It is a copy: the tensors may change afterwards."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     # The last field of a zip file is the length of its comment, zero so far.
     body: list[Bytes] = [buffer.getbuffer()[:-2], _COMMENT.to_bytes(2, "little")]
-    for path in paths:
-        write_atomically(path, *body, _PREFIX + _digest(body))
+    return [*body, _PREFIX + _digest(body)]
+
+
+def write(packed: Packed, path: Path) -> None:
+    """Write a checkpoint's file atomically: temporary file, fsync, rename."""
+    write_atomically(path, *packed)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 class Recordings:
     """The table of a run, and what its recorders opened, in this order. Of a process that follows another: nothing.
 
-    A recording that fails is closed and left out, since a network or a server must not end a training. A full disk is
-    an error of the run, and so is a table that cannot be written.
+    From the end of an epoch on they wait for `write`, which is called when its state is stored: a training that is
+    killed before trains the epoch again, and shows it once. A recording that fails is closed and left out, since a
+    network or a server must not end a training. A full disk is an error of the run, and so is a table that cannot be
+    written.
     """
 
     def __init__(self, recorders: Sequence[Recorder] = (), *, leads: bool = True) -> None:
         self._table = Table() if leads else None
         self._open: list[tuple[str, Recording]] = [(each.name, each.build()) for each in recorders if leads]
         self._told: list[tuple[str, str]] = []
+        self._waiting: list[Callable[[Recording], None]] = []
+        self._waits = False
 
     def __bool__(self) -> bool:
         """Whether anything but the table is recorded."""
@@ -40,20 +44,29 @@ class Recordings:
     def steps(self, rows: Sequence[Row]) -> None:
         """Points of the curves between the ends of epochs."""
         for row in rows:
-            self._tell(lambda recording, row=row: recording.step(row))  # type: ignore[misc]
+            self._show(lambda recording, row=row: recording.step(row))  # type: ignore[misc]
 
     def epoch(self, row: Row) -> None:
         """See Recording.epoch."""
-        self._tell(lambda recording: recording.epoch(row))
+        self._waits = True
+        self._show(lambda recording: recording.epoch(row))
 
     def histograms(self, found: Mapping[str, Histogram], step: int) -> None:
         """See Recording.histograms."""
         if found:
-            self._tell(lambda recording: recording.histograms(found, step))
+            self._show(lambda recording: recording.histograms(found, step))
 
     def images(self, name: str, grid: Tensor, step: int = 0) -> None:
         """See Recording.images."""
-        self._tell(lambda recording: recording.images(name, grid, step))
+        self._show(lambda recording: recording.images(name, grid, step))
+
+    def write(self) -> None:
+        """Show what waits, and write the table: the state after the last epoch is stored."""
+        self._waits = False
+        while self._waiting:
+            self._tell(self._waiting.pop(0))
+        if self._table is not None:
+            self._table.write()
 
     def close(self, state: str) -> None:
         """See Recording.close. What a full disk has no room for is lost."""
@@ -65,6 +78,12 @@ class Recordings:
         """What has failed since this was last asked: a sentence and a traceback each."""
         told, self._told = self._told, []
         return told
+
+    def _show(self, show: Callable[[Recording], None]) -> None:
+        if self._waits:
+            self._waiting.append(show)
+        else:
+            self._tell(show)
 
     def _tell(self, show: Callable[[Recording], None]) -> None:
         if self._table is not None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from dltrain.errors import RunError
 from dltrain.runs import checkpoints
-from dltrain.runs.checkpoints import CheckpointError, write_atomically
+from dltrain.runs.checkpoints import CheckpointError, Packed, write_atomically
 from dltrain.runs.stored import StoredError, is_result, require_checkpoint, require_environment
 
 JOURNAL = "journal.log"
@@ -48,6 +48,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path / ".lock", timeout=0)
+        self._held: dict[Path, Packed] = {}
         self.failure: Failure | None = None
         """What ended the training that this process made here, when it failed."""
 
@@ -108,12 +109,20 @@ class Run:
         """The checkpoint with the best validation metric."""
         return self.path / "checkpoints" / "best.pt"
 
-    def save(self, state: dict[str, Any], *, best: bool = False) -> None:
-        """Write `last`, and `best` first when this is the best: a crash in between repeats the epoch.
+    def hold(self, state: dict[str, Any], *, best: bool = False) -> None:
+        """Take the state as it is now for `last`, and for `best` when this is the best. `write_held` writes it."""
+        packed = checkpoints.pack(state)
+        self._held |= {self.best: packed, self.last: packed} if best else {self.last: packed}
+
+    def write_held(self) -> None:
+        """Write what is held, `best` first: a crash in between repeats the epochs since `last`.
 
         They never share a file: when one is damaged the other is still sound.
         """
-        checkpoints.save(state, *((self.best, self.last) if best else (self.last,)))
+        for path in (self.best, self.last):
+            if path in self._held:
+                checkpoints.write(self._held[path], path)
+                del self._held[path]
 
     def checkpoint(self, which: str) -> tuple[Path, dict[str, Any]]:
         """The checkpoint `best` or `last`. Raises RunError, naming the other one when that is sound."""
@@ -203,7 +212,10 @@ class ReadOnlyRun(Run):
     def close(self) -> None:
         pass
 
-    def save(self, state: dict[str, Any], *, best: bool = False) -> None:
+    def hold(self, state: dict[str, Any], *, best: bool = False) -> None:
+        pass
+
+    def write_held(self) -> None:
         pass
 
     def write(self, name: str, content: bytes) -> None:

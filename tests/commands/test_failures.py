@@ -19,7 +19,7 @@ from dltrain.commands.fit import fit
 from dltrain.console.display import Display
 from dltrain.engine.trainer import Trainer
 from dltrain.errors import RunError
-from dltrain.runs import checkpoints
+from dltrain.runs import checkpoints, keeping
 
 
 def finite(path: Path) -> bool:
@@ -61,7 +61,7 @@ def test_weights_that_are_no_numbers_are_never_saved(
                 tensor[0] = torch.inf
 
     monkeypatch.setattr(Trainer, "_train_step", poisoned)
-    code, run = train(arrays, tmp_path)
+    code, run = train(arrays, tmp_path, training__checkpoint_every=9)
     assert code == 1
     assert f"the {where} became infinite or not a number in step 9" in capsys.readouterr().err
     assert checkpoints.load(run.last)["step"] == 5 and finite(run.last) and finite(run.best)
@@ -168,6 +168,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         sync(file)
 
     monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(keeping, "PAUSE", 0.0)
     code, run = train(arrays, tmp_path)
     message = capsys.readouterr().err
     assert code == 1 and f"cannot write to {run.path}: no space left on device\n" in message

@@ -39,7 +39,8 @@ def test_events_that_no_longer_fit_end_the_training_soundly(zygote: Zygote, tmp_
     text = "data: digits\nmodel: {name: mlp, hidden: [8]}\ntraining: {epochs: 100, batch_size: 128, limit_batches: 1}\n"
     (tmp_path / "e.yaml").write_text(text)
     arguments = ("fit", tmp_path / "e.yaml", "--runs", tmp_path / "runs")
-    child = zygote.start(*arguments, output=tmp_path / "output", setup=LIMIT.format(20000))
+    every = "import dltrain.runs.keeping as k; k.PAUSE = 0.0\n"  # the first checkpoints are small enough
+    child = zygote.start(*arguments, output=tmp_path / "output", setup=every + LIMIT.format(20000))
     run = tmp_path / "runs/e/001"
     assert child.wait() == 1
     assert "Traceback" not in child.text and f"cannot write to {run}: file too large\n" in child.text
@@ -104,7 +105,7 @@ def test_no_trial_is_judged_by_the_disk(
     yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, number: int
 ) -> None:
     """At the begin of a trial, at its checkpoints, and where the sweep itself writes."""
-    name = "create" if owner is Run else "save"
+    name = "create" if owner is Run else "write"
     made, original = [], getattr(owner, name)
 
     def full(*arguments: Any, **options: Any) -> Any:

@@ -148,6 +148,36 @@ def test_killed_while_worker_processes_decode(zygote: Zygote, tmp_path: Path) ->
     assert_same_run(reference, killer.run)
 
 
+WRITTEN_AFTER_THE_SECOND_EPOCH = """
+import os
+import dltrain.engine.trainer as t, dltrain.runs.keeping as k
+train = t.Trainer._train_step
+def step(self, batch, number):
+    k.PAUSE = 0.0 if number == 9 else 1e9
+    if number == {number}:
+        os.kill(os.getpid(), 9)
+    train(self, batch, number)
+t.Trainer._train_step = step
+"""
+
+
+@pytest.mark.parametrize(("number", "kept"), [(9, None), (10, 10), (22, 10)])
+def test_killed_before_short_epochs_were_written(
+    number: int, kept: int | None, zygote: Zygote, arrays: Path, tmp_path: Path
+) -> None:
+    """5 steps an epoch. What was not written is trained again: also where the best epoch is among it."""
+    changes = {"data.name": "arrays", "data.path": str(arrays), "training.checkpoint_every": 9}
+    experiment = write_experiment(tmp_path, {**changes, "training.epochs": 6})
+    reference = uninterrupted(zygote, experiment, tmp_path)
+    killer = Killer(zygote, experiment, tmp_path)
+    assert killer.start(WRITTEN_AFTER_THE_SECOND_EPOCH.format(number=number)).wait() == -9
+    last = killer.run / "checkpoints/last.pt"
+    assert (checkpoints.load(last)["step"] if last.exists() else None) == kept
+    assert len(table(killer.run)) == (kept or 0) // 5
+    killer.finish()
+    assert_same_run(reference, killer.run)
+
+
 KILL_AT_SYNC = """
 import os
 sync, count = os.fsync, 0
@@ -244,7 +274,10 @@ def test_what_was_changed_since_the_run_began_is_named(zygote: Zygote, arrays: P
     data = write_arrays(tmp_path / "b.npz")
     experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(data), "training.epochs": 2})
     killer = Killer(zygote, experiment, tmp_path)
-    stop = "import os, dltrain.runs.recording as r; r.Recordings.epoch = lambda *_: os.kill(os.getpid(), 9)"
+    stop = (
+        "import os, dltrain.runs.keeping as k, dltrain.runs.recording as r\n"
+        "k.PAUSE, r.Recordings.epoch = 0.0, lambda *_: os.kill(os.getpid(), 9)"
+    )
     assert killer.start(stop).wait() == -9
     resolved = killer.run / "experiment.yaml"
     text = resolved.read_text()

@@ -42,11 +42,12 @@ def test_a_signal_ends_the_training_between_two_steps(
 
 
 def test_a_second_interrupt_ends_the_training_at_once(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
-    stuck = ("import time, dltrain.engine.seeding as s, dltrain.runs.run as r; save = r.Run.save\n"
-             "def slow(run, *a, **k):\n"
-             "    save(run, *a, **k)\n"
+    stuck = ("import time, dltrain.engine.seeding as s, dltrain.runs.run as r, dltrain.runs.keeping as k\n"
+             "k.PAUSE, write = 0.0, r.Run.write_held\n"
+             "def slow(run):\n"
+             "    write(run)\n"
              "    s.seed_layers = lambda *_: time.sleep(60)\n"
-             "r.Run.save = slow")  # fmt: skip
+             "r.Run.write_held = slow")  # fmt: skip
     child, run = begin(zygote, arrays, tmp_path, stuck)
     time.sleep(0.3)
     child.kill(signal.SIGINT)

@@ -39,8 +39,8 @@ def told(experiment: Experiment, decisions: dict[str, Any], inside: float = 0.0,
 
 
 def test_every_epoch_says_where_its_time_went(arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = Run.save
-    monkeypatch.setattr(Run, "save", lambda *a, **k: (time.sleep(0.1), save(*a, **k))[1])
+    hold = Run.hold
+    monkeypatch.setattr(Run, "hold", lambda *a, **k: (time.sleep(0.1), hold(*a, **k))[1])
     _, run = train(arrays, tmp_path, training__epochs=2, training__checkpoint_every=10)
     with (run.path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

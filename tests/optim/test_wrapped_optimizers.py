@@ -137,7 +137,8 @@ def test_a_checkpoint_from_before_that_goes_on(arrays: Path, tmp_path: Path) -> 
     whole, first = trained(experiment), trained(experiment, until=7)
     (tmp_path / "checkpoints").mkdir()
     run = Run(tmp_path)
-    run.save({**first.state_dict(), "average": None})
+    run.hold({**first.state_dict(), "average": None})
+    run.write_held()
     second = built(experiment)
     second.load_state_dict(run.checkpoint("last")[1])
     for _ in second.run():

@@ -149,7 +149,8 @@ def test_a_missing_checkpoint_is_named_and_the_other_offered(run: Run) -> None:
 
 
 def test_best_and_last_never_share_a_file(run: Run, trainer: Trainer) -> None:
-    run.save(trainer.state_dict(), best=True)
+    run.hold(trainer.state_dict(), best=True)
+    run.write_held()
     assert not run.best.samefile(run.last)
     assert run.best.read_bytes() == run.last.read_bytes()
 
@@ -158,13 +159,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(
     run: Run, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = run.last.read_bytes()
+    run.hold(trainer.state_dict())
 
     def fail(_: int) -> None:
         raise OSError("disk")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk"):
-        run.save(trainer.state_dict())
+        run.write_held()
     assert run.last.read_bytes() == before and not list(run.path.rglob("*.tmp"))
 
 

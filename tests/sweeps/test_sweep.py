@@ -384,7 +384,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "point", ["Study.start", "Run.create", "Recordings.epoch", "Run.save", "Study.finish", "Search.rank"]
+    "point", ["Study.start", "Run.create", "Recordings.epoch", "Run.write_held", "Study.finish", "Search.rank"]
 )
 def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(
     yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, point: str

@@ -25,16 +25,16 @@ class Table(Recording):
     def start(self, about: About, history: Sequence[Row], step: int) -> None:
         self._path, self._rows, self._smoothing = about.path / FILE, list(history), about.smoothing
         self._curves = [f"{split}/{name}" for split in reversed(SPLITS) for name in about.metrics]
-        self._write()
+        self.write()
 
     def step(self, row: Row) -> None:
         pass
 
     def epoch(self, row: Row) -> None:
         self._rows.append(row)
-        self._write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Replace the file by one with all rows so far."""
         from dltrain.runs.checkpoints import write_atomically
 
         text, rows = io.StringIO(), self._rows
