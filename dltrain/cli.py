@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dltrain.cli_files import add_to
+from dltrain import cli_before, cli_files
 from dltrain.commands.options import (
     AsJson,
     DataPath,
@@ -31,7 +31,7 @@ from dltrain.commands.options import (
     path_text,
 )  # fmt: skip
 from dltrain.commands.request import existing_device, fail, launched, load_plugins, request
-from dltrain.console.streams import print_result, say
+from dltrain.console.streams import print_result
 
 app = typer.Typer(
     name="dltrain", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -245,64 +245,6 @@ def sweep(
     return code
 
 
-@app.command(epilog="Example: dltrain check experiments/*.yaml")
-@request
-def check(
-    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT... [KEY=VALUE]...", help="YAML files.")],
-    gradients: Annotated[
-        bool, typer.Option("--gradients", help="Also compare gradients with differences, on the first batch.")
-    ] = False,
-    tolerance: Annotated[
-        float, typer.Option(min=1e-12, help="With --gradients: the relative error that is allowed.")
-    ] = 1e-6,
-    coordinates: Annotated[
-        int, typer.Option(min=1, metavar="N", help="With --gradients: look at N numbers of each tensor, at most.")
-    ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="With --gradients: print a JSON object.")] = False,
-    plugin: Plugins = None,
-) -> int:  # fmt: skip
-    """Validate experiments without reading data or training. With --gradients: compare the gradient of each parameter
-    tensor with central differences of the loss, in float64; exit code 1 where one is wrong."""
-    load_plugins(plugin)
-    from dltrain.commands.check import GradientCheck, check_files
-
-    overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
-    files = [path_text(text) for text in experiments if text not in overrides]
-    if not files:
-        fail("error: no experiment is named: dltrain check EXPERIMENT... [KEY=VALUE]...")
-    if as_json and not gradients:
-        fail("error: --json shows what --gradients finds")
-    return check_files(files, overrides, GradientCheck(tolerance, coordinates, as_json) if gradients else None)
-
-
-@app.command(epilog="Example: dltrain plan experiments/digits.yaml model=resnet18 training.batch_size=64")
-@request
-def plan(
-    experiment: ExperimentFile, overrides: Overrides = None, device: Device = "auto",
-    depth: Annotated[
-        int | None, typer.Option(min=1, help="Levels of modules in the table of layers; default: what fits.")
-    ] = None,
-    as_json: AsJson = False, plugin: Plugins = None,
-) -> int:  # fmt: skip
-    """Say what a training would do and cost, without training: layers, memory, learning rate, decisions, warnings."""
-    import json
-    import shutil
-
-    load_plugins(plugin)
-    from dltrain.experiment.experiment import Experiment
-
-    loaded = Experiment.load(experiment, overrides or ())
-    for note in loaded.notes:
-        say(note.text)
-    target = existing_device(device)
-    from dltrain.planning.plan import plan as plan_training
-    from dltrain.planning.text import render
-
-    found = plan_training(loaded, target, depth)
-    print_result(json.dumps(found, indent=2) if as_json else render(found, shutil.get_terminal_size().columns))
-    return 0
-
-
 @app.command(epilog="Example: dltrain pack experiments/photos.yaml data.cache=true")
 @request
 def pack(experiment: ExperimentFile, overrides: Overrides = None, plugin: Plugins = None) -> int:
@@ -379,4 +321,5 @@ def init(
     return 0
 
 
-add_to(app)
+cli_files.add_to(app)
+cli_before.add_to(app)

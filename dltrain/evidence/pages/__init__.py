@@ -27,3 +27,12 @@ def render(template: Path, **values: Any) -> str:
     style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template.name).render(script=script, style=style, digest=digest, **values)
+
+
+def standalone(figure: Markup) -> str:
+    """A figure as an SVG file of its own, with the style of the pages."""
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8") + "\nsvg.figure { background: var(--back); }"
+    opened = Markup('<svg xmlns="http://www.w3.org/2000/svg" ')
+    inner = figure.removeprefix("<svg ")
+    head, _, rest = inner.partition(">")
+    return f"{opened}{head}><style><![CDATA[{style}]]></style>{rest}\n"
