@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from dltrain import Experiment
 from dltrain.cli import app
+from dltrain.config.section import _index, kinds
 from dltrain.layers import Activation, Attention, Initialization, Norm
 from dltrain.models import Model
 from dltrain.optim import Optimizer, Schedule
@@ -33,6 +35,16 @@ SHORT = {
     "sweep": ["sweep.trials=2", "sweep.epochs=1", "training.limit_batches=2"],
 }
 """What makes these trainings short enough for a test."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def catalogues() -> Iterator[None]:
+    """The plug-ins of the pages are in the catalogues of this file's tests alone: others name what there is."""
+    before = {kind: list(kind.catalogue) for kind in kinds().values()}
+    yield
+    for kind, entries in before.items():
+        kind.catalogue[:] = entries
+    _index.cache_clear()
 
 
 def blocks(language: str) -> list[str]:
