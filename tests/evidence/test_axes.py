@@ -42,6 +42,8 @@ def test_ticks_lie_on_the_axis_in_order_and_can_be_told_apart(
         (Numbers("steps", 0, 40_000), ["0", "10,000", "20,000", "30,000", "40,000"]),
         (Numbers("lr", 0.011, 0.019, log=True), ["0.012", "0.014", "0.016", "0.018"]),
         (Numbers("loss", 0.27, 1.2, log=True), ["0.4", "0.6", "0.8", "1.0", "1.2"]),
+        (Numbers("lr", 1e-3, 30.0, log=True), ["0.001", "0.01", "0.1", "1", "10"]),
+        (Numbers("weight decay", 1e-9, 1.0, log=True), ["1e-9", "1e-7", "1e-5", "0.001", "0.1"]),
     ],
 )
 def test_ticks_are_round(axis: Numbers, expected: list[str]) -> None:
@@ -97,3 +99,10 @@ def test_names_have_a_place_each() -> None:
 )
 def test_numbers_are_written_for_people(value: float, words: str) -> None:
     assert number(value) == words
+
+
+def test_a_short_logarithmic_axis_keeps_to_powers_of_ten() -> None:
+    """Even steps would stand at its upper end alone."""
+    assert [words for _, words in Numbers("lr", 1e-3, 30.0, log=True).ticks(4)] == ["0.001", "0.1", "10"]
+    assert [words for _, words in Numbers("lr", 2e-4, 30.0, log=True).ticks(3)] == ["0.001", "0.1", "10"]
+    assert [words for _, words in Numbers("lr", 2e-4, 30.0, log=True).ticks(2)] == ["0.001", "1"]

@@ -93,8 +93,9 @@ class Numbers:
         return (value > self.high + room) - (value < self.low - room)
 
     def ticks(self, count: int) -> list[tuple[float, str]]:
-        """Round numbers on the axis: 1, 2 or 5 times a power of ten."""
-        if self.log and len(values := self._decades(count)) > 2:
+        """Round numbers on the axis: 1, 2 or 5 times a power of ten, or their multiples."""
+        values = self._decades(count) if self.log else []
+        if len(values) > 2 or (values and self.high / self.low > 100):  # else even steps say more
             return [(self.place(value), number(value)) for value in values]
         step = self._step(count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -113,10 +114,10 @@ class Numbers:
         inside = [(p, t) for p, t in inside if self.low * 0.999999 <= t * 10.0**p <= self.high * 1.000001]
         if self.whole:
             inside = [(power, times) for power, times in inside if power >= 0]
-        if len(inside) > max(count, 6):
-            inside = [(power, times) for power, times in inside if times == 1]
-        every = max(math.ceil(len(inside) / max(count, 1)), 1)
-        return [times * 10.0**power for power, times in inside if times > 1 or power % every == 0]
+        if len(inside) <= max(count, 6):
+            return [times * 10.0**power for power, times in inside]
+        powers = [10.0**power for power, times in inside if times == 1]
+        return powers[:: math.ceil(len(powers) / max(count, 1))]
 
 
 def _fenced(ordered: Sequence[float], fence: str | None) -> tuple[float, float]:
