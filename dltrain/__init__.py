@@ -1,6 +1,6 @@
 """dltrain: one YAML file in, a trained and trusted model out.
 
-    from dltrain import Experiment, Run, Trainer, build
+    from dltrain import Experiment, Run, Trainer, build, load
 
 The names are loaded when they are first used, so that importing the package is instant.
 """
@@ -8,6 +8,7 @@ The names are loaded when they are first used, so that importing the package is 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dltrain.commands.loaded import Predictions, TrainedModel, load
     from dltrain.config import ConfigError
     from dltrain.engine.builder import build
     from dltrain.engine.trainer import Trainer
@@ -19,13 +20,19 @@ _HOMES = {
     "ConfigError": "dltrain.config",
     "EpochReport": "dltrain.runs.reports",
     "Experiment": "dltrain.experiment.experiment",
+    "Predictions": "dltrain.commands.loaded",
     "Progress": "dltrain.runs.reports",
     "Run": "dltrain.runs.run",
+    "TrainedModel": "dltrain.commands.loaded",
     "Trainer": "dltrain.engine.trainer",
     "build": "dltrain.engine.builder",
+    "load": "dltrain.commands.loaded",
 }
 
-__all__ = ["ConfigError", "EpochReport", "Experiment", "Progress", "Run", "Trainer", "build"]
+__all__ = [
+    "ConfigError", "EpochReport", "Experiment", "Predictions", "Progress", "Run", "TrainedModel", "Trainer", "build",
+    "load",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

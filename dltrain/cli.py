@@ -15,6 +15,7 @@ import typer
 from dltrain import cli_before, cli_files
 from dltrain.commands.options import (
     AsJson,
+    AskedPath,
     DataPath,
     Device,
     Devices,
@@ -27,6 +28,7 @@ from dltrain.commands.options import (
     RunsFolder,
     ViewsName,
     ViewsShare,
+    is_exported,
     path_of,
     path_text,
 )  # fmt: skip
@@ -136,7 +138,7 @@ def resume(
 @app.command("eval", epilog="Example: dltrain eval runs/digits/001 --json")
 @request
 def evaluate(
-    run: RunPath,
+    run: AskedPath,
     more: Annotated[
         list[str] | None,
         typer.Argument(
@@ -152,11 +154,16 @@ def evaluate(
     """Measure a run, or several and their ensemble: accuracy, loss, and how each class fares."""
     load_plugins(plugin)
     from dltrain.commands.evaluate import evaluate_run
+    from dltrain.commands.exported import evaluate_file, require_alone
     from dltrain.console.display import Display
 
     data = [text for text in more or () if "=" in text and not Path(text).exists()]
     runs = [run, *(path_text(text) for text in more or () if text not in data)]
     display, target = Display(), existing_device(device)
+    if is_exported(run):
+        require_alone(runs[1:], {"--views": views, "--views-share": share})
+        evaluate_file(run, split, display, overrides=data, as_json=as_json)
+        return 0
     evaluate_run(runs, split, checkpoint, target, display, overrides=data, views=views, share=share, as_json=as_json)
     return 0
 
@@ -164,7 +171,7 @@ def evaluate(
 @app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")
 @request
 def predict(
-    run: RunPath,
+    run: AskedPath,
     paths: ImagePaths,
     output: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="csv or JSON lines.")] = "csv",
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
@@ -181,9 +188,13 @@ def predict(
 ) -> int:  # fmt: skip
     """Answer for images, on stdout: a class and the probabilities of all, numbers, labels, or errors."""
     load_plugins(plugin)
+    from dltrain.commands.exported import predict_file, require_alone
     from dltrain.commands.predict import predict_files
 
     runs = [run, *(others or ())]
+    if is_exported(run):
+        require_alone(others or (), {"--views": views, "--views-share": share, "--reconstructions": reconstructions})
+        return predict_file(run, paths, output, batch_size)
     found = existing_device(device)
     return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions)
 

@@ -23,7 +23,7 @@ from dltrain.layers import Activation, Attention, Initialization, Norm
 from dltrain.models import Model
 from dltrain.optim import Optimizer, Schedule
 
-NAMES = ("data", "training", "watching", "tasks", "search", "running", "evidence", "export", "extending")
+NAMES = ("data", "training", "watching", "tasks", "search", "running", "evidence", "export", "python", "extending")
 PAGES = ["README.md", *(f"docs/{page}.md" for page in NAMES)]
 """Read one after the other: a page may use what those before it have trained."""
 TEXT = "\n".join((REPOSITORY / page).read_text() for page in PAGES)
@@ -100,11 +100,12 @@ def test_every_command_works_in_the_order_of_the_pages(
     assert done >= {"fit", "eval", "sweep", "list", "schema", "init", "predict", "check", "plan"}
     assert Path("labels.csv").read_text().count("\n") == 26
     assert list(Path("runs/digits").glob("*/events.out.tfevents.*"))
-    Path("program.py").write_text(
-        next(text for mark, language, text in BLOCKS if (mark, language) == ("run", "python"))
-    )
-    runpy.run_path("program.py")
-    assert "class_" in capsys.readouterr().out
+    programs = [text for mark, _, text in BLOCKS if mark == "run"]
+    assert len(programs) == 2
+    for program in programs:
+        Path("program.py").write_text(program)
+        runpy.run_path("program.py")
+        assert "class_" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

@@ -85,7 +85,7 @@ def measure_runs(
         if predictor.target != target:
             raise RunError(f"the runs have learned {target.kind} in different units: their training splits differ")
     marks = [state["about"]["fingerprint"] for _, state in found]
-    source, about_data, own_data = _measured(trained.data, experiment, split, target, marks, display)
+    source, about_data, own_data = measured_part(trained.data, experiment, split, target, marks, display)
     lies = about_data["data"]
     if any(own_data):  # where it lies is told of other data alone
         about_data = {"data_fingerprint": about_data["data_fingerprint"]}
@@ -233,7 +233,7 @@ def with_data(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     return Experiment.parse(experiment.dump(), "checkpoint", overrides) if overrides else experiment
 
 
-def _measured(
+def measured_part(
     trained: Dataset, experiment: Experiment, split: str, target: TargetSpec, marks: Sequence[str], display: Display
 ) -> tuple[Source, dict[str, Any], list[bool]]:
     """The examples to measure, what the result says of them, and for each run whether they are of its own data.

@@ -23,6 +23,11 @@ def path_of(text: str) -> Path:
     return Path(path_text(str(text)))
 
 
+def is_exported(path: str) -> bool:
+    """Whether a path names a file that other programs run, and no run."""
+    return path.endswith(".onnx")
+
+
 ExperimentFile = Annotated[
     Path, typer.Argument(metavar="EXPERIMENT", parser=path_of, help="The experiment's YAML file.")
 ]
@@ -60,6 +65,10 @@ ViewsShare = Annotated[
     ),
 ]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", parser=path_text, help="A run directory or a checkpoint file.")]
+AskedPath = Annotated[
+    str,
+    typer.Argument(metavar="RUN", parser=path_text, help="A run directory, a checkpoint or an exported file."),
+]
 DataPath = Annotated[
     Path,
     typer.Argument(

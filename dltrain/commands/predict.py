@@ -30,6 +30,7 @@ from dltrain.data.folders.listing import broken, is_image, url_in, walk
 from dltrain.data.images.decoding import decode, place
 from dltrain.data.images.opening import quietly
 from dltrain.data.loading.resources import usable_cores
+from dltrain.data.tables.encoding import Encoding
 from dltrain.data.tables.reading import ENDINGS, Table, has_header, is_table, read_table
 from dltrain.data.tables.source import RowSource
 from dltrain.data.types import Canvas, ImageShape, Vector, require_images
@@ -76,7 +77,7 @@ def predict_files(
         key, examples = ["path"], _images(files, predictors, batch_size, failures)
     kept = _Reconstructions(folder, predictors[0]) if folder is not None else None
     key += ["reconstruction"] if kept is not None else []
-    row = _csv([*key, *task.columns]) if form == "csv" else _json_line
+    row = writer(form, [*key, *task.columns])
     for which_ones, tensors in examples:
         outputs = [answer_of(predictor.outputs(each)) for predictor, each in zip(predictors, tensors, strict=True)]
         asked = predictors[0].inputs(tensors[0])
@@ -86,10 +87,7 @@ def predict_files(
             which_ones = kept.written(which_ones, together)
         for one, answer in zip(which_ones, answers, strict=True):
             row(one | answer)
-    sys.stdout.flush()
-    if failures.count:
-        say(f"{failures.count} of {failures.total} files could not be read")
-    return 1 if failures.count else 0
+    return failures.told()
 
 
 class _Reconstructions:
@@ -127,6 +125,13 @@ class Failures:
     total: int = 0
     count: int = 0
 
+    def told(self) -> int:
+        """The exit code, after all rows are written; and on stderr, how many files failed."""
+        sys.stdout.flush()
+        if self.count:
+            say(f"{self.count} of {self.total} files could not be read")
+        return 1 if self.count else 0
+
 
 def _images(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int, failures: Failures) -> Examples:
     targets = [(predictor.layout, require_files(predictor)) for predictor in predictors]
@@ -149,23 +154,33 @@ def _images(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: 
 
 
 def _rows(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int) -> Examples:
+    header = getattr(predictors[0].experiment.data, "header", None)
+    for which, part in table_parts(files, [predictor.layout for predictor in predictors], header, batch_size):
+        yield which, [predictor.layout.encode(part) for predictor in predictors]
+
+
+def table_parts(
+    files: Iterable[Path], layouts: Sequence[Encoding], header: bool | None, batch_size: int
+) -> Iterator[tuple[list[dict[str, Any]], Table]]:
+    """What identifies each row of the tables, and so many rows at a time, with the columns of all layouts.
+
+    Raises RunError for files that are no tables, ConfigError for one that lacks a column.
+    """
     for path in files:
-        table = _table(path, predictors)
-        for text in RowSource(table, np.zeros(len(table))).unlike(predictors[0].layout):
+        table = _table(path, layouts, header)
+        for text in RowSource(table, np.zeros(len(table))).unlike(layouts[0]):
             say(f"warning: {path}: {text}")
         for start in range(0, len(table), batch_size):
             part = table.at(np.arange(start, min(start + batch_size, len(table))))
-            which = [{"path": str(path), "row": part.number(place)} for place in range(len(part))]
-            yield which, [predictor.layout.encode(part) for predictor in predictors]
+            yield [{"path": str(path), "row": part.number(place)} for place in range(len(part))], part
 
 
-def _table(path: Path, predictors: Sequence[Predictor]) -> Table:
-    """The columns that the networks see. Raises RunError for other files, ConfigError for a table that lacks some."""
+def _table(path: Path, layouts: Sequence[Encoding], header: bool | None) -> Table:
+    """The columns that the networks see. header: whether the first line names them; None: by what it holds."""
     if not is_table(path):
         raise RunError(f"the network takes rows of numbers, and {path} is no table ({', '.join(ENDINGS)})")
-    features = [feature for predictor in predictors for feature in predictor.layout.features]
+    features = [feature for layout in layouts for feature in layout.features]
     words = frozenset(feature.column for feature in features if feature.categories is not None)
-    header = getattr(predictors[0].experiment.data, "header", None)
     read = read_table(str(path), words, header=has_header(str(path)) if header is None else header)
     return read.only(dict.fromkeys(feature.column for feature in features))
 
@@ -179,6 +194,11 @@ def require_files(predictor: Predictor) -> int:
     if channels not in (1, 3):
         raise RunError(f"the network takes images of {channels} channels; files are read as grey (1) or RGB (3)")
     return channels
+
+
+def writer(form: str, columns: list[str]) -> Row:
+    """What writes rows on stdout, as `csv` with these columns, or as `jsonl`."""
+    return _csv(columns) if form == "csv" else _json_line
 
 
 def _csv(columns: list[str]) -> Row:
@@ -208,16 +228,19 @@ def _json_line(answer: dict[str, Any]) -> None:
 
 
 def decoded(
-    files: Iterator[Path], targets: Sequence[tuple[Canvas, int]], batch_size: int, remarks: list[str] | None = None
-) -> Iterator[list[tuple[Path, Future[list[Tensor]]]]]:
+    files: Iterator[Path], targets: Sequence[tuple[Canvas, int]], batch_size: int, remarks: list[str] | None = None, *,
+    whole: bool = False,
+) -> Iterator[list[tuple[Path, Future[list[Tensor]]]]]:  # fmt: skip
     """Batches of files, each as (C, H, W) uint8 on every canvas with its channels; the next is decoded meanwhile.
 
-    remarks: takes what there is to say of the values of a file that is read.
+    remarks: takes what there is to say of the values of a file that is read. whole: in the file's own size, not on the
+    canvas.
     """
     unique = dict.fromkeys(targets)
 
     def load(path: Path) -> list[Tensor]:
-        placed = {target: place(decode(path, target[1], target[0], remarks), target[0])[0] for target in unique}
+        seen = {target: decode(path, target[1], target[0], remarks, whole=whole) for target in unique}
+        placed = seen if whole else {target: place(image, target[0])[0] for target, image in seen.items()}
         return [placed[target] for target in targets]
 
     with quietly, ThreadPoolExecutor(usable_cores()) as pool:

@@ -49,11 +49,6 @@ class Session:
         return dict(zip(names, found, strict=True))
 
 
-def is_exported(path: str | Path) -> bool:
-    """Whether a path names an ONNX file."""
-    return Path(path).suffix == SUFFIX
-
-
 def _opened(content: bytes, path: str, threads: int) -> Any:
     if find_spec("onnxruntime") is None:
         raise RequestError("ONNX files are run by onnxruntime, which is not installed: pip install 'dltrain[export]'")

@@ -74,6 +74,17 @@ def decode(
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def pixels_of(image: Image.Image, channels: int, canvas: Canvas) -> Tensor:
+    """An image that is open already as (channels, H, W) uint8, as `decode` reads files; it stays as it is.
+
+    Raises ConfigError when it cannot be converted.
+    """
+    try:
+        return torch.from_numpy(_pixels(image.copy(), channels, canvas, True)[0]).permute(2, 0, 1)
+    except Exception as error:  # decoders of damaged files raise whatever comes to their mind
+        raise ConfigError([explain("the image", error)]) from None
+
+
 def _pixels(image: Image.Image, channels: int, canvas: Canvas | None, whole: bool) -> tuple[np.ndarray, str | None]:
     """The image as (H, W, C) uint8, and what there is to say of its values."""
     mode, seen = {1: "L", 3: "RGB"}[channels], image

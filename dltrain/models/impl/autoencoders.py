@@ -120,6 +120,11 @@ class Autoencoder(nn.Module):
             return outputs
         return Objective(outputs, self.penalty(codes))
 
+    def codes(self, inputs: Tensor) -> Tensor:
+        """What the decoder gets of inputs (B, ...) that nothing has corrupted: (B, ...)."""
+        codes: Tensor = self.encoder(inputs)
+        return codes
+
 
 class Contraction(nn.Module):
     """lambda sum_j f'_j^2 sum_i W_ji^2: the squared Frobenius norm of the derivatives of codes f(W x + b) by x."""
@@ -148,7 +153,7 @@ class Sparsity(nn.Module):
         means = wide(codes).mean(0).clamp(1e-6, 1 - 1e-6)
         rho = torch.full_like(means, self.rho)
         divergence = rho * (rho / means).log() + (1 - rho) * ((1 - rho) / (1 - means)).log()
-        return (self.strength * divergence.sum()).expand(len(codes))
+        return (self.strength * divergence.sum()).expand(codes.shape[0])
 
 
 class Absolute(nn.Module):
@@ -231,8 +236,12 @@ class VariationalNetwork(nn.Module):
         if self.training:
             drawn = self.decoder(mean + deviation * torch.randn_like(mean))
             return Objective(drawn, terms, summed=True)
-        noise = self.noise.repeat(-(-len(mean) // DRAWN), 1)[: len(mean)]
+        noise = self.noise[torch.arange(mean.shape[0], device=mean.device) % DRAWN]
         return Objective(self.decoder(mean), terms, summed=True, sampled=self.decoder(mean + deviation * noise))
+
+    def codes(self, inputs: Tensor) -> Tensor:
+        """The means of the codes of inputs (B, ...): (B, J)."""
+        return wide(self.mean(self.encoder(inputs)))
 
     def samples(self, count: int) -> Tensor:
         """Outputs (count, ...) for codes from N(0, 1), the same ones each time."""
