@@ -143,8 +143,17 @@ class ExperimentSchema(Section):
         return next(iter(changes.values())) if len(changes) == 1 else None
 
     def dump(self) -> str:
-        """YAML text with every default written out; `fit` on it repeats the run."""
+        """YAML text with every default written out; `fit` on it repeats the run.
+
+        Where a sweep chooses a `.name`, what was stated stands alone: the options of another choice begin with its own
+        defaults, and not with those of the choice that was there.
+        """
         values = self.model_dump(mode="json")
+        for key in self.sweep.space if self.sweep is not None else ():
+            root = key.split(".")[0]
+            if key.endswith(".name") and root in values:
+                stated = self.document.tree.get(root)
+                values = {k: v for k, v in values.items() if k != root} | ({root: stated} if stated is not None else {})
         return to_yaml({key: value for key, value in values.items() if key != "sweep" or value is not None})
 
 

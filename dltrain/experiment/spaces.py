@@ -188,6 +188,8 @@ class _Trials(Generic[E]):
             problem = replace(problem, message=f"`{key}` cannot be {_text(value)}: {problem.message}")
         elif place == ("step",):
             problem = replace(problem, hint="write an integer")
+        elif self.sweep.space[key].choices is None and not self.takes_numbers(key):
+            problem = replace(problem, hint="write `choices: [...]`")
         elif quoted.column <= len(key) and name is not None:
             length = min(quoted.length, len(key) - quoted.column + 1)
             where = replace(name, column=name.column + quoted.column - 1, length=length)
@@ -197,8 +199,17 @@ class _Trials(Generic[E]):
             notes = (*notes, f"in a trial with {', '.join(others[:4])}{' and more' if len(others) > 4 else ''}")
         self.found[key] = replace(problem, where=where, notes=notes)
 
+    def takes_numbers(self, key: str) -> bool:
+        """Whether a key can be a number, as far as that is known."""
+        others = {other: found[0][1] for other, found in self.examples.items() if other != key}
+        document = self.experiment.document.without(("sweep",))
+        place = place_of(type(self.experiment), document, self.sweep.whole.taking(key, others), key)
+        return place is None or not {int, float, Any}.isdisjoint(members(place.annotation))
+
     def dropped(self, note: Note, row: dict[str, Example]) -> None:
-        """A choice of a `.name` that rejects an option which is set."""
+        """A choice of a `.name` that rejects an option which is set, and not searched as well."""
+        if note.key in self.sweep.space:
+            return
         for key, (place, value) in row.items():
             if key.endswith(".name") and note.key.startswith(key.removesuffix("name")) and key not in self.found:
                 message = f"`{key}` cannot be searched: with `{value}`, {note.text}"

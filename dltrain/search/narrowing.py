@@ -70,19 +70,21 @@ def _without_the_worse(range_: Range, whole: Range, ranked: Sequence[tuple[int, 
 
 def _around(range_: Range, whole: Range, best: Sequence[float]) -> Range:
     """The part of a range that some values span, the best of them first. Widths are shares of the whole range."""
-    low, high = (whole.share(end) for end in range_.bounds())
-    shares = [whole.share(value) for value in best]
+    before = range_.bounds()
+    low, high = map(whole.share, before)
+    shares = [min(max(whole.share(value), low), high) for value in best]
     width, spanned = high - low, max(shares) - min(shares)
     spanned *= (len(best) + 1) / (len(best) - 1)  # evenly spread values span so much less than their range
     new = min(max(spanned, NARROWEST * width), WIDEST * width)
     middle = min(max((min(shares) + max(shares)) / 2, shares[0] - new / 2), shares[0] + new / 2)
     start = min(max(middle - new / 2, low), high - new)
-    ends = [_rounded(whole, whole.at(share)) for share in (start, start + new)]
-    before = range_.bounds()
-    ends = [min(max(end, before[0]), before[1]) for end in (min(ends[0], best[0]), max(ends[1], best[0]))]
-    if ends[0] >= ends[1]:
-        return range_
-    return range_.model_copy(update={"low": ends[0], "high": ends[1]})
+    first, last = (_rounded(whole, whole.at(share)) for share in (start, start + new))
+    first, last = max(min(first, best[0]), before[0]), min(max(last, best[0]), before[1])
+    if first >= last and whole.size() is not None:  # a range has two values
+        step = whole.step or 1
+        up = last + step <= before[1]
+        first, last = (first, whole.value(last + step)) if up else (whole.value(first - step), last)
+    return range_.model_copy(update={"low": first, "high": last}) if first < last else range_
 
 
 def _rounded(range_: Range, value: Any) -> Any:

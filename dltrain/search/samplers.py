@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -27,6 +27,12 @@ class Sampler(Choice):
     """How settings are drawn. A setting that was tried is drawn again."""
 
     kind: ClassVar[str] = "samplers"
+    not_offered: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("bayes", "bayesian", "bo"), "Bayesian optimization is `gp` with a Gaussian process, or `tpe`"),
+        **dict.fromkeys(("sobol", "qmc", "halton"), "write `quasi_random`, which takes a Sobol sequence"),
+        **dict.fromkeys(("cma", "cmaes", "cma-es"), "write `cma_es`"),
+        **dict.fromkeys(("optuna", "motpe"), "write `tpe`"), "brute_force": "write `grid`",
+    }  # fmt: skip
     learns: ClassVar[bool] = False
     """Whether a setting depends on how earlier trials went, besides (seed, trial)."""
     several_objectives: ClassVar[bool] = True

@@ -32,13 +32,22 @@ class Settings:
         self._starts = [part * sweep.trials // sweep.rounds for part in range(sweep.rounds)]
         self._last: tuple[object, Sampling] | None = None  # spares drawing a sequence anew from its start
 
+    @property
+    def settled(self) -> bool:
+        """Whether trial k is a function of (seed, k) alone; else one that has begun keeps the setting that it has."""
+        return not self.sampler.learns and self.sweep.rounds == 1
+
+    def recorded(self, index: int, values: dict[str, Any]) -> Setting:
+        """The setting of a trial that has begun, from the values that were recorded."""
+        return Setting(self.sweep.whole.drawn(values), values, self.round_of(index))
+
     def draw(self, index: int, told: Sequence[Told] = ()) -> Setting | None:
         """The setting of trial `index`, given what is known of the others; None when the space has no setting left.
 
         Those of the first `waits_for(index)` must have ended.
         """
         round_ = self.round_of(index)
-        if not self.sampler.learns and not round_:
+        if self.settled:
             told = ()
         told = self._known(trial for trial in told if trial.index != index)
         space = Space(self.ranges(round_, told), self.sweep.whole.conditions, self.sweep.space)

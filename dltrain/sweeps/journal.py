@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dltrain.runs.checkpoints import write_atomically
-from dltrain.search import Range
+from dltrain.search import Range, Space
 
 CREATE_STUDY, STUDY_NOTE, CREATE_TRIAL, PARAMETER, STATE, TRIAL_NOTE = 0, 2, 4, 5, 6, 8
 """Optuna's numbers of the operations that a sweep makes."""
@@ -88,23 +88,33 @@ def mend(journal: Path, direction: int) -> str | None:
     )
 
 
-def outcome_of(notes: Mapping[str, Any], space: Mapping[str, Range], metric: str) -> dict[str, Any] | None:
+def outcome_of(notes: Mapping[str, Any], space: Space, metric: str) -> dict[str, Any] | None:
     """The `index`, `values`, `metrics`, `reason` and `seconds` of a trial's record, or None when it is not one.
 
     metric: what a trial that succeeded has measured.
     """
+    index, values = notes.get("index"), values_of(notes, space)
     try:
-        index, values = notes["index"], json.loads(notes["values"])
         outcome = _Outcome.model_validate(json.loads(notes["outcome"])).model_dump()
     except (KeyError, TypeError, ValueError, RecursionError, ValidationError):
         return None
-    if type(index) is not int or index < 0 or not isinstance(values, dict) or not values or set(values) - set(space):
-        return None
-    if not all(_can_be(space[key], value) for key, value in values.items()):
+    if type(index) is not int or index < 0 or values is None:
         return None
     if outcome["metrics"] is not None and metric not in outcome["metrics"]:
         return None
     return {"index": index, "values": values, **outcome}
+
+
+def values_of(notes: Mapping[str, Any], space: Space) -> dict[str, Any] | None:
+    """The values of a trial's record, or None when they are not those of a setting."""
+    try:
+        values = json.loads(notes["values"])
+        if set(values) - set(space.ranges):
+            return None
+        fit = all(_can_be(space.ranges[key], value) for key, value in values.items()) and space.is_whole(values)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return values if fit else None
 
 
 def _can_be(range_: Range, value: Any) -> bool:

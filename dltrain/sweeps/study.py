@@ -25,9 +25,9 @@ from pydantic_core import PydanticCustomError
 
 from dltrain.errors import RunError
 from dltrain.runs.run import JOURNAL
-from dltrain.search import Sampler, Settings, Sweep, Told
+from dltrain.search import Sampler, Setting, Settings, Sweep, Told
 from dltrain.search.impl.distributions import distributions
-from dltrain.sweeps.journal import mend, outcome_of
+from dltrain.sweeps.journal import mend, outcome_of, values_of
 from dltrain.tasks.metrics import Watched
 
 NEW = "start a new sweep: dltrain sweep EXPERIMENT"
@@ -88,7 +88,7 @@ class Study:
 
     def start(self, index: int) -> tuple[Trial, dict[str, Any]]:
         """Draw trial `index`; the trial, and the value of each key that takes part in it."""
-        setting = self._settings.draw(index, self._told())
+        setting = self._begun(index) or self._settings.draw(index, self._told())
         assert setting is not None
         self._study.sampler = _Drawn(setting.drawn)
         of = distributions(self.sweep.whole)
@@ -137,6 +137,16 @@ class Study:
         noted = self._study.user_attrs.get("again")
         return {number for number in noted if isinstance(number, int)} if isinstance(noted, list) else set()
 
+    def _begun(self, index: int) -> Setting | None:
+        """The setting that a trial was begun with, where drawing it again could give another one."""
+        if self._settings.settled:
+            return None
+        for trial in reversed(self._study.get_trials(deepcopy=False)):
+            values = values_of(trial.user_attrs, self.sweep.whole)
+            if values is not None and trial.user_attrs.get("index") == index:
+                return self._settings.recorded(index, values)
+        return None
+
     def _told(self) -> list[Told]:
         """The trials that came to an end, as samplers are told of them."""
         drawn, cost = self.sweep.whole.drawn, self.ranks.cost
@@ -149,10 +159,8 @@ class Study:
         """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
         found, again = {}, self._made_again()
         for trial in self._study.get_trials(deepcopy=False):
-            told = outcome_of(trial.user_attrs, self.sweep.space, self.ranks.tag)
-            if told is None or not self.sweep.whole.is_whole(told["values"]):
-                continue
-            if trial.state.is_finished() and trial.number not in again:
+            told = outcome_of(trial.user_attrs, self.sweep.whole, self.ranks.tag)
+            if trial.state.is_finished() and told is not None and trial.number not in again:
                 found[told["index"]] = Outcome(**told)
         return [found[index] for index in sorted(found)]
 

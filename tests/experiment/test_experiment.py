@@ -499,9 +499,9 @@ def test_a_sweep_over_names_whose_choices_reject_a_set_option_is_refused() -> No
     assert "`optimizer.momentum` is dropped" in errors(text)[0]
 
 
-def test_a_sweep_over_names_is_refused_where_a_searched_option_is_unknown_to_one() -> None:
-    text = sweep("model.dropout: {low: 0.1, high: 0.5}, model.name: {choices: [mlp, softmax_regression]}")
-    assert "unknown option `dropout` for model `softmax_regression`" in errors(text)[0]
+def test_a_sweep_over_names_is_refused_where_a_searched_option_is_unknown_to_all() -> None:
+    text = sweep("optimizer.momentum: {low: 0.1, high: 0.5}, optimizer.name: {choices: [adam, adamw]}")
+    assert "unknown option `momentum` for optimizer `adam`" in errors(text)[0]
 
 
 def test_a_sweep_over_names_that_share_their_options_is_fine() -> None:

@@ -9,7 +9,7 @@ import pytest
 from dltrain.config import ConfigError
 from dltrain.experiment.experiment import Experiment
 from dltrain.experiment.spaces import corners
-from dltrain.search import Range, Settings
+from dltrain.search import Range, Settings, Sweep
 
 SMALL = "data: digits\nmodel: mlp\n"
 
@@ -135,3 +135,63 @@ def test_corners_hold_every_pair_of_examples_in_few_settings() -> None:
         pairs = {(row[one], row[other]) for row in rows}
         assert pairs >= set(product(ranges[one].choices or [], ranges[other].choices or []))
     assert len(rows) < 50
+
+
+def searched(space: str, rest: str = "optimizer: {lr: 0.2}") -> Sweep:
+    found = Experiment.parse(f"{SMALL}{rest}\nsweep: {{space: {{{space}}}}}").sweep
+    assert found is not None
+    return found
+
+
+def keys(sweep: Sweep) -> set[frozenset[str]]:
+    """The sets of keys that trials have."""
+    drawing = Settings(sweep, 0)
+    return {frozenset(found.values) for found in map(drawing.draw, range(60)) if found is not None}
+
+
+def test_a_key_takes_part_where_the_catalogue_says_that_a_choice_has_it() -> None:
+    momentum = "optimizer.momentum: {low: 0.1, high: 0.9}"
+    names, both = frozenset({"optimizer.name"}), frozenset({"optimizer.name", "optimizer.momentum"})
+    assert keys(searched(f"optimizer.name: {{choices: [adam, sgd]}}, {momentum}")) == {names, both}
+    assert keys(searched(f"optimizer.name: {{choices: [rmsprop, sgd]}}, {momentum}")) == {both}
+    whole = searched(f"optimizer: {{choices: [{{name: adam, lr: 0.1}}, {{name: sgd, nesterov: true}}]}}, {momentum}")
+    assert keys(whole) == {frozenset({"optimizer"}), frozenset({"optimizer", "optimizer.momentum"})}
+
+
+def test_a_key_may_hang_on_several_choices() -> None:
+    """An option of an option: a norm's of a network's."""
+    space = (
+        "model.norm.groups: {choices: [1, 2]}, model.norm.name: {choices: [batch_norm, group_norm]}, "
+        "model.name: {choices: [softmax_regression, convnet]}, model.norm.momentum: {low: 0.1, high: 0.2}"
+    )
+    found = keys(searched(space, ""))
+    alone, norm = {"model.name"}, {"model.name", "model.norm.name"}
+    assert found == {
+        frozenset(alone),
+        frozenset(norm | {"model.norm.groups"}),
+        frozenset(norm | {"model.norm.momentum"}),
+    }
+
+
+def test_an_option_that_the_file_sets_may_be_searched_where_it_takes_part() -> None:
+    momentum = "optimizer.momentum: {low: 0.1, high: 0.9}, optimizer.name: {choices: [sgd, adam]}"
+    assert len(keys(searched(momentum, "optimizer: {name: sgd, lr: 0.1, momentum: 0.5}"))) == 2
+    message, _ = problem(f"space: {{{momentum}}}", "optimizer: {name: sgd, lr: 0.1, momentum: 0.5, dampening: 0.1}")
+    assert "`optimizer.dampening` is dropped" in message
+
+
+def test_a_range_takes_the_type_of_a_key_that_the_first_choice_lacks() -> None:
+    space = "optimizer.name: {choices: [adam, sgd]}, optimizer.dampening: {low: 0, high: 1}"
+    assert searched(space, "optimizer: {name: sgd, lr: 0.1}").space["optimizer.dampening"].size() is None
+
+
+def test_a_sweep_over_names_that_is_read_again_tries_the_same() -> None:
+    """Written out, the options of the default choice would stay with the other one, or be refused."""
+    space = "optimizer.name: {choices: [adam, sgd]}, optimizer.lr: {low: 0.001, high: 0.1}, seed: {low: 1, high: 5}"
+    for rest in ("", "optimizer: {lr: 0.3}", "optimizer: {weight_decay: 0.1}"):
+        whole = Experiment.parse(f"{SMALL}{rest}\nsweep: {{space: {{{space}}}}}")
+        again = Experiment.parse(whole.dump())
+        assert again == whole and "model:\n  name: mlp\n  initialization" in whole.dump()
+        for name in ("adam", "sgd"):
+            trial = whole.without_sweep().override_all({"optimizer.name": name, "optimizer.lr": 0.05})
+            assert again.without_sweep().override_all({"optimizer.name": name, "optimizer.lr": 0.05}) == trial
