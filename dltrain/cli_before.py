@@ -20,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     find = typer.Typer(no_args_is_help=True, help="Find a setting by trying it out, without a run.")
     find.command("lr", epilog="Example: dltrain find lr experiments/digits.yaml")(find_lr)
     app.add_typer(find, name="find")
+    app.command("verify-resume", epilog="Example: dltrain verify-resume experiments/digits.yaml")(verify_resume)
 
 
 @request
@@ -114,3 +115,27 @@ def find_lr(
     )
     print_result(text)
     return 0 if there else 1
+
+
+@request
+def verify_resume(
+    experiment: ExperimentFile, overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(min=6, metavar="N", help="Steps of the short copy, about.")] = 24,
+    kills: Annotated[int, typer.Option(min=1, max=20, metavar="N", help="How often it is killed.")] = 2,
+    device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Prove on this machine that a training that is killed and resumed gives the same bits: train a short copy in
+    child processes, once through and once killed by SIGKILL; exit code 1 where they differ."""
+    import json
+
+    load_plugins(plugin)
+    from dltrain.commands.verify_resume import to_dict, told, verify
+    from dltrain.console.display import Display
+    from dltrain.experiment.experiment import Experiment
+
+    loaded = Experiment.load(experiment, overrides or ())
+    verdict = verify(
+        loaded, existing_device(device), steps, kills, Display(), plugins=[str(file) for file in plugin or ()]
+    )
+    print_result(json.dumps(to_dict(verdict), indent=2) if as_json else told(verdict))
+    return 0 if verdict.same else 1

@@ -298,6 +298,8 @@ def train(
     def result(state: str, why: str | None = None) -> None:
         run.write_json("result.json", result_of(trainer, state, why, clock))
 
+    often = min(trainer.settings.progress_seconds, display.seconds)
+    trainer.settings = replace(trainer.settings, progress_seconds=often)
     keeper = Keeper(run, recordings, lambda: result("running"))
     try:
         announce(run, trainer, experiment, display, notes)

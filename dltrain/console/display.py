@@ -30,6 +30,9 @@ class Display:
     quiet: show the live line alone; the rest goes to the log.
     """
 
+    seconds = 0.25
+    """How often it wants to be told how far a training is."""
+
     def __init__(self, log: Callable[[str], None] | None = None, *, quiet: bool = False) -> None:
         self.console = Console(file=styled(), highlight=False, soft_wrap=True)
         self.log, self.quiet = log, quiet
