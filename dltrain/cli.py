@@ -184,6 +184,11 @@ def predict(
     reconstructions: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write what an autoencoder makes of each, as PNG.")
     ] = None,
+    truth: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="The column that says what is right (once for each number or label), or "
+                     "`folder`, the name of an image's folder: adds target, prediction and loss."),
+    ] = None,
     plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Answer for images, on stdout: a class and the probabilities of all, numbers, labels, or errors."""
@@ -196,7 +201,7 @@ def predict(
         require_alone(others or (), {"--views": views, "--views-share": share, "--reconstructions": reconstructions})
         return predict_file(run, paths, output, batch_size)
     found = existing_device(device)
-    return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions)
+    return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions, truth or ())
 
 
 @app.command(epilog="Example: dltrain record runs/digits/001 wandb project=digits")

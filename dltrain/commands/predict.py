@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from dltrain.commands.evaluate import find_checkpoint
+from dltrain.commands.truths import Known, TruthRows, Truths
 from dltrain.config import ConfigError
 from dltrain.console.streams import say
 from dltrain.data.evaluation import Views
@@ -38,22 +39,25 @@ from dltrain.engine.predictor import Predictor, require_same_units, restore_pred
 from dltrain.errors import RunError
 from dltrain.runs.run import Run
 from dltrain.tasks.impl.objectives import answer_of
+from dltrain.tasks.outcomes import listed
 
 Row = Callable[[dict[str, Any]], None]
 """Writes what identifies an example, and the answer for it."""
-Examples = Iterator[tuple[list[dict[str, Any]], list[Tensor]]]
-"""Batches: what identifies each example, and all of them (B, ...) in the layout of every predictor."""
+Examples = Iterator[tuple[list[dict[str, Any]], list[Tensor], Known | None]]
+"""Batches: what identifies each example, all of them (B, ...) in the layout of every predictor, and their targets where
+these are asked for."""
 
 
 def predict_files(
     paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
-    views: Views | None = None, share: float | None = None, folder: Path | None = None,
+    views: Views | None = None, share: float | None = None, folder: Path | None = None, truth: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Write a row per image, or per row of a table, to stdout: which it is, and what the task answers. The answers of
     several runs or checkpoints at `paths` are combined.
 
-    form: `csv` or `jsonl`. folder: where reconstructions of images are written, if anywhere. Files that cannot be read
-    are named on stderr; the exit code is then 1.
+    form: `csv` or `jsonl`. folder: where reconstructions of images are written, if anywhere. truth: where the targets
+    stand, see `Truths`: then rows are those that `eval` keeps of a split. Files that cannot be read are named on
+    stderr; the exit code is then 1.
     Raises RunError when a path does not exist or a folder holds no image, ConfigError for a table that does not fit.
     """
     runs = [Run.open(path) for path in paths]
@@ -71,23 +75,49 @@ def predict_files(
     for remark in task.remarks():
         say(remark)
     failures = Failures()
-    if isinstance(predictors[0].preprocessing.shape, Vector):
-        key, examples = ["path", "row"], _rows(files, predictors, batch_size)
+    of_rows = isinstance(predictors[0].preprocessing.shape, Vector)
+    truths = Truths(truth, predictors[0], by_row=of_rows) if truth else None
+    if of_rows:
+        key, examples = ["path", "row"], _rows(files, predictors, batch_size, truths)
     else:
-        key, examples = ["path"], _images(files, predictors, batch_size, failures)
+        key, examples = ["path"], _images(files, predictors, batch_size, failures, truths)
     kept = _Reconstructions(folder, predictors[0]) if folder is not None else None
     key += ["reconstruction"] if kept is not None else []
+    if truths is not None:
+        _write_with_truth(examples, predictors, form)
+        return failures.told()
     row = writer(form, [*key, *task.columns])
-    for which_ones, tensors in examples:
-        outputs = [answer_of(predictor.outputs(each)) for predictor, each in zip(predictors, tensors, strict=True)]
-        asked = predictors[0].inputs(tensors[0])
-        together = task.combine(outputs) if len(outputs) > 1 else outputs[0]
-        answers = task.answers(together, asked)
+    for which_ones, tensors, _ in examples:
+        together = answer_of(_outputs(predictors, tensors))
+        answers = task.answers(together, predictors[0].inputs(tensors[0]))
         if kept is not None:
             which_ones = kept.written(which_ones, together)
         for one, answer in zip(which_ones, answers, strict=True):
             row(one | answer)
     return failures.told()
+
+
+def _outputs(predictors: Sequence[Predictor], tensors: Sequence[Tensor]) -> Any:
+    """What the network puts out, or of several the answer that is combined."""
+    outputs = [predictor.outputs(each) for predictor, each in zip(predictors, tensors, strict=True)]
+    return predictors[0].task.combine([*map(answer_of, outputs)]) if len(outputs) > 1 else outputs[0]
+
+
+def _write_with_truth(examples: Examples, predictors: Sequence[Predictor], form: str) -> None:
+    """The rows that `eval` keeps of a split, in the order of the examples."""
+    rows, lines = TruthRows(predictors), csv.writer(sys.stdout, lineterminator="\n")
+    for which_ones, tensors, known in examples:
+        assert known is not None
+        outputs, is_first = _outputs(predictors, tensors), not rows.examples
+        columns = rows.columns(which_ones, outputs, known, as_text=form == "csv")
+        if form == "csv":
+            lines.writerows([columns] if is_first else [])
+            lines.writerows(zip(*columns.values(), strict=True))
+            continue
+        for values in zip(*columns.values(), strict=True):
+            _json_line(dict(zip(columns, values, strict=True)))
+    if rows.unknown:
+        say(f"the truth of {rows.unknown} of {rows.examples} examples is not known")
 
 
 class _Reconstructions:
@@ -133,7 +163,9 @@ class Failures:
         return 1 if self.count else 0
 
 
-def _images(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int, failures: Failures) -> Examples:
+def _images(
+    files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int, failures: Failures, truths: Truths | None
+) -> Examples:
     targets = [(predictor.layout, require_files(predictor)) for predictor in predictors]
     remarks: list[str] = []
     for batch in decoded(files, targets, batch_size, remarks):
@@ -150,24 +182,27 @@ def _images(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: 
         for _ in range(len(remarks)):  # threads add more meanwhile
             say(f"warning: {remarks.pop(0)}")
         if images:
-            yield names, [torch.stack(seen) for seen in zip(*images, strict=True)]
+            known = truths.of_files([name["path"] for name in names]) if truths is not None else None
+            yield names, [torch.stack(seen) for seen in zip(*images, strict=True)], known
 
 
-def _rows(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int) -> Examples:
+def _rows(files: Iterator[Path], predictors: Sequence[Predictor], batch_size: int, truths: Truths | None) -> Examples:
     header = getattr(predictors[0].experiment.data, "header", None)
-    for which, part in table_parts(files, [predictor.layout for predictor in predictors], header, batch_size):
-        yield which, [predictor.layout.encode(part) for predictor in predictors]
+    layouts, others = [predictor.layout for predictor in predictors], truths.names if truths is not None else ()
+    for which, part in table_parts(files, layouts, header, batch_size, others):
+        known = truths.of_rows(part) if truths is not None else None
+        yield which, [layout.encode(part) for layout in layouts], known
 
 
 def table_parts(
-    files: Iterable[Path], layouts: Sequence[Encoding], header: bool | None, batch_size: int
+    files: Iterable[Path], layouts: Sequence[Encoding], header: bool | None, batch_size: int, others: Sequence[str] = ()
 ) -> Iterator[tuple[list[dict[str, Any]], Table]]:
-    """What identifies each row of the tables, and so many rows at a time, with the columns of all layouts.
+    """What identifies each row of the tables, and so many rows at a time, with the columns of all layouts and others.
 
     Raises RunError for files that are no tables, ConfigError for one that lacks a column.
     """
     for path in files:
-        table = _table(path, layouts, header)
+        table = _table(path, layouts, header, others)
         for text in RowSource(table, np.zeros(len(table))).unlike(layouts[0]):
             say(f"warning: {path}: {text}")
         for start in range(0, len(table), batch_size):
@@ -175,14 +210,15 @@ def table_parts(
             yield [{"path": str(path), "row": part.number(place)} for place in range(len(part))], part
 
 
-def _table(path: Path, layouts: Sequence[Encoding], header: bool | None) -> Table:
-    """The columns that the networks see. header: whether the first line names them; None: by what it holds."""
+def _table(path: Path, layouts: Sequence[Encoding], header: bool | None, others: Sequence[str]) -> Table:
+    """The columns that the networks see, and others. header: whether the first line names them; None: by what it
+    holds."""
     if not is_table(path):
         raise RunError(f"the network takes rows of numbers, and {path} is no table ({', '.join(ENDINGS)})")
     features = [feature for layout in layouts for feature in layout.features]
     words = frozenset(feature.column for feature in features if feature.categories is not None)
     read = read_table(str(path), words, header=has_header(str(path)) if header is None else header)
-    return read.only(dict.fromkeys(feature.column for feature in features))
+    return read.only(dict.fromkeys([*(feature.column for feature in features), *others]))
 
 
 def require_files(predictor: Predictor) -> int:
@@ -213,7 +249,7 @@ def _csv(columns: list[str]) -> Row:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
-        return "; ".join(value)
+        return listed(value)
     return f"{value:.6f}" if isinstance(value, float) else value
 
 

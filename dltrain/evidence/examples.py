@@ -58,9 +58,7 @@ class ExampleTable:
 
     def columns(self) -> dict[str, Values]:
         """What stands in the file, by column."""
-        told = self.outcomes.columns()
-        first = {name: told[name] for name in (TARGET, PREDICTION) if name in told}
-        return {INDEX: self.index, **self.where, **first, LOSS: self.losses, **told}
+        return arranged({INDEX: self.index, **self.where}, self.outcomes.columns(), self.losses)
 
     def encoded(self) -> tuple[str, bytes, list[Note]]:
         """The file: how its name ends, its content, and what there is to say of it."""
@@ -71,6 +69,12 @@ class ExampleTable:
             text = f"the table of {len(self):,} examples is written as text; pip install 'dltrain[table]' for Parquet"
             return ".csv", _csv(columns), [Note("info", "table", text)]
         return ".parquet", _parquet(columns), []
+
+
+def arranged(where: Mapping[str, Values], told: Mapping[str, Values], losses: Values) -> dict[str, Values]:
+    """The columns of a table in their order: where each example lies, what is told of it, and its loss."""
+    first = {name: told[name] for name in (TARGET, PREDICTION) if name in told}
+    return {**where, **first, LOSS: losses, **told}
 
 
 @dataclass
@@ -140,11 +144,11 @@ def _csv(columns: Mapping[str, Values]) -> bytes:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(zip(*map(_texts, columns.values()), strict=True))
+    writer.writerows(zip(*map(texts, columns.values()), strict=True))
     return file.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _texts(values: Values) -> Values:
+def texts(values: Values) -> Values:
     """Numbers with as many digits as tell them from all others of their type."""
     return values.astype(str).tolist() if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
 
