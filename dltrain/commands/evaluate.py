@@ -41,12 +41,14 @@ READING = ("cache", "download", "loader", "workers")
 @dataclass(frozen=True)
 class Measured:
     """What was measured of a run, or of several together. result: plain values, of which a run keeps the same. title,
-    text: what is printed of it. table: every example; None where that were too much."""
+    text: what is printed of it. table: every example; None where that were too much. digest: what the examples and
+    their order are known by."""
 
     result: dict[str, Any]
     title: str
     text: str
     table: ExampleTable | None
+    digest: str
 
 
 def evaluate_run(
@@ -97,7 +99,7 @@ def measure_runs(
     reports = measure_together(predictors, source, experiment, collectors)
     seen = [_seen(predictor) for predictor in predictors]
     about_data = {"seconds": round(time.perf_counter() - started, 3), **about_data}
-    metrics, results = trained.resolved_task.ranking(), []
+    metrics, results, digest = trained.resolved_task.ranking(), [], digest_of_keys(source)
     for (run, _), (file, state), predictor, views_seen, report, own, collector in zip(
         runs, found, predictors, seen, reports, own_data, collectors, strict=False
     ):
@@ -107,13 +109,13 @@ def measure_runs(
         title = ", ".join([f"{file}, {split}", *map(str, views_seen.values())])
         if len(found) > 1:
             title = f"{file}, {split}: {', '.join(metric.text(result[metric.name]) for metric in metrics)}"
-        results.append(Measured(result, title, report.table(), table))
+        results.append(Measured(result, title, report.table(), table, digest))
         if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
             parts = [split, *_which(run, file, state), *_other_views(predictor)]
             name = "-".join([*parts, *([] if own else [about_data["data_fingerprint"]]), *division])
             always = {"data": lies, "views": predictor.evaluation.views, "share": predictor.evaluation.share}
             always |= {"checkpoint_path": str(file), "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            _record(run, name, {**result, **always, "examples_digest": digest_of_keys(source)}, table, display)
+            _record(run, name, {**result, **always, "examples_digest": digest}, table, display)
     if len(found) > 1:
         members = [
             {"checkpoint": str(file), "step": state["step"], **{each.name: one.result[each.name] for each in metrics}}
@@ -121,7 +123,7 @@ def measure_runs(
         ]
         whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict(), **about_data}
         title = ", ".join([f"ensemble of {len(found)}, {split}", *map(str, seen[0].values())])
-        results.append(Measured(whole, title, reports[-1].table(), collectors[-1].table()))
+        results.append(Measured(whole, title, reports[-1].table(), collectors[-1].table(), digest))
     return results
 
 

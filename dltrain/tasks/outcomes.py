@@ -108,11 +108,6 @@ class Outcomes:
         """(N,) bool, whether each answer is right; None where answers are not just right or wrong."""
         return None
 
-    @property
-    def truth(self) -> np.ndarray | None:
-        """(N, ...), what each answer should have been; None where that is not known here."""
-        return None
-
     def at(self, rows: np.ndarray) -> Self:
         """The examples at `rows`, in that order."""
         return dataclasses.replace(self, **{name: values[rows] for name, values in self._arrays().items()})
@@ -160,10 +155,6 @@ class ClassOutcomes(Outcomes):
         right: np.ndarray = self.target == self.prediction
         return right
 
-    @property
-    def truth(self) -> np.ndarray:
-        return self.target
-
 
 @dataclass(frozen=True)
 class BinaryOutcomes(ClassOutcomes):
@@ -207,10 +198,6 @@ class LabelOutcomes(Outcomes):
         named = {"map": precision, "macro_f1": decisions.macro_f1, "micro_f1": decisions.micro_f1}
         return {**named, **super().measures(losses)}
 
-    @property
-    def truth(self) -> np.ndarray:
-        return self.target
-
 
 @dataclass(frozen=True)
 class NumberOutcomes(Outcomes):
@@ -242,10 +229,6 @@ class NumberOutcomes(Outcomes):
             "rmse": root_mean_square(errors), "mae": mean_distance(errors), "r2": explained(errors, target),
             **super().measures(losses),
         }  # fmt: skip
-
-    @property
-    def truth(self) -> np.ndarray:
-        return self.target
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from answers import KINDS, LABELS, TASKS, fit_task, write_table
+from conftest import REPOSITORY
 from evaluating import invoke, measured
 
 from dltrain import Experiment
@@ -208,3 +209,13 @@ def test_images_are_named_by_their_files_and_arrays_by_their_place(tmp_path: Pat
     photo = tables(f"{{name: image_folder, root: {write_folder(tmp_path / 'photos')}, size: 8}}")
     assert Path(photo["path"]).is_file() and Path(photo["path"]).parent.name == photo["target"]
     assert {"path", "row"}.isdisjoint(tables(f"{{name: arrays, path: {write_arrays(tmp_path / 'a.npz')}}}"))
+
+
+def test_the_program_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = (REPOSITORY / "docs/evidence.md").read_text().partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert (tmp_path / "eval.csv").read_text() == "index,loss\n1,0.4\n2,0.2\n0,0.1\n"
+    assert "verdict='higher'" in capsys.readouterr().out

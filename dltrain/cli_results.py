@@ -1,0 +1,121 @@
+"""What can be typed to ask a trained run something, as `cli`: what it reaches on a split, what it answers, and whether
+it is better than another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dltrain.commands.options import (
+    AsJson,
+    AskedPath,
+    Device,
+    ImagePaths,
+    Plugins,
+    ViewsName,
+    ViewsShare,
+    is_exported,
+    path_text,
+)  # fmt: skip
+from dltrain.commands.request import existing_device, fail, load_plugins, request
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("eval", epilog="Example: dltrain eval runs/digits/001 --json")(evaluate)
+    app.command(epilog="Example: dltrain compare runs/digits/001 runs/digits/002 --split test")(compare)
+    app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")(predict)
+
+
+@request
+def evaluate(
+    run: AskedPath,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]... [data.KEY=VALUE]...",
+            help="Other runs to answer together with, by the mean of probabilities; where the data is, if it moved.",
+        ),
+    ] = None,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What to measure on.")] = "test",
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    views: ViewsName = None, share: ViewsShare = None, device: Device = "auto", as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Measure a run, or several and their ensemble: accuracy, loss, and how each class fares."""
+    load_plugins(plugin)
+    from dltrain.commands.evaluate import evaluate_run
+    from dltrain.commands.exported import evaluate_file, require_alone
+    from dltrain.console.display import Display
+
+    data = [text for text in more or () if "=" in text and not Path(text).exists()]
+    runs = [run, *(path_text(text) for text in more or () if text not in data)]
+    display, target = Display(), existing_device(device)
+    if is_exported(run):
+        require_alone(runs[1:], {"--views": views, "--views-share": share})
+        evaluate_file(run, split, display, overrides=data, as_json=as_json)
+        return 0
+    evaluate_run(runs, split, checkpoint, target, display, overrides=data, views=views, share=share, as_json=as_json)
+    return 0
+
+
+@request
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN RUN...", parser=path_text, help="Run directories or checkpoint files; the others "
+                       "are compared with the first."),
+    ],
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Where.")] = "validation",
+    device: Device = "auto", as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a paper.")] = False,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Say what differs between runs, in their settings and their results, and whether that is more than chance."""
+    load_plugins(plugin)
+    if as_json and markdown:
+        fail("error: --json or --markdown, not both")
+    from dltrain.commands.compare import compare_runs
+    from dltrain.console.display import Display
+
+    target = existing_device(device)
+    compare_runs(runs, split, target, "json" if as_json else "markdown" if markdown else "text", Display())
+    return 0
+
+
+@request
+def predict(
+    run: AskedPath,
+    paths: ImagePaths,
+    output: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="csv or JSON lines.")] = "csv",
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="RUN", parser=path_text, help="Another run; their answers are averaged."),
+    ] = None,
+    views: ViewsName = None, share: ViewsShare = None, device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    reconstructions: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write what an autoencoder makes of each, as PNG.")
+    ] = None,
+    truth: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="The column that says what is right (once for each number or label), or "
+                     "`folder`, the name of an image's folder: adds target, prediction and loss."),
+    ] = None,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Answer for images, on stdout: a class and the probabilities of all, numbers, labels, or errors."""
+    load_plugins(plugin)
+    from dltrain.commands.exported import predict_file, require_alone
+    from dltrain.commands.predict import predict_files
+
+    runs = [run, *(others or ())]
+    if is_exported(run):
+        require_alone(others or (), {"--views": views, "--views-share": share, "--reconstructions": reconstructions,
+                                     "--truth": truth})  # fmt: skip
+        return predict_file(run, paths, output, batch_size)
+    found = existing_device(device)
+    return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions, truth or ())
