@@ -17,6 +17,7 @@ from dltrain.commands.options import (
     ViewsName,
     ViewsShare,
     is_exported,
+    path_of,
     path_text,
 )  # fmt: skip
 from dltrain.commands.request import existing_device, fail, load_plugins, request
@@ -26,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("eval", epilog="Example: dltrain eval runs/digits/001 --json")(evaluate)
     app.command(epilog="Example: dltrain compare runs/digits/001 runs/digits/002 --split test")(compare)
+    app.command(epilog="Example: dltrain runs runs/digits --sort best")(runs)
     app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")(predict)
 
 
@@ -82,6 +84,23 @@ def compare(
 
     target = existing_device(device)
     compare_runs(runs, split, target, "json" if as_json else "markdown" if markdown else "text", Display())
+    return 0
+
+
+@request
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", parser=path_of, help="Where they are.")] = Path("runs"),
+    order: Annotated[
+        Literal["began", "best", "seconds", "name"], typer.Option("--sort", help="What comes first.")
+    ] = "began",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """List runs and sweeps: state, best metric, when, and how long. Nothing is loaded, and nothing changes."""
+    load_plugins(plugin)
+    from dltrain.commands.runs import show_runs
+
+    show_runs(folder, order, as_json=as_json)
     return 0
 
 

@@ -109,7 +109,7 @@ def as_text(found: Compared) -> str:
     lines = [f"{s.letter}  {s.path}, {s.about.get('checkpoint')}, step {s.about.get('step')}" for s in found.sides]
     rows = [[key, *map(_setting, values)] for key, values in found.settings.items()]
     titles = ["what differs", *(side.letter for side in found.sides)]
-    lines += ["", *(aligned(titles, rows) if rows else ["nothing differs in their settings"]), ""]
+    lines += ["", *(aligned(titles, rows, widest=60) if rows else ["nothing differs in their settings"]), ""]
     cells = [
         [f"{s.letter} on {found.split}", *(_score(found.scores[s.letter][m.name], m) for m in found.metrics)]
         for s in found.sides

@@ -21,12 +21,9 @@ from filelock import FileLock, Timeout
 from dltrain.errors import RunError
 from dltrain.runs import checkpoints
 from dltrain.runs.checkpoints import CheckpointError, Packed, write_atomically
+from dltrain.runs.names import JOURNAL as JOURNAL
+from dltrain.runs.names import STATES as STATES
 from dltrain.runs.stored import StoredError, is_result, require_checkpoint, require_environment
-
-JOURNAL = "journal.log"
-"""The file that makes a directory that of a sweep."""
-STATES = ("running", "finished", "interrupted", "failed")
-
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """The errors of a disk, a quota or a limit of this process that is used up."""

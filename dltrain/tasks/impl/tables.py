@@ -9,10 +9,14 @@ from typing import Any
 
 from dltrain.config.diagnostics import cells
 
+WIDEST = 28
+"""Terminal cells of a name."""
 
-def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line of titles and one per row. The first column holds names and begins at the left, the others end alike."""
-    shown = [list(titles), *([fit(name), *values] for name, *values in rows)]
+
+def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]], widest: int = WIDEST) -> list[str]:
+    """A line of titles and one per row. The first column holds names, of `widest` cells at most, and begins at the
+    left; the others end alike."""
+    shown = [list(titles), *([fit(name, widest), *values] for name, *values in rows)]
     widths = [max(map(cells, column)) for column in zip(*shown, strict=True)]
     return [
         "  ".join([pad(row[0], widths[0]), *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:]))])
@@ -25,7 +29,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def fit(name: str, width: int = 28) -> str:
+def fit(name: str, width: int = WIDEST) -> str:
     """A name on one line, cut to a width in terminal cells."""
     name = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in name)
     if cells(name) <= width:
