@@ -194,6 +194,9 @@ def test_a_task_of_ones_own_is_one_file(plugin: Path, tmp_path: Path) -> None:
 
     found = json.loads(invoke("eval", run, "--split", "validation", "--json", "--plugin", plugin).stdout)
     assert found["mae"] == pytest.approx(min(rows), rel=1e-5) and found["examples"] == 20
+    assert (run / "eval/validation.csv").read_text().startswith("index,loss\n")
+    compared = invoke("compare", run, run, "--plugin", plugin).stdout
+    assert "loss differs by +0.0000 (+0.0000 to +0.0000): undecided (p = 1, paired bootstrap)" in compared
     light, dark = (Image.new("L", (8, 8), value) for value in (230, 20))
     for name, image in (("light", light), ("dark", dark)):
         image.save(tmp_path / f"{name}.png")
