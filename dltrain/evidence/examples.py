@@ -171,7 +171,6 @@ def _sound(value: Any) -> Any:
 
 
 def _read_csv(path: Path) -> dict[str, Values]:
-    csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))  # a cell may list thousands of labels
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
