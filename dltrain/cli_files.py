@@ -46,7 +46,10 @@ def export(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[data.KEY=VALUE]...", help="Where the data is, if it moved.")
     ] = None,
-    form: Annotated[Literal["onnx"], typer.Option("--format", help="What is written.")] = "onnx",
+    form: Annotated[
+        Literal["onnx", "pt2", "safetensors"],
+        typer.Option("--format", help="For onnxruntime; for torch.export.load; weights for timm or torchvision."),
+    ] = "onnx",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="Default: RUN/export/model.onnx."),

@@ -25,12 +25,16 @@ from dltrain.errors import DltrainError, RequestError
 from dltrain.experiment.experiment import Experiment
 from dltrain.export.about import About, Inputs
 from dltrain.export.checking import Comparison, compare
-from dltrain.export.formats import FORMATS, Format
+from dltrain.export.formats import Format
 from dltrain.export.graph import in_float32
+from dltrain.export.onnx_file import Onnx
+from dltrain.export.program import Program
+from dltrain.export.weights import Weights
 from dltrain.runs.checkpoints import write_atomically
 from dltrain.runs.run import Run, unwritable
 
 REPORT = "export.json"
+FORMATS: dict[str, type[Format]] = {"onnx": Onnx, "pt2": Program, "safetensors": Weights}
 
 
 class UnlikeError(DltrainError):
@@ -49,6 +53,8 @@ def export_run(
     when the file does not answer as the run does. Then nothing was written.
     """
     written = FORMATS[form](opset)
+    if opset is not None and form != "onnx":
+        raise RequestError(f"--opset is of ONNX, and the format is {form}")
     written.require()
     run, given = Run.open(path)
     target = output or run.path / "export" / f"model{written.suffix}"
@@ -62,7 +68,7 @@ def export_run(
     display.waiting(f"writing {written.suffix} of `{predictor.experiment.model.name}`")
     content = written.content(predictor, graph, told)
     display.waiting(f"comparing {len(source):,} {source.words} of the {split} split")
-    found = compare(predictor, written.runner(content[written.suffix], told), source)
+    found = compare(predictor, written.runner(content, predictor, told), source)
     display.stop()
     if not found.passes(tolerance):
         raise UnlikeError(f"{found.told(tolerance)}; nothing was written")
@@ -75,6 +81,8 @@ def export_run(
     result |= found.to_dict()
     result["bytes"] = {"checkpoint": file.stat().st_size, "file": len(content[written.suffix])}
     write_files(target, content, written.suffix, result)
+    for note in written.notes(content):
+        display.note(note)
     print_result(json.dumps({**result, "path": str(target)}) if as_json else f"{target}\n{_table(result, found)}")
     return target
 

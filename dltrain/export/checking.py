@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltrain.data.images.decoding import place
 from dltrain.data.targets import as_tensor
 from dltrain.data.types import Source
 from dltrain.engine.predictor import Predictor
 from dltrain.export.graph import OUTPUTS
-from dltrain.export.raw import Raw, raw_of
+from dltrain.export.raw import Raw, placed, raw_of
 from dltrain.tasks.impl.meters import Report
 from dltrain.tasks.impl.objectives import answer_of
 
@@ -127,13 +126,8 @@ def _seen(raw: list[Raw], own: Tensor, predictor: Predictor, source: Source) -> 
     """The raw examples in the layout of evaluation: `own`, but for files that are decoded smaller for it."""
     if source.files is None:
         return own
-    placed = torch.stack([_placed(each, predictor) for each in raw])
-    return own if torch.equal(placed, own) else placed
-
-
-def _placed(raw: Raw, predictor: Predictor) -> Tensor:
-    """(C, H, W) on the canvas of evaluation."""
-    return place(torch.from_numpy(raw["images"][0]).permute(2, 0, 1), predictor.layout)[0]
+    seen = torch.cat([placed(each, predictor.layout) for each in raw])
+    return own if torch.equal(seen, own) else seen
 
 
 def _add(
@@ -156,16 +150,14 @@ def _add(
 
 
 def _time(found: Comparison, predictor: Predictor, runner: Runner, raw: list[Raw]) -> None:
-    """How long single examples take each of both, preprocessing included where it is not the encoding of a row."""
+    """How long single examples take each of both, preprocessing included."""
     single = [{name: values[:1] for name, values in each.items()} for each in raw]
     single = (single * (TIMED + WARM))[: TIMED + WARM]
-    is_image = "images" in single[0]
-    row = predictor.preprocessing.shape.example(1)
     for number, each in enumerate(single):
         started = time.perf_counter()
         runner(each)
         half = time.perf_counter()
-        predictor.outputs(_placed(each, predictor)[None] if is_image else row)
+        predictor.outputs(placed(each, predictor.layout))
         if number >= WARM:
             found.seconds["file"].append(half - started)
             found.seconds["run"].append(time.perf_counter() - half)

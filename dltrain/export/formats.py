@@ -1,4 +1,4 @@
-"""The formats of exported files: what each writes, and how its content is run to be checked. Imports torch."""
+"""What a format of exported files is: what it writes, and how its content is run to be checked."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from dltrain.engine.predictor import Predictor
 from dltrain.export.about import About
 from dltrain.export.checking import Runner
 from dltrain.export.graph import Graph, graph_of
-from dltrain.export.onnx_file import OPSET, onnx_of, require_onnx, require_opset
-from dltrain.export.session import SUFFIX, Session
 
 
 @dataclass(frozen=True)
@@ -36,28 +32,13 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def runner(self, content: bytes, about: About) -> Runner:
-        """What answers from the content alone."""
+    def runner(self, content: dict[str, bytes], predictor: Predictor, about: About) -> Runner:
+        """What answers from the content alone. predictor: what else a file that is weights alone needs."""
+
+    def notes(self, content: dict[str, bytes]) -> list[str]:
+        """What there is to say of the content, in sentences."""
+        return []
 
     def graph(self, predictor: Predictor) -> Graph:
         """What is written, as a module."""
         return graph_of(predictor)
-
-
-class Onnx(Format):
-    """ONNX, for onnxruntime and all that reads it."""
-
-    suffix = SUFFIX
-
-    def require(self) -> None:
-        require_onnx()
-        require_opset(OPSET if self.opset is None else self.opset)
-
-    def content(self, predictor: Predictor, graph: Graph, about: About) -> dict[str, bytes]:
-        return {self.suffix: onnx_of(predictor, graph, about, OPSET if self.opset is None else self.opset)}
-
-    def runner(self, content: bytes, about: About) -> Runner:
-        return Session(content, f"model{self.suffix}", torch.get_num_threads()).run
-
-
-FORMATS: dict[str, type[Format]] = {"onnx": Onnx}

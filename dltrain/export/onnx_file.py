@@ -19,7 +19,10 @@ from dltrain.engine.predictor import Predictor
 from dltrain.errors import RequestError
 from dltrain.experiment.experiment import Experiment
 from dltrain.export.about import About
+from dltrain.export.checking import Runner
+from dltrain.export.formats import Format
 from dltrain.export.graph import Graph
+from dltrain.export.session import SUFFIX, Session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,6 +33,22 @@ LOWEST_OPSET, HIGHEST_OPSET, OPSET = 18, 23, 18
 LARGEST = 2**31 - 1
 """Bytes of a protobuf file, and so of an ONNX file in one piece."""
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+
+class Onnx(Format):
+    """ONNX, for onnxruntime and all that reads it."""
+
+    suffix = SUFFIX
+
+    def require(self) -> None:
+        require_onnx()
+        require_opset(OPSET if self.opset is None else self.opset)
+
+    def content(self, predictor: Predictor, graph: Graph, about: About) -> dict[str, bytes]:
+        return {self.suffix: onnx_of(predictor, graph, about, OPSET if self.opset is None else self.opset)}
+
+    def runner(self, content: dict[str, bytes], predictor: Predictor, about: About) -> Runner:
+        return Session(content[self.suffix], f"model{self.suffix}", torch.get_num_threads()).run
 
 
 def require_onnx() -> None:

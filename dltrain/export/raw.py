@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from dltrain.data.images.decoding import decode
+from dltrain.data.images.decoding import decode, place
 from dltrain.data.images.opening import quietly
 from dltrain.data.loading.resources import usable_cores
 from dltrain.data.tables.encoding import Encoding
-from dltrain.data.tables.reading import Table
+from dltrain.data.tables.reading import Column, Table
 from dltrain.data.tables.source import RowSource
 from dltrain.data.types import Canvas, ImageFiles, ImageSource, Source
 
@@ -58,6 +60,25 @@ def raw_rows(table: Table, encoding: Encoding) -> Raw:
 def raw_image(path: str | Path, channels: int, canvas: Canvas, remarks: list[str] | None = None) -> np.ndarray:
     """(H, W, channels) uint8, in the file's own size. See `decode`."""
     return decode(path, channels, canvas, remarks, whole=True).permute(1, 2, 0).numpy()
+
+
+def placed(raw: Raw, layout: Any) -> Tensor:
+    """Raw examples in a layout of evaluation: (N, C, H, W) uint8, or (N, D) float32."""
+    if isinstance(layout, Encoding):
+        return layout.encode(table_of(raw, layout))
+    return place(torch.from_numpy(raw["images"]).permute(0, 3, 1, 2), layout)[0]
+
+
+def table_of(raw: Raw, encoding: Encoding) -> Table:
+    """What `raw_rows` was given."""
+    names = {"numbers": [each.column for each in encoding.features if each.categories is None],
+             "categories": [each.column for each in encoding.features if each.categories is not None]}  # fmt: skip
+    columns = {}
+    for column, name in enumerate(names["numbers"]):
+        columns[name] = Column(name, numbers=raw["numbers"][:, column])
+    for column, name in enumerate(names["categories"]):
+        columns[name] = Column(name, words=raw["categories"][:, column].astype(str))
+    return Table("the rows", columns)
 
 
 def _decoded(files: ImageFiles, canvas: Canvas) -> Iterator[Raw]:

@@ -94,6 +94,8 @@ def test_rows_of_a_table_go_in_as_they_stand_in_it(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["agreement"] == 1.0 and found["difference"] < 1e-6
+    as_program = invoke("export", tmp_path / "t/001", "--format", "pt2", "--output", tmp_path / "t.pt2")
+    assert as_program.exit_code == 0, as_program.stderr  # it has been compared
     session = Session.open(found["path"])
     assert session.about.inputs.numbers == ["size", "age"] and session.about.inputs.categories == ["town"]
     told = invoke("predict", tmp_path / "t/001", tmp_path / "t.csv", "--format", "jsonl")
