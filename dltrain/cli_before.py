@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     find.command("lr", epilog="Example: dltrain find lr experiments/digits.yaml")(find_lr)
     app.add_typer(find, name="find")
     app.command("verify-resume", epilog="Example: dltrain verify-resume experiments/digits.yaml")(verify_resume)
+    app.command(epilog="Example: dltrain doctor --json")(doctor)
 
 
 @request
@@ -139,3 +140,16 @@ def verify_resume(
     )
     print_result(json.dumps(to_dict(verdict), indent=2) if as_json else told(verdict))
     return 0 if verdict.same else 1
+
+
+@request
+def doctor(device: Device = "auto", as_json: AsJson = False) -> int:
+    """Say what this machine offers, which extras are installed, and what dltrain would do with it: device, precision,
+    compiling, threads and loader of a small and of a large training."""
+    import json
+
+    from dltrain.commands.doctor import examined, told
+
+    found = examined(existing_device(device))
+    print_result(json.dumps(found, indent=2) if as_json else told(found))
+    return 0
