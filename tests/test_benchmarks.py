@@ -39,6 +39,11 @@ def test_throughput_runs(run: Run) -> None:
     assert "dltrain / compute = " in run("throughput", "--tiny", "--contestants", "compute", "dltrain")
 
 
+def test_stacked_runs(run: Run) -> None:
+    rows = [line for line in run("stacked", "--tiny").splitlines() if line.startswith(("| 1 |", "| 2 |"))]
+    assert len(rows) == 2 and all(row.count("|") == 6 for row in rows)
+
+
 def test_throughput_alternates(run: Run) -> None:
     text = run("throughput", "--tiny", "--alternate", "3")
     assert "dltrain / compute = " in text and "dltrain / loop = " in text

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import Tensor
-from training import TIMES, assert_same_state, merged
+from training import TIMES, assert_same_state, merged, write_folder
 
 from dltrain import Experiment, Trainer, build
 from dltrain.data.datasets import Arrays
 from dltrain.data.loading.pipeline import Pipeline
 from dltrain.data.types import Batch
 from dltrain.engine.builder import build_together
-from dltrain.engine.stacked import NotStackable, StackedTraining, build_stacked, why_not_stacked
+from dltrain.engine.decisions import Decision
+from dltrain.engine.stacked import (
+    NotStackable,
+    StackedTraining,
+    build_stacked,
+    faster_stacked,
+    probing,
+    training,
+    why_not_stacked,
+)
 from dltrain.runs import checkpoints
 from dltrain.runs.reports import EpochReport, NonFiniteError, Progress
 
@@ -145,6 +158,67 @@ def test_each_of_a_stack_is_what_it_is_alone(experiments: Any, document: Any, ch
         )
         assert [(e.epoch, e.step, e.is_best) for e in own] == [(r.epoch, r.step, r.is_best) for r in reports]
     assert not training.notes
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Data of other kinds, as sections."""
+    folder = tmp_path_factory.mktemp("sources")
+    draw = np.random.default_rng(0)
+    inputs = draw.normal(size=(100, 6)).astype("float32")
+    np.savez(folder / "numbers.npz", inputs=inputs, targets=inputs[:, :2] + inputs[:, 2:4] ** 2)
+    images = write_folder(folder / "images")
+    files = {"name": "image_folder", "root": str(images), "size": 8, "test": 0, "loader": "streaming", "workers": 0}
+    return {"numbers": {"name": "arrays", "path": str(folder / "numbers.npz"), "validation": 0.2}, "files": files}
+
+
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "what rests": (CONVNET, {"freeze": ["0.weight", "1.*"], "unfreeze_at": {"steps": 7}, "training.accumulate": 1}),
+    "views": (
+        {**CONVNET, "augmentation": [{"name": "aug_mix", "views": 3}], "loss": {"name": "jsd"}},
+        {"evaluation.views": "flip"},
+    ),
+    "weights": ({**CONVNET, "training": {"steps": 7, "batch_size": 20}}, {"loss.class_weights": "balanced"}),
+    "inputs": ({**MLP, "model": "autoencoder", "loss": "mse", "task": "reconstruction", "schedule": "constant"}, {}),
+    "numbers": ({**MLP, "data": "numbers", "augmentation": [], "loss": "huber", "task": "regression"}, {}),
+    "files": ({**MLP, "data": "files"}, {"training.batch_size": 8}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_kinds_of_learning_are_stacked_too(sources: Any, arrays: Path, name: str) -> None:
+    document, changes = OTHERS[name]
+    data = sources.get(document["data"]) if isinstance(document["data"], str) else {**MLP["data"], "path": str(arrays)}
+    own = [
+        Experiment.parse(yaml.safe_dump(merged({**document, "data": data}, {**changes, "optimizer.lr": lr})), "tiny")
+        for lr in (0.02, 0.005)
+    ]
+    training = StackedTraining(widen(build_together(own, "cpu")))
+    with contextlib.closing(training):
+        list(training.run())
+        for experiment, together in zip(own, training.trainers, strict=True):
+            with contextlib.closing(widen([build(experiment, "cpu")])[0]) as alone:
+                assert_close(together.state_dict(), finished(alone).state_dict())
+
+
+def test_an_optimizer_that_draws_draws_what_it_would_alone(experiments: Any) -> None:
+    def noisy(trainers: list[Trainer]) -> list[Trainer]:
+        for trainer in trainers:
+            optimizer, step = trainer.parts.optimizer, trainer.parts.optimizer.step
+
+            def draw(step: Any = step, groups: Any = optimizer.param_groups) -> None:
+                step()
+                for parameter in groups[0]["params"]:
+                    parameter.detach().add_(torch.randn_like(parameter), alpha=0.01)
+
+            optimizer.step = draw  # type: ignore[method-assign]
+        return widen(trainers)
+
+    own = experiments(MLP, {}, {"optimizer.lr": 0.02})
+    training = StackedTraining(noisy(build_together(own, "cpu")))
+    list(training.run())
+    for experiment, together in zip(own, training.trainers, strict=True):
+        assert_close(together.state_dict(), finished(noisy([build(experiment, "cpu")])[0]).state_dict())
 
 
 # -- what one does leaves the others alone
@@ -331,6 +405,12 @@ def test_a_network_that_would_be_another_one_is_refused(experiments: Any, layer:
     assert_same_state([trainer.parts.model.state_dict() for trainer in trainers], before)
 
 
+def test_a_network_with_an_objective_of_its_own_is_refused(experiments: Any) -> None:
+    model = {**MLP, "model": "variational_autoencoder", "task": "reconstruction", "loss": "mse"}
+    with pytest.raises(NotStackable, match="they put out more than tensors"):
+        build_stacked(experiments(model, {}, {"optimizer.lr": 0.2}), "cpu")
+
+
 def test_trainers_that_share_no_batches_or_no_step_are_refused(experiments: Any) -> None:
     own = experiments(MLP, {}, {"optimizer.lr": 0.2})
     with pytest.raises(NotStackable, match="do not share their batches"):
@@ -339,3 +419,37 @@ def test_trainers_that_share_no_batches_or_no_step_are_refused(experiments: Any)
     next(iter(one.run()))
     with pytest.raises(NotStackable, match="at different steps"):
         StackedTraining([one, other])
+
+
+# -- whether it is worth it
+
+
+def slowed_by(seconds: float, step: Any) -> Any:
+    def slow(*arguments: Any) -> None:
+        time.sleep(seconds)
+        step(*arguments)
+
+    return slow
+
+
+@pytest.mark.parametrize(
+    ("slow", "value"), [(StackedTraining, 1), (Trainer, 3)], ids=["one after another", "all together"]
+)
+def test_the_probe_takes_the_faster_way(
+    experiments: Any, monkeypatch: pytest.MonkeyPatch, slow: Any, value: int
+) -> None:
+    monkeypatch.setattr(probing, "SECONDS", 0.01)
+    monkeypatch.setattr(slow, "_train_step", slowed_by(0.05, slow._train_step))
+    decision = faster_stacked(experiments(MLP, {}, {"optimizer.lr": 0.2}, {"optimizer.lr": 1e20}), "cpu")
+    assert decision.value == value
+    assert re.search(r"the faster now: [\d.]+ s a step of 3 together, [\d.]+ s a step of one", decision.reason)
+
+
+def test_the_probe_falls_back_with_its_reason(experiments: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert faster_stacked(experiments(MLP, {}, {"seed": 1})) == Decision(1, "they differ in `seed`: 0 and 1")
+
+    def refuse(*_: Any) -> bool:
+        raise NotStackable("torch cannot")
+
+    monkeypatch.setattr(training, "draws_alike", refuse)
+    assert faster_stacked(experiments(MLP, {}, {"optimizer.lr": 0.2}), "cpu") == Decision(1, "torch cannot")

@@ -1,4 +1,4 @@
-"""build_stacked: experiments -> StackedTraining, and whether that is worth it. Imports torch."""
+"""build_stacked: experiments -> StackedTraining. Imports torch."""
 
 from __future__ import annotations
 

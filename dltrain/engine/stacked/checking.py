@@ -52,7 +52,7 @@ def _agree(networks: Sequence[nn.Module], example: Tensor, autocast: Autocast, s
     together.gather()
     torch.manual_seed(0)
     with autocast():
-        stacked = several(together.forward(example, networks[0]))
+        stacked = several(together.forward(example, 0))
     _backward(stacked)
     for member, network in enumerate(networks):
         alone = copy.deepcopy(network)

@@ -29,14 +29,15 @@ def measured_together(trainer: Trainer) -> bool:
 @torch.no_grad()
 def measure(network: StackedNetwork, trainers: Sequence[Trainer], members: Collection[int]) -> dict[int, Report]:
     """What the validation split says about the networks of these members, as `Trainer.evaluate` measures it."""
-    first = trainers[next(iter(members))]
+    lends = next(iter(members))
+    first = trainers[lends]
     parts, form = first.parts, first.parts.model
     reports = {member: trainers[member].parts.task.report() for member in members}
     kept: list[tuple[Tensor, Tensor]] = []
 
     def outputs_of(inputs: Tensor) -> Any:
         with parts.autocast():
-            return network.forward(parts.pipeline.evaluate(inputs), form)
+            return network.forward(parts.pipeline.evaluate(inputs), lends)
 
     def take_in() -> None:
         outputs, targets = torch.cat([each for each, _ in kept], 1), torch.cat([each for _, each in kept])

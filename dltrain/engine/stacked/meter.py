@@ -9,36 +9,45 @@ from torch import Tensor
 
 from dltrain.tasks.impl.meters import TOGETHER, Meter
 
+MOST = 1 << 20
+"""Numbers that networks have put out and that are kept."""
+
 
 class StackedMeter:
     """What the meters of K trainings would have summed since the last `give`.
 
-    Results are kept until they are about as many batches as one meter keeps, and summed by one of the meters, each
-    batch of each training by itself.
+    Results are kept for as many batches as a meter keeps, or until they are many numbers, and summed by one of the
+    meters, each batch of each training by itself.
     """
 
     def __init__(self, meters: Sequence[Meter]) -> None:
-        self._meters, self._most = meters, max(TOGETHER // len(meters), 1)
+        self._meters = meters
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._sums: list[tuple[Tensor, dict[str, Tensor]]] = []
         self._examples = 0
 
     def update(self, losses: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch: losses (K, B), outputs (K, B, ...), targets (B, ...), which all have in common."""
-        if self._pending and (self._pending[0][1].shape != outputs.shape or len(self._pending) == self._most):
-            self._sum()
-        self._pending.append((losses.detach(), outputs.detach(), targets))
-        self._examples += losses.shape[1]
+        losses, shape = losses.detach(), losses.shape
+        repeated = targets.expand(shape[0], *targets.shape).flatten(0, 1)
+        outputs, repeated = self._meters[0].kept(outputs.detach().flatten(0, 1), repeated)
+        if self._pending:
+            many = (len(self._pending) + 1) * outputs.numel() > MOST or len(self._pending) == TOGETHER
+            if many or self._pending[0][1].shape != outputs.shape:
+                self._sum()
+        self._pending.append(
+            (losses, outputs.view(*shape, *outputs.shape[1:]), repeated.view(*shape, *repeated.shape[1:]))
+        )
+        self._examples += shape[1]
 
     @torch.no_grad()
     def _sum(self) -> None:
         if not self._pending:
             return
         count, members = len(self._pending), len(self._meters)
-        losses, outputs, targets = (torch.stack(values) for values in zip(*self._pending, strict=True))
+        losses, outputs, targets = (torch.cat(values) for values in zip(*self._pending, strict=True))
         self._pending = []
-        targets = targets[:, None].expand(count, members, *targets.shape[1:])
-        summed, others = self._meters[0].sums_of(losses.flatten(0, 1), outputs.flatten(0, 1), targets.flatten(0, 1))
+        summed, others = self._meters[0].sums_of(losses, outputs, targets)
         by_member = {name: values.view(count, members, *values.shape[1:]) for name, values in others.items()}
         self._sums.append((summed.view(count, members), by_member))
 

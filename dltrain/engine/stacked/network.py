@@ -9,12 +9,13 @@ network's weights (its optimizer, averages, a checkpoint) knows nothing of the o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_map_only
 
 Tensors = dict[str, Tensor]
@@ -44,6 +45,7 @@ class StackedNetwork:
         self._sources: list[Tensor] = [own[name] for name in self.weights for own in self._parameters]
         self._buffer_slots = {name: rows.unbind() for name, rows in self.buffers.items()}
         self._buffers = {name: [own[name] for own in buffers] for name in self.buffers}
+        self._places = [places_of(network) for network in networks]
         for name, weight in self.weights.items():
             weight.requires_grad_(self._parameters[0][name].requires_grad)
 
@@ -78,19 +80,49 @@ class StackedNetwork:
         for weight in self.weights.values():
             weight.grad = None
 
-    def forward(self, inputs: Tensor, form: nn.Module) -> Any:
+    def forward(self, inputs: Tensor, form: int) -> Any:
         """What each network puts out for inputs (B, ...): tensors (K, B, ...). Layers draw the same random numbers for
-        all, those that one alone would draw. form: one of the networks, in training or evaluation mode."""
+        all, those that one alone would draw. form: which of the networks lends its modules, with their modes."""
+        network, places = self.networks[form], self._places[form]
 
-        def one(weights: Tensors, buffers: Tensors) -> Any:
-            return functional_call(form, (weights, buffers), (inputs,))
+        def one(*tensors: Tensor) -> Any:
+            with holding(places, tensors):
+                outputs = network(inputs)
+            several(outputs)  # whatever else it puts out cannot be stacked
+            return outputs
 
+        stacked = [*self.weights.values(), *self.buffers.values()]
         if len(self.networks) == 1:  # then torch takes (1, B, ...) for a layout of other operations, which it lacks
-            alone = one(*({name: rows[0] for name, rows in each.items()} for each in (self.weights, self.buffers)))
-            return tree_map_only(Tensor, lambda output: output[None], alone)
+            return tree_map_only(Tensor, lambda output: output[None], one(*(rows[0] for rows in stacked)))
         with warnings.catch_warnings():  # some operations are done for one network after another
             warnings.filterwarnings("ignore", "There is a performance drop")
-            return vmap(one, randomness="same")(self.weights, self.buffers)
+            return vmap(one, randomness="same")(*stacked)
+
+
+Places = list[tuple[dict[str, Any], str, int]]
+"""Where tensors hang in a network: a mapping of a module, the key in it, and which tensor it is."""
+
+
+def places_of(network: nn.Module) -> Places:
+    """Those of all parameters and buffers, numbered in this order; tied ones hang in several places."""
+    tensors = [*network.parameters(), *network.buffers()]
+    numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
+    mappings = (own for module in network.modules() for own in (module._parameters, module._buffers))
+    return [(own, key, numbers[id(value)]) for own in mappings for key, value in own.items() if value is not None]
+
+
+@contextmanager
+def holding(places: Places, tensors: Sequence[Tensor]) -> Iterator[None]:
+    """In this context the network holds these tensors. torch's functional_call looks for the places in each call, which
+    takes longer than a pass of a small network."""
+    own = [mapping[key] for mapping, key, _ in places]
+    for mapping, key, number in places:
+        mapping[key] = tensors[number]
+    try:
+        yield
+    finally:
+        for (mapping, key, _), tensor in zip(places, own, strict=True):
+            mapping[key] = tensor
 
 
 def _form(network: nn.Module) -> tuple[Any, ...]:

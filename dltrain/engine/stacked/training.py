@@ -150,7 +150,7 @@ class StackedTraining:
         network.gather()
         for x, y in zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True):
             with parts.autocast():
-                outputs = network.forward(x, parts.model)
+                outputs = network.forward(x, self._live[0])
             logits, losses, totals = self._losses.of(outputs, y, scales)
             torch.autograd.backward(totals, torch.full_like(totals, 1 / (totals.shape[1] * accumulate)))
             self._meter.update(losses[:, ::views], logits[:, ::views], y[::views])

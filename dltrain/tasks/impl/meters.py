@@ -57,11 +57,16 @@ class Meter(ABC):
         self.examples = 0
         """How many were added since then."""
 
+    def kept(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What is kept of a batch (B, ...) until it is summed, each row by itself; by default all of it."""
+        return outputs, targets
+
     def update(self, losses: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch: losses (B,), outputs (B, ...), targets (B, ...)."""
+        outputs, targets = self.kept(outputs.detach(), targets)
         if self._pending and (self._pending[0][1].shape != outputs.shape or len(self._pending) == TOGETHER):
             self._sum()
-        self._pending.append((losses.detach(), outputs.detach(), targets))
+        self._pending.append((losses.detach(), outputs, targets))
         self.examples += losses.shape[0]
 
     @torch.no_grad()

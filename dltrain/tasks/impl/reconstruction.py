@@ -94,10 +94,9 @@ class ReconstructionMeter(Meter):
         self._task = task
         super().__init__(task.device)
 
-    @torch.no_grad()
-    def update(self, losses: Tensor, outputs: Tensor, targets: Tensor) -> None:
+    def kept(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         errors = self._task.errors(outputs, targets)
-        super().update(losses, errors, errors)
+        return errors, errors
 
     def batch_sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"squares": outputs.sum(1, dtype=wide_type(self._device))}
