@@ -60,7 +60,12 @@ class TPESampling(LearningSampling):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `group`
             sampler = TPESampler(
-                seed=seed, n_startup_trials=0, n_ei_candidates=self.candidates, multivariate=True, group=True
+                seed=seed,
+                n_startup_trials=0,
+                n_ei_candidates=self.candidates,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
             )
         of = distributions(self.space)
         return _asked(sampler, [_known(t, t.drawn, of) for t in told], of)
