@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from dltrain.commands.options import AsJson, Device, ImagePaths, Plugins, RunPath, ViewsName, ViewsShare, path_of
+from dltrain.commands.options import (
+    AsJson,
+    Device,
+    ImagePaths,
+    Plugins,
+    RunPath,
+    ViewsName,
+    ViewsShare,
+    path_of,
+    path_text,
+)
 from dltrain.commands.request import existing_device, load_plugins, request
 from dltrain.console.streams import print_result
 
@@ -17,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(epilog="Example: dltrain adapt runs/photos/001 new_photos/ --output adapted.pt")(adapt)
     app.command(epilog="Example: dltrain export runs/digits/001 --format onnx")(export)
+    app.command(epilog="Example: dltrain serve runs/photos/001/export/model.onnx --port 8000")(serve)
 
 
 @request
@@ -71,4 +82,22 @@ def export(
         run, form, output, checkpoint, Display(), overrides=overrides or (), views=views, share=share,
         tolerance=tolerance, opset=opset, as_json=as_json,
     )  # fmt: skip
+    return 0
+
+
+@request
+def serve(
+    file: Annotated[str, typer.Argument(metavar="FILE", parser=path_text, help="An exported .onnx file.")],
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0: all of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8000,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Of a body; larger ones are refused.")] = 20_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image; larger ones are refused.")] = 50_000_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Until a body, and an answer, must be there.")] = 30.0,
+    workers: Annotated[int | None, typer.Option(min=1, help="That answer at a time. Default: one a core.")] = None,
+) -> int:  # fmt: skip
+    """Answer over HTTP from an exported file, without torch: POST /predict, GET /health and /metrics, and a page to
+    drop images on."""
+    from dltrain.commands.serve import serve_file
+
+    serve_file(file, host, port, max_bytes=max_bytes, max_pixels=max_pixels, seconds=seconds, workers=workers)
     return 0

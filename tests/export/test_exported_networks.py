@@ -20,6 +20,7 @@ from dltrain.export.checking import Comparison, compare
 from dltrain.export.graph import graph_of, in_float32
 from dltrain.export.onnx_file import onnx_of
 from dltrain.export.session import Session
+from dltrain.serving.answering import WrongInputError, answer
 
 pytest.importorskip("onnxscript")
 SLOW: list[tuple[str, int, dict[str, Any]]] = [
@@ -107,5 +108,14 @@ def test_rows_of_a_table_go_in_as_they_stand_in_it(tmp_path: Path) -> None:
     assert [["no", "yes"][place] for place in said["class"]] == [answer["class"] for answer in answers]
     yes = [answer["probabilities"]["yes"] for answer in answers]
     assert np.abs(said["probabilities"][:, 1] - yes).max() < 1e-6
+    values = [{"size": float(size) if size else None, "town": town, "age": int(age)} for size, town, age, _ in cells]
+    served = answer(session, json.dumps({"rows": values}).encode(), 0)["answers"]
+    assert [each["class"] for each in served] == [each["class"] for each in answers]
+    for body, message in (
+        (b"[", "the body must be JSON"), (b'{"rows": [{"size": 1}]}', "row 1 has no column `age`"),
+        (b'{"rows": [{"size": "x", "age": 1, "town": "a"}]}', "row 1: column `size` must be a number"),
+    ):  # fmt: skip
+        with pytest.raises(WrongInputError, match=message):
+            answer(session, body, 0)
     unseen = session.run({"numbers": numbers[:1], "categories": np.array([["z"]], dtype=object)})
     assert unseen["probabilities"][0, 1] != said["probabilities"][0, 1]

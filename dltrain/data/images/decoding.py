@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dltrain.config import ConfigError, Diagnostic
-from dltrain.data.images.depth import DARK, dark_colour, is_colour, is_grey, to_bytes
-from dltrain.data.images.opening import Unfit, checked, explain, is_large_text, opened, quietly, without_texts
+from dltrain.data.images.depth import DARK, dark_colour, is_colour
+from dltrain.data.images.opening import checked, explain, is_large_text, opened, quietly, without_texts
+from dltrain.data.images.pixels import to_uint8
 from dltrain.data.loading.resources import one_thread
 from dltrain.data.types import MAX_PIXELS, Canvas, Interpolation
 
@@ -92,7 +93,7 @@ def _pixels(image: Image.Image, channels: int, canvas: Canvas | None, whole: boo
         seen = _decoded_less(image, canvas, mode)
     deep_colour = is_colour(image)
     ImageOps.exif_transpose(seen, in_place=True)
-    pixels, remark = _to_uint8(seen, mode, canvas.white if canvas is not None else None)
+    pixels, remark = to_uint8(seen, mode, canvas.white if canvas is not None else None)
     if deep_colour and pixels.max() <= DARK:
         remark = dark_colour(int(pixels.max()))
     return pixels, remark
@@ -114,21 +115,6 @@ def _decoded_less(image: Image.Image, canvas: Canvas, mode: str) -> Image.Image:
         return image
     box = offer[1]
     return (image if image.mode == mode else image.convert(mode)).resize(size, FILTERS[canvas.interpolation], box)
-
-
-def _to_uint8(image: Image.Image, mode: str, white: int | None) -> tuple[np.ndarray, str | None]:
-    """(H, W, C) uint8, and what there is to say of the range."""
-    remark = None
-    if is_grey(image):  # Pillow's own conversion would clip at 255
-        values, remark = to_bytes(image, white)
-        image = Image.fromarray(values)
-    elif image.mode == "F":
-        remedy = "write it with 8 or 16 bits a value, scaled so that all images have one range"
-        raise Unfit("cannot be read: its pixels are floating-point numbers, whose range is unknown", remedy)
-    elif "transparency" in image.info:
-        image = image.convert("RGBA")
-    pixels = np.array(image if image.mode == mode else image.convert(mode))  # converting to the same mode copies
-    return pixels.reshape(*pixels.shape[:2], -1), remark
 
 
 def place(images: Tensor, canvas: Canvas) -> tuple[Tensor, Extent]:

@@ -1,0 +1,1 @@
+"""Answering over HTTP from an exported file: onnxruntime and Pillow, no torch."""

@@ -1,0 +1,185 @@
+"""`dltrain serve`: clients on loopback, in an own process that has no torch; every limit, and a clean end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluating import invoke
+from PIL import Image
+
+pytest.importorskip("uvicorn")
+PROGRAM = "import sys; sys.modules['torch'] = None; from dltrain.__main__ import main; main()"
+LIMITS = ["--max-bytes", "300000", "--max-pixels", "1000000", "--seconds", "2"]
+
+
+class Serving:
+    """A server's process, and requests to it."""
+
+    def __init__(self, file: Path, *options: str) -> None:
+        command = [sys.executable, "-c", PROGRAM, "serve", str(file), "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        assert found, line
+        self.port = int(found[1])
+
+    def ask(self, body: bytes = b"", path: str = "/predict", method: str = "POST", **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        is_json = response.headers["content-type"].startswith("application/json")
+        return response.status, json.loads(content) if is_json else content.decode()
+
+    def open(self, sent: bytes) -> socket.socket:
+        """A connection on which something was sent."""
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        client.sendall(sent)
+        return client
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """The exit code, and what it said last."""
+        self.process.send_signal(number)
+        said = self.process.communicate(timeout=60)[1]
+        return self.process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def serving(exported: Path) -> Iterator[Serving]:
+    server = Serving(exported, *LIMITS)
+    yield server
+    server.process.kill()
+    server.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def answers(exported: Path, photo_run: Path) -> dict[bytes, dict[str, Any]]:
+    """What `predict` says of the content of each file."""
+    result = invoke("predict", exported, photo_run.parent.parent / "data", "--format", "jsonl")
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    return {Path(row.pop("path")).read_bytes(): row for row in found}
+
+
+def requests_of(serving: Serving, answers: dict[bytes, dict[str, Any]], count: int, clients: int) -> None:
+    files = (list(answers) * (count // len(answers) + 1))[:count]
+    with ThreadPoolExecutor(clients) as pool:
+        for file, (status, said) in zip(files, pool.map(serving.ask, files), strict=True):
+            assert status == 200, said
+            assert said["class"] == answers[file]["class"]
+            assert list(said["probabilities"].values()) == pytest.approx(
+                list(answers[file]["probabilities"].values()), abs=1e-6
+            )
+
+
+def test_many_clients_get_the_answers_of_predict(serving: Serving, answers: dict[bytes, dict[str, Any]]) -> None:
+    requests_of(serving, answers, 200, 32)
+    status, metrics = serving.ask(path="/metrics", method="GET")
+    assert status == 200
+    assert 'dltrain_requests_total{status="200"} 200' in metrics
+    assert "dltrain_answer_seconds_count 200" in metrics and 'le="+Inf"} 200' in metrics
+
+
+@pytest.mark.slow
+def test_a_thousand_requests(exported: Path, answers: dict[bytes, dict[str, Any]]) -> None:
+    server = Serving(exported)
+    requests_of(server, answers, 1000, 32)
+    memory = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text())
+    assert memory and int(memory[1]) < 500_000
+    assert server.end()[0] == 0
+
+
+def test_what_is_served_is_told(serving: Serving) -> None:
+    status, said = serving.ask(path="/health", method="GET")
+    assert status == 200
+    assert (said["status"], said["names"], said["inputs"]) == ("ok", ["blau", "grün", "rot"], "images")
+    status, page = serving.ask(path="/", method="GET")
+    assert status == 200 and "Drop images here" in page and "http" not in page
+
+
+def png(width: int, height: int) -> bytes:
+    file = BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_wrong_requests_get_a_word(serving: Serving, answers: dict[bytes, dict[str, Any]]) -> None:
+    bomb = png(20_000, 20_000)
+    assert len(bomb) < 200_000
+    for body, status, message in (
+        (b"", 400, "the body is empty"),
+        (b"no image", 422, "it is no image file"),
+        (next(iter(answers))[:200], 422, "the image cannot be read"),
+        (bomb, 413, "has 400,000,000 pixels, more than the 1,000,000 that are taken"),
+        (b"x" * 300_001, 413, "the body is larger than 300,000 bytes"),
+    ):
+        found, said = serving.ask(body)
+        assert found == status and message in said["error"], said
+    assert serving.ask(path="/predict", method="GET")[0] == 405
+    assert serving.ask(path="/nowhere", method="GET")[0] == 404
+    memory = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{serving.process.pid}/status").read_text())
+    assert memory and int(memory[1]) < 500_000
+
+
+def test_clients_that_stall_hold_nobody_up(serving: Serving, answers: dict[bytes, dict[str, Any]]) -> None:
+    begun = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+    stalled = [serving.open(begun + b"Content-Length: 1000\r\n\r\nab") for _ in range(5)]
+    endless = serving.open(begun + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    silent = serving.open(b"POST /pre")
+    started = time.perf_counter()
+    file = next(iter(answers))
+    assert serving.ask(file)[1]["class"] == answers[file]["class"]
+    assert time.perf_counter() - started < 2
+    for client in (*stalled, endless):
+        assert client.recv(1000).startswith(b"HTTP/1.1 408")
+    assert silent.recv(1000) == b""
+    for client in (*stalled, endless, silent):
+        client.close()
+    large = serving.open(begun + b"Transfer-Encoding: chunked\r\n\r\n" + 7 * (b"C350\r\n" + 50_000 * b"x" + b"\r\n"))
+    assert large.recv(1000).startswith(b"HTTP/1.1 413")
+    large.close()
+
+
+def test_it_stops_when_it_is_asked_to(exported: Path, answers: dict[bytes, dict[str, Any]]) -> None:
+    server = Serving(exported)
+    file, answer = next(iter(answers.items()))
+    client = server.open(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(file) + file[:100])
+    time.sleep(0.3)  # what is being asked when the signal comes is answered
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    client.sendall(file[100:])
+    said = b""
+    while part := client.recv(10_000):
+        said += part
+    assert said.startswith(b"HTTP/1.1 200") and f'"class":"{answer["class"]}"'.encode() in said
+    client.close()
+    last = server.process.communicate(timeout=30)[1]
+    assert server.process.returncode == 0 and "stopped: all that was asked is answered" in last
+
+
+def test_requests_that_cannot_be_served(
+    serving: Serving, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = invoke("serve", exported, "--port", serving.port)
+    assert taken.exit_code == 2
+    assert f"cannot listen on 127.0.0.1:{serving.port}: address already in use" in taken.stderr
+    (tmp_path / "x.onnx").write_bytes(b"x")
+    assert invoke("serve", tmp_path / "x.onnx").exit_code == 2
+    assert invoke("serve", tmp_path / "nowhere.onnx").exit_code == 2
+    monkeypatch.setattr("dltrain.commands.serve.find_spec", lambda name: None if name == "uvicorn" else name)
+    result = invoke("serve", exported)
+    assert result.exit_code == 2 and "`serve` needs uvicorn: pip install 'dltrain[serve]'" in result.stderr
