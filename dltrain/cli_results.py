@@ -67,8 +67,8 @@ def evaluate(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN RUN...", parser=path_text, help="Run directories or checkpoint files; the others "
-                       "are compared with the first."),
+        typer.Argument(metavar="RUN RUN...", parser=path_text, help="Runs or checkpoints; or folders of runs, several "
+                       "seeds each. The others are compared with the first."),
     ],
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Where.")] = "validation",
     device: Device = "auto", as_json: AsJson = False,
@@ -80,10 +80,12 @@ def compare(
     if as_json and markdown:
         fail("error: --json or --markdown, not both")
     from dltrain.commands.compare import compare_runs
+    from dltrain.commands.compare_seeds import compare_groups, is_group
     from dltrain.console.display import Display
 
+    together = compare_groups if all(map(is_group, runs)) else compare_runs
     target = existing_device(device)
-    compare_runs(runs, split, target, "json" if as_json else "markdown" if markdown else "text", Display())
+    together(runs, split, target, "json" if as_json else "markdown" if markdown else "text", Display())
     return 0
 
 

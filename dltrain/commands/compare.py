@@ -34,13 +34,10 @@ def compare_runs(paths: Sequence[str], split: str, device: str, form: Form, disp
     """
     if len(paths) < 2:
         raise RunError("compare takes two runs or more: dltrain compare RUN RUN ...")
-    sides = [_side(path, letter_of(number), split, device, display) for number, path in enumerate(paths)]
-    tasks = [side.experiment.resolved_task.name for side in sides]
-    if len(set(tasks)) > 1:
-        listed = ", ".join(f"{side.path} {task}" for side, task in zip(sides, tasks, strict=True))
-        raise RunError(f"the runs have different tasks, and no metric in common: {listed}")
+    sides = [side_of(path, letter_of(number), split, device, display) for number, path in enumerate(paths)]
+    require_one_task(sides)
     scored = {side.letter: scores(side.table, side.metrics) for side in sides}
-    found = Compared(split, sides, scored, _against(sides), _settings(sides))
+    found = Compared(split, sides, scored, _against(sides), settings_of([side.experiment for side in sides]))
     print_result(FORMS[form](found))
     return found
 
@@ -48,7 +45,7 @@ def compare_runs(paths: Sequence[str], split: str, device: str, form: Form, disp
 # -- what is compared
 
 
-def _side(path: str, letter: str, split: str, device: str, display: Display) -> Side:
+def side_of(path: str, letter: str, split: str, device: str, display: Display) -> Side:
     """A run with its table: the one that `eval` kept of its best checkpoint, or it is measured now."""
     run, file = Run.open(path)
     side = _kept(run, path, letter, split) if file is None else None
@@ -65,6 +62,14 @@ def _side(path: str, letter: str, split: str, device: str, display: Display) -> 
     else:
         experiment = Experiment.parse(run.checkpoint_at(file)[1]["about"]["experiment"], str(file))
     return Side(path, letter, experiment, measured.result, measured.table, measured.digest)
+
+
+def require_one_task(sides: Sequence[Side]) -> None:
+    """Raise RunError for runs of different tasks."""
+    tasks = [side.experiment.resolved_task.name for side in sides]
+    if len(set(tasks)) > 1:
+        listed = ", ".join(f"{side.path} {task}" for side, task in zip(sides, tasks, strict=True))
+        raise RunError(f"the runs have different tasks, and no metric in common: {listed}")
 
 
 def _kept(run: Run, path: str, letter: str, split: str) -> Side | None:
@@ -110,9 +115,9 @@ def _apart(first: Side, side: Side) -> str:
     return ""
 
 
-def _settings(sides: Sequence[Side]) -> dict[str, list[Any]]:
-    """The value of each run by dotted key, where one differs from the first run's."""
-    found = [changed(sides[0].experiment, side.experiment) for side in sides]
+def settings_of(experiments: Sequence[Experiment]) -> dict[str, list[Any]]:
+    """The value of each experiment by dotted key, where one differs from the first."""
+    found = [changed(experiments[0], experiment) for experiment in experiments]
     keys = dict.fromkeys(key for each in found for key in each)
     told = [key for key in keys if not any(key == none or key.startswith(f"{none}.") for none in UNTOLD)]
     own = {key: next(each[key][0] for each in found if key in each) for key in told}

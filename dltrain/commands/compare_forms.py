@@ -17,7 +17,7 @@ from dltrain.experiment.experiment import Experiment
 from dltrain.tasks.impl.tables import aligned
 from dltrain.tasks.metrics import Metric
 
-OF_THESE = "These are single trainings: whether it is the settings that differ takes several seeds of each."
+OF_THESE = "These are single trainings: whether the settings differ takes several seeds of each, in a folder a setting."
 WIDEST = 40
 """Characters of a setting."""
 Form = Literal["text", "json", "markdown"]
@@ -94,7 +94,7 @@ def as_json(found: Compared) -> str:
     runs = [
         {"path": side.path, "checkpoint": side.about.get("checkpoint"), "step": side.about.get("step"),
          "examples": len(side.table), "data_fingerprint": side.about.get("data_fingerprint"),
-         "metrics": {name: {"value": _number(score.value), **_ends(score.interval), "method": score.method}
+         "metrics": {name: {"value": number(score.value), **ends(score.interval), "method": score.method}
                      for name, score in found.scores[side.letter].items()}}
         for side in found.sides
     ]  # fmt: skip
@@ -107,7 +107,7 @@ def as_text(found: Compared) -> str:
     """Lines for a terminal."""
     first, *_ = found.sides
     lines = [f"{s.letter}  {s.path}, {s.about.get('checkpoint')}, step {s.about.get('step')}" for s in found.sides]
-    rows = [[key, *map(_setting, values)] for key, values in found.settings.items()]
+    rows = [[key, *map(setting, values)] for key, values in found.settings.items()]
     titles = ["what differs", *(side.letter for side in found.sides)]
     lines += ["", *(aligned(titles, rows, widest=60) if rows else ["nothing differs in their settings"]), ""]
     cells = [
@@ -115,7 +115,7 @@ def as_text(found: Compared) -> str:
         for s in found.sides
     ]
     for side, comparison, _ in found.tests:
-        changes = [_difference(comparison.differences[metric.name], metric) for metric in found.metrics]
+        changes = [difference(comparison.differences[metric.name], metric) for metric in found.metrics]
         cells.append([f"{side.letter} - {first.letter}", *changes])
     lines += [*aligned(["95 % intervals", *(metric.name for metric in found.metrics)], cells), ""]
     lines += [f"{each.sentence(first)}." for each in found.against]
@@ -131,13 +131,13 @@ def as_markdown(found: Compared) -> str:
     decides = found.tests[0][1].metric if found.tests else None
     titles = ["run", *(metric.name for metric in found.metrics)]
     titles += [f"difference in {decides.name}", "test"] if decides is not None else []
-    lines = [_line(titles), _line(["---"] * len(titles))]
+    lines = [line(titles), line(["---"] * len(titles))]
     for side in found.sides:
         cells = [f"`{side.path}`", *(_score(found.scores[side.letter][m.name], m) for m in found.metrics)]
         if side.letter in tests and decides is not None:
             comparison, p = tests[side.letter]
-            cells += [_difference(comparison.differences[decides.name], decides), shown(p)]
-        lines.append(_line([*cells, *[""] * (len(titles) - len(cells))]))
+            cells += [difference(comparison.differences[decides.name], decides), shown(p)]
+        lines.append(line([*cells, *[""] * (len(titles) - len(cells))]))
     names = ", ".join(f"{side.letter} `{side.path}`" for side in found.sides)
     lines += ["", f"{names}; {found.split} split, {len(first.table):,} {first.words}; in brackets 95 % intervals."]
     return "\n".join([*lines, *(f"{each.sentence(first)}." for each in found.against)])
@@ -152,25 +152,27 @@ def _comparison(first: Side, each: Against) -> dict[str, Any]:
         return {**found, "why": each.why}
     test, comparison = each.comparison.mcnemar, each.comparison
     return {
-        **found, "metric": comparison.metric.name, "p": _number(comparison.p), "p_adjusted": _number(each.p),
+        **found, "metric": comparison.metric.name, "p": number(comparison.p), "p_adjusted": number(each.p),
         "verdict": comparison.verdict(each.p), "sentence": each.sentence(first),
         "only_first_right": None if test is None else test.first_alone,
         "only_second_right": None if test is None else test.second_alone,
-        "differences": {name: {"value": _number(one.value), **_ends(one.interval), "p": _number(one.p)}
+        "differences": {name: {"value": number(one.value), **ends(one.interval), "p": number(one.p)}
                         for name, one in comparison.differences.items()},
     }  # fmt: skip
 
 
-def _ends(interval: Interval) -> dict[str, float | None]:
-    return {"low": _number(interval.low), "high": _number(interval.high)}
+def ends(interval: Interval) -> dict[str, float | None]:
+    """An interval for JSON."""
+    return {"low": number(interval.low), "high": number(interval.high)}
 
 
-def _number(value: float) -> float | None:
-    """JSON knows no infinity and nothing that is no number."""
+def number(value: float) -> float | None:
+    """For JSON, which knows no infinity and nothing that is no number."""
     return value if math.isfinite(value) else None
 
 
-def _setting(value: Any) -> str:
+def setting(value: Any) -> str:
+    """A setting, cut to WIDEST characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
@@ -180,11 +182,13 @@ def _score(score: Score, metric: Metric) -> str:
     return f"{score.value:{metric.format}} ({low} to {high})"
 
 
-def _difference(found: Difference, metric: Metric) -> str:
+def difference(found: Difference, metric: Metric) -> str:
+    """A difference and its interval."""
     value, low, high = (f"{v:+{metric.format}}" for v in (found.value, found.interval.low, found.interval.high))
     return f"{value} ({low} to {high})"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a table in Markdown."""
     escaped = (cell.replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"

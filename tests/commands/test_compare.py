@@ -96,7 +96,7 @@ def test_several_are_compared_with_the_first(runs: list[Path]) -> None:
     text = invoke("compare", *runs, "--split", "test").stdout
     assert "C is worse (p" in text and "p is adjusted for 2 comparisons (Holm)." in text
     assert re.search(r"^optimizer\.lr +0\.1 +0\.1 +1e-05$", text, re.MULTILINE)
-    assert "whether it is the settings that differ takes several seeds of each" in text
+    assert "whether the settings differ takes several seeds of each" in text
 
 
 def test_a_table_for_a_paper(runs: list[Path]) -> None:
