@@ -161,6 +161,9 @@ def sweep(
         ),
     ],
     overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, metavar="N", help="Train N trials at once, a process each.")
+    ] = 1,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="In an earlier sweep's directory: make the failed trials again.")
     ] = False,
@@ -177,13 +180,14 @@ def sweep(
         note = "write `sweep: {space: {optimizer.lr: {low: 1.0e-3, high: 1.0, log: true}}}`"
         raise loaded.error("sweep", f"{experiment} has no `sweep` section", note)
     from dltrain.console.display import Display
-    from dltrain.sweeps.sweep import is_sweep, run_sweep
+    from dltrain.sweeps.sweep import Request, is_sweep, run_sweep
 
     if continued is not None and not is_sweep(continued):
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on
     folder = continued or runs / loaded.name
-    code, best = run_sweep(loaded, folder, existing_device(device), Display(), plugins, retry_failed=retry_failed)
+    wanted = Request(existing_device(device), jobs, plugins, retry_failed)
+    code, best = run_sweep(loaded, folder, wanted, Display())
     if best is not None:
         print_result(str(best))
     return code

@@ -91,7 +91,7 @@ def _whole(training: ByEpochs) -> tuple[int, Run]:
 def fit_by_epochs(
     experiment: Experiment, path: Path | None, device: str, display: Display, *, runs: Path = Path("runs"),
     plugins: Plugins | None = None, hyperparameters: Hyperparameters | None = None, profile_steps: int = 0,
-    group: Group = ALONE, splits: Splits | None = None,
+    group: Group = ALONE, splits: Splits | None = None, trainer: Trainer | None = None, signals: Signals | None = None,
 ) -> ByEpochs:  # fmt: skip
     """Train an experiment in a new run directory.
 
@@ -99,6 +99,7 @@ def fit_by_epochs(
     hyperparameters: what recorders show of the experiment, by default what it states.
     profile_steps: how many steps to trace with torch's profiler. group: the processes that train together; when they
     were started again, they continue the run that they had begun. splits: the data, when it is loaded already.
+    trainer: what trains, when it is built already; who built it closes it. signals: those of several trainings.
 
     Raises ConfigError before anything is created when the data does not fit the experiment, and RunError
     when the machine does not.
@@ -108,7 +109,10 @@ def fit_by_epochs(
         options: dict[str, Any] = {"plugins": plugins, "hyperparameters": hyperparameters, "group": group}
         return (yield from resume_by_epochs(str(begun), device, display, **options))
     require_libraries(experiment)
-    with _built(experiment, device, plugins=plugins, group=group, splits=splits) as trainer, Signals() as signals:
+    with contextlib.ExitStack() as opened:
+        if trainer is None:
+            trainer = opened.enter_context(_built(experiment, device, plugins=plugins, group=group, splits=splits))
+        signals = signals or opened.enter_context(Signals())
         experiment = _settled(experiment, trainer)
         plan, notes = _plan(experiment, trainer) if group.leads else ({}, [])
         path = group.broadcast(path or next_free(runs / experiment.name) if group.leads else None)

@@ -27,7 +27,7 @@ PLAIN_SECONDS = 60.0
 class Display:
     """Messages, epochs and progress. `log` receives every lasting line as plain text.
 
-    quiet: show the live line alone; the rest goes to the log.
+    quiet: everything goes to the log alone.
     """
 
     seconds = 0.25
@@ -105,6 +105,18 @@ class Display:
         self.line("  ".join(parts) + ("  *" if event.is_best and measured["validation"] else ""))
         self._last_line = time.monotonic()
 
+    def board(self, lines: Sequence[str]) -> None:
+        """Redraw several lines below all others, where there is a terminal."""
+        if not self._is_live:
+            return
+        from rich.live import Live
+
+        text = Text("\n".join(printable(line) for line in lines), no_wrap=True, overflow="ellipsis")
+        if self._live is None:
+            self._live = Live(text, console=self.console, transient=True, auto_refresh=False)
+            self._live.start()
+        self._live.update(text, refresh=True)
+
     def stop(self) -> None:
         """Take the live line away."""
         if self._live is not None:
@@ -113,7 +125,7 @@ class Display:
 
     @property
     def _is_live(self) -> bool:
-        return self.console.is_terminal and not self.console.is_dumb_terminal
+        return self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet
 
     def _draw(self, name: str, measures: str = "", share: float = 0.0) -> None:
         if not self._is_live:

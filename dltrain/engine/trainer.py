@@ -29,7 +29,6 @@ from dltrain.engine.updates import StepInput
 from dltrain.errors import Note
 from dltrain.runs.checkpoints import all_finite
 from dltrain.runs.reports import (
-    THROUGHPUT,
     EpochReport,
     Look,
     NonFiniteError,
@@ -43,6 +42,7 @@ from dltrain.runs.restoring import require_state_of
 from dltrain.runs.stored import ALWAYS_NAMED, WATCHED
 from dltrain.tasks.guess import Guess
 from dltrain.tasks.impl.meters import Meter, Report
+from dltrain.tasks.metrics import THROUGHPUT
 
 KERNELS = ("fused", "foreach", "capturable")
 """Options of torch's optimizers that say how they compute, on which device: no part of a training's state."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 
 from dltrain.config import Diagnostic
@@ -13,7 +13,7 @@ from dltrain.experiment.schema import ExperimentSchema
 from dltrain.models import Model
 from dltrain.tasks.base import Task
 from dltrain.tasks.losses import Loss
-from dltrain.tasks.metrics import SPLITS
+from dltrain.tasks.metrics import OF_COST, SPLITS
 from dltrain.tasks.outputs import LikeInput
 
 """Scalings that give inputs in 0..1."""
@@ -340,11 +340,16 @@ def _views_that_make_no_answer(experiment: ExperimentSchema) -> Iterator[Diagnos
 def _metrics_of_another_task(experiment: ExperimentSchema, wrong: Container[str]) -> Iterator[Diagnostic]:
     """Every task's metrics are names that a key takes, and this experiment has one task."""
     task, stopping, sweep = experiment.resolved_task, experiment.training.early_stopping, experiment.sweep
-    named = {
-        ("training", "early_stopping", "metric"): (stopping and stopping.metric, task.tags(*SPLITS)),
+    named: dict[tuple[str | int, ...], tuple[str | None, Sequence[str]]] = {
+        ("training", "early_stopping", "metric"): (
+            stopping.metric if stopping is not None else None,
+            task.tags(*SPLITS),
+        ),
         ("schedule", "metric"): (getattr(experiment.schedule, "metric", None), task.tags(*SPLITS)),
-        ("sweep", "metric"): (sweep and sweep.metric, task.tags("validation")),
     }
+    for index, objective in enumerate(sweep.metrics if sweep is not None else ()):
+        place = ("sweep", "metric") if isinstance(sweep and sweep.metric, str) else ("sweep", "metric", index)
+        named[place] = (objective, [*task.tags("validation"), *OF_COST])
     for path, (tag, measured) in named.items():
         if path[0] not in wrong and tag is not None and tag not in measured:
             message = f"task `{task.name}` has no metric `{tag}`"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from dltrain.config import Fraction, NonNegative, NonNegativeInt, PathText, Positive, PositiveInt, Section, reject
+from dltrain.config.durations import require_time, seconds_of
 from dltrain.optim.averages import Average
 from dltrain.tasks.base import Tag
 
@@ -136,19 +135,8 @@ class Watch(Section):
     look does."""
 
 
-UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-"""Seconds."""
 LENGTHS = ("epochs", "steps", "time")
 """The keys that say how long a training is."""
-
-
-def seconds_of(time: float | str) -> float:
-    """`1h30m` or a number as seconds; 0 for what is no time."""
-    if not isinstance(time, str):
-        return time
-    parts = re.findall(r"(\d+(?:\.\d+)?) *([dhms])", time, re.ASCII)
-    whole = re.fullmatch(r"(?: *\d+(?:\.\d+)? *[dhms])+ *", time, re.ASCII)
-    return sum(float(number) * UNITS[unit] for number, unit in parts) if whole else 0.0
 
 
 class Training(Section):
@@ -219,10 +207,7 @@ class Training(Section):
     @field_validator("time")
     @classmethod
     def _some_time(cls, time: float | str | None) -> float | str | None:
-        if time is not None and not 0 < seconds_of(time) < math.inf:
-            text = json.dumps(time, ensure_ascii=False)
-            raise reject("time", f"`training.time` must be like 2h, 90m or 1h30m, or a number of seconds, not {text}")
-        return time
+        return require_time("training.time", time)
 
     def batch_of(self, examples: int) -> int:
         """Examples of a step where the training part has so many."""

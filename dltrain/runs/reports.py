@@ -12,8 +12,6 @@ from dltrain.tasks.metrics import Watched
 if TYPE_CHECKING:
     from dltrain.experiment.training import EarlyStopping
 
-THROUGHPUT = "throughput/images_per_second"
-"""The tag of the training examples that pass in a second."""
 Row = dict[str, float]
 """The metrics of an epoch by TensorBoard tag, with its `epoch` (from 1) and the `step` after it."""
 

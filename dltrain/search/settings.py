@@ -29,7 +29,7 @@ class Settings:
         self.sweep, self.seed = sweep, seed
         self.sampler, self.why = decided or sweep.decided()
         """The sampler that draws, and why it is that one where the sweep leaves it open."""
-        self._starts = [part * sweep.trials // sweep.rounds for part in range(sweep.rounds)]
+        self._starts = [part * sweep.planned // sweep.rounds for part in range(sweep.rounds)]
         self._last: tuple[object, Sampling] | None = None  # spares drawing a sequence anew from its start
 
     @property

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from dltrain.runs.checkpoints import write_atomically
-from dltrain.search import Range, Space
+from dltrain.search import Range
+from dltrain.sweeps.records import RunRecord, TrialRecord
+from dltrain.tasks.metrics import Watched
 
-CREATE_STUDY, STUDY_NOTE, CREATE_TRIAL, PARAMETER, STATE, TRIAL_NOTE = 0, 2, 4, 5, 6, 8
+CREATE_STUDY, STUDY_NOTE, CREATE_TRIAL, PARAMETER, STATE, REPORT, TRIAL_NOTE = 0, 2, 4, 5, 6, 7, 8
 """Optuna's numbers of the operations that a sweep makes."""
 FIELDS: dict[int, dict[str, tuple[type, ...]]] = {
     CREATE_STUDY: {"study_name": (str,), "directions": (list,)},
@@ -26,6 +28,7 @@ FIELDS: dict[int, dict[str, tuple[type, ...]]] = {
     CREATE_TRIAL: {"study_id": (int,)},
     PARAMETER: {"trial_id": (int,), "param_name": (str,), "param_value_internal": (int, float), "distribution": (str,)},
     STATE: {"trial_id": (int,), "state": (int,)},
+    REPORT: {"trial_id": (int,), "step": (int,), "intermediate_value": (int, float)},
     TRIAL_NOTE: {"trial_id": (int,), "user_attr": (dict,)},
     9: {"trial_id": (int,), "system_attr": (dict,)},
 }  # fmt: skip
@@ -33,20 +36,10 @@ FIELDS: dict[int, dict[str, tuple[type, ...]]] = {
 STATES = range(5)
 
 
-class _Outcome(BaseModel):
-    """How a trial ended, as it is recorded."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    metrics: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None
-    reason: str | None
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-def mend(journal: Path, direction: int) -> str | None:
+def mend(journal: Path, directions: Sequence[int]) -> str | None:
     """Cut what is damaged out of the journal of a sweep; what was done, or None when it is sound.
 
-    direction: 1 when the smallest value of the metric is best, 2 for the largest. A last line that was only half
+    directions: of each objective, 1 when the smallest value is best, 2 for the largest. A last line that was only half
     written is cut without a word: the process was killed while it wrote.
     """
     if not journal.exists():
@@ -63,7 +56,7 @@ def mend(journal: Path, direction: int) -> str | None:
             cut.append(number)
             continue
         if not kept and operation["op_code"] != CREATE_STUDY:
-            kept.append(_line({"op_code": CREATE_STUDY, "study_name": "sweep", "directions": [direction]}))
+            kept.append(_line({"op_code": CREATE_STUDY, "study_name": "sweep", "directions": [*directions]}))
         trial = operation.get("trial_id")
         if trial is not None:
             while created <= trial and replaced < len(cut):  # a line that was cut had created it
@@ -88,33 +81,48 @@ def mend(journal: Path, direction: int) -> str | None:
     )
 
 
-def outcome_of(notes: Mapping[str, Any], space: Space, metric: str) -> dict[str, Any] | None:
-    """The `index`, `values`, `metrics`, `reason` and `seconds` of a trial's record, or None when it is not one.
+def record_of(
+    number: int, notes: Mapping[str, Any], drawn: Mapping[str, Any], space: Mapping[str, Range],
+    objectives: Sequence[Watched],
+) -> TrialRecord | None:  # fmt: skip
+    """What the journal tells of a trial, or None when that is no record of one. A run whose end is not told rightly has
+    not ended.
 
-    metric: what a trial that succeeded has measured.
+    number: the journal's. notes: those on the trial. drawn: its parameters. objectives: what a run that succeeded has
+    measured.
     """
-    index, values = notes.get("index"), values_of(notes, space)
     try:
-        outcome = _Outcome.model_validate(json.loads(notes["outcome"])).model_dump()
-    except (KeyError, TypeError, ValueError, RecursionError, ValidationError):
+        index, values, round_ = notes["index"], json.loads(notes["values"]), notes["round"]
+        faults = json.loads(notes.get("faults", "[]"))
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    if type(index) is not int or index < 0 or values is None:
+    if any(type(each) is not int or each < 0 for each in (index, round_)):
         return None
-    if outcome["metrics"] is not None and metric not in outcome["metrics"]:
+    if not isinstance(values, dict) or not all(key in space and _can_be(space[key], values[key]) for key in values):
         return None
-    return {"index": index, "values": values, **outcome}
+    if not set(values) <= set(drawn):
+        return None
+    record = TrialRecord(index, number, dict(drawn), values, round_)
+    record.faults += [fault for fault in faults if isinstance(fault, str)] if isinstance(faults, list) else []
+    for name, note in notes.items():
+        kind, _, place = name.partition(" ")
+        if kind == "run" and place.isdecimal() and (run := _run_of(note, objectives)) is not None:
+            record.runs[int(place)] = run
+        elif kind == "cost" and place.isdecimal() and isinstance(note, float):
+            record.costs[int(place)] = note
+    return record
 
 
-def values_of(notes: Mapping[str, Any], space: Space) -> dict[str, Any] | None:
-    """The values of a trial's record, or None when they are not those of a setting."""
+def _run_of(note: Any, objectives: Sequence[Watched]) -> RunRecord | None:
     try:
-        values = json.loads(notes["values"])
-        if set(values) - set(space.ranges):
-            return None
-        fit = all(_can_be(space.ranges[key], value) for key, value in values.items()) and space.is_whole(values)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        run = RunRecord.model_validate_json(note)
+    except (TypeError, ValueError, RecursionError, ValidationError):
         return None
-    return values if fit else None
+    if (run.metrics is None) != (run.state == "failed"):
+        return None
+    if run.metrics is not None and any(each.tag not in run.metrics for each in objectives):
+        return None
+    return run
 
 
 def _can_be(range_: Range, value: Any) -> bool:

@@ -1,7 +1,7 @@
-"""The record of a sweep: Optuna's journal in the sweep's directory. Trials are drawn here and told how they went.
+"""The record of a search: Optuna's journal in its directory. Trials are drawn here, and told how they went.
 
-One process alone writes the journal (it holds the directory's lock). The settings of the k-th trial are a
-function of (seed, k), so an interrupted sweep goes on with the trials that it would have made.
+One process alone writes the journal (it holds the directory's lock). A trial is drawn once; what was drawn, and what
+its runs have reached, lies in the journal, so that whoever opens it goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import contextlib
 import json
 import logging
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,46 +21,47 @@ from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 from pydantic_core import PydanticCustomError
 
 from dltrain.errors import RunError
 from dltrain.runs.run import JOURNAL
 from dltrain.search import Sampler, Setting, Settings, Sweep, Told
 from dltrain.search.impl.distributions import distributions
-from dltrain.sweeps.journal import mend, outcome_of, values_of
+from dltrain.sweeps.journal import mend, record_of
+from dltrain.sweeps.records import RunRecord, TrialRecord
 from dltrain.tasks.metrics import Watched
 
 NEW = "start a new sweep: dltrain sweep EXPERIMENT"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended. index: its place in the sweep, from 0. metrics: those of its best epoch, or None
-    when it failed, and `reason` then says why."""
-
-    index: int
-    values: dict[str, Any]
-    metrics: dict[str, float] | None
-    reason: str | None
-    seconds: float
-
-
 class Study:
-    """The journal of the sweep in `folder`. What a killed process left half done is made good on opening."""
+    """The journal of the search in `folder`. What a killed process left half done is made good on opening."""
 
-    def __init__(self, folder: Path, sweep: Sweep, ranks: Watched, seed: int) -> None:
-        """ranks: the metric that the sweep is for."""
-        self.sweep, self.ranks, self.seed = sweep, ranks, seed
-        direction = StudyDirection.MINIMIZE if ranks.falls else StudyDirection.MAXIMIZE
-        self.mended = mend(folder / JOURNAL, direction.value)
+    def __init__(self, folder: Path, sweep: Sweep, objectives: tuple[Watched, ...], seed: int) -> None:
+        self.sweep, self.objectives = sweep, objectives
+        directions = [StudyDirection.MINIMIZE if each.falls else StudyDirection.MAXIMIZE for each in objectives]
+        self.mended = mend(folder / JOURNAL, [direction.value for direction in directions])
         """What was damaged in the journal, if anything was."""
-        self._study = _open(folder, direction)
-        self._settings = Settings(sweep, seed, self._decided(sweep))
+        self._study = _open(folder, directions)
+        self.settings = Settings(sweep, seed, self._decided())
+        """How each trial is drawn."""
+        self.trials: dict[int, TrialRecord] = {}
+        """Those that were drawn, by their place in the search, with what they have reached."""
+        forgotten = self._known("forgotten")
+        for trial in self._study.get_trials(deepcopy=False):
+            record = record_of(trial.number, trial.user_attrs, trial.params, sweep.space, objectives)
+            if record is None or trial.number in forgotten:
+                continue
+            self.trials[record.index] = record  # a later one is the same trial, made again
+            if trial.state.is_finished() and not record.ended(sweep.repeats):  # its end is not told rightly
+                self._enter_again(record)
+            elif not trial.state.is_finished():
+                self._tell_end(record)
 
-    def _decided(self, sweep: Sweep) -> tuple[Sampler, str]:
+    def _decided(self) -> tuple[Sampler, str]:
         """The sampler, and why it is that one where the sweep leaves it open: then it is decided once, and kept."""
-        decided = sweep.decided()
+        decided = self.sweep.decided()
         if decided[1]:
             if "sampler" not in self._study.user_attrs:
                 self._study.set_user_attr("sampler", json.dumps([decided[0].name, decided[1]]))
@@ -68,14 +70,8 @@ class Study:
                 decided = cast(Sampler, Sampler.parse(name)), str(why)
         return decided
 
-    @property
-    def decision(self) -> str:
-        """Which sampler it is and why, where the sweep left it open; else nothing."""
-        settings = self._settings
-        return f"sampler: {settings.sampler.name} ({settings.why})" if settings.why else ""
-
     def remember(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """The facts that the sweep began with: these ones, when it begins now."""
+        """The facts that the search began with: these ones, when it begins now."""
         if "facts" not in self._study.user_attrs:
             self._study.set_user_attr("facts", json.dumps(facts))
         try:
@@ -86,89 +82,100 @@ class Study:
             raise RunError(f"the journal of the sweep does not tell what it began with; {NEW}")
         return known
 
-    def start(self, index: int) -> tuple[Trial, dict[str, Any]]:
-        """Draw trial `index`; the trial, and the value of each key that takes part in it."""
-        setting = self._begun(index) or self._settings.draw(index, self._told())
-        assert setting is not None
-        self._study.sampler = _Drawn(setting.drawn)
-        of = distributions(self.sweep.whole)
-        trial = self._study.ask({key: of[key] for key in setting.drawn})
-        values = setting.values
-        trial.set_user_attr("index", index)
-        trial.set_user_attr("values", json.dumps(values))
-        return trial, values
-
-    def finish(self, trial: Trial, outcome: Outcome) -> None:
-        """Record how a trial ended. A trial without this record is made again."""
-        record = {"metrics": outcome.metrics, "reason": outcome.reason, "seconds": outcome.seconds}
-        trial.set_user_attr("outcome", json.dumps(record))
-        if outcome.metrics is not None:
-            self._study.tell(trial, outcome.metrics[self.ranks.tag])
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
-
-    def set_aside(self, trial: Trial, fault: str) -> None:
-        """Note that the machine failed in a trial, as far as it can write: it has no outcome, and is made again."""
-        with contextlib.suppress(OSError):
-            trial.set_user_attr("fault", fault)
-
-    def faults(self, index: int) -> list[str]:
-        """The machine's faults in the trials that were set aside at this place of the sweep."""
-        again = self._made_again()
-        notes = [t.user_attrs for t in self._study.get_trials(deepcopy=False) if t.number not in again]
-        return [note["fault"] for note in notes if note.get("index") == index and "fault" in note]
-
     @property
-    def succeeded(self) -> bool:
-        """Whether a trial has."""
-        return any(outcome.metrics is not None for outcome in self.outcomes())
+    def seconds(self) -> float:
+        """How long the search has run, over all sessions."""
+        spent = self._study.user_attrs.get("seconds", 0.0)
+        return float(spent) if isinstance(spent, (int, float)) and spent >= 0 else 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Note how long it has run."""
+        self._study.set_user_attr("seconds", round(seconds, 3))
+
+    def begin(self, index: int, setting: Setting) -> TrialRecord:
+        """Enter a trial that was drawn."""
+        self._study.sampler = _Drawn(setting.drawn)
+        space = distributions(self.sweep.whole)
+        trial = self._study.ask({key: space[key] for key in setting.drawn})
+        trial.set_user_attr("index", index)
+        trial.set_user_attr("values", json.dumps(setting.values))
+        trial.set_user_attr("round", setting.round)
+        record = TrialRecord(index, trial.number, dict(setting.drawn), setting.values, setting.round)
+        self.trials[index] = record
+        return record
+
+    def report(self, index: int, epoch: int, cost: float) -> None:
+        """Enter what a trial had reached by an epoch at which it is judged: less is better."""
+        trial = self.trials[index]
+        trial.costs[epoch] = cost
+        self._set(trial, f"cost {epoch}", cost)
+        value = cost if self.objectives[0].falls else -cost
+        self._study._storage.set_trial_intermediate_value(self._id(trial), epoch, value)
+
+    def finish(self, index: int, run: int, record: RunRecord) -> None:
+        """Enter how a run stands: it has ended, or is paused by the pruner. When it was the trial's last one, so has
+        the trial."""
+        trial = self.trials[index]
+        trial.runs[run] = record
+        self._set(trial, f"run {run}", record.model_dump_json())
+        self._tell_end(trial)
+
+    def _tell_end(self, trial: TrialRecord) -> None:
+        state, metrics = trial.state(self.sweep.repeats), trial.metrics
+        if state == "finished" and metrics is not None:
+            self._study.tell(trial.number, [metrics[each.tag] for each in self.objectives])
+        elif state in ("pruned", "failed"):
+            self._study.tell(trial.number, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
+
+    def note_fault(self, index: int, fault: str) -> None:
+        """Note that the machine failed in a trial, as far as it can be written: its run is made again."""
+        trial = self.trials[index]
+        trial.faults.append(fault)
+        with contextlib.suppress(OSError):
+            self._set(trial, "faults", json.dumps(trial.faults))
 
     def forget_failures(self) -> list[int]:
-        """Let the failed trials count no longer, so that they are made again; their places in the sweep."""
-        failed = [outcome.index for outcome in self.outcomes() if outcome.metrics is None]
+        """Let the failed trials count no longer, so that they are made again, of the same settings; their places."""
+        failed = [index for index, trial in self.trials.items() if trial.state(self.sweep.repeats) == "failed"]
+        numbers = [self.trials[index].number for index in failed]
         if failed:
-            trials = self._study.get_trials(deepcopy=False)
-            again = {trial.number for trial in trials if trial.user_attrs.get("index") in failed}
-            self._study.set_user_attr("again", sorted(again | self._made_again()))
+            self._study.set_user_attr("forgotten", sorted({*numbers, *self._known("forgotten")}))
+        for index in failed:
+            self._enter_again(replace(self.trials[index], runs={}, costs={}, faults=[]))
         return failed
 
-    def _made_again(self) -> set[int]:
-        """The numbers of the trials that count no longer."""
-        noted = self._study.user_attrs.get("again")
-        return {number for number in noted if isinstance(number, int)} if isinstance(noted, list) else set()
+    def _enter_again(self, before: TrialRecord) -> None:
+        """Enter a trial of the same setting in the place of one that cannot be written on, with what is known of it."""
+        record = self.begin(before.index, Setting(before.drawn, before.values, before.round))
+        for epoch, cost in before.costs.items():
+            self.report(record.index, epoch, cost)
+        for run, told in before.runs.items():
+            self.finish(record.index, run, told)
 
-    def _begun(self, index: int) -> Setting | None:
-        """The setting that a trial was begun with, where drawing it again could give another one."""
-        if self._settings.settled:
-            return None
-        for trial in reversed(self._study.get_trials(deepcopy=False)):
-            values = values_of(trial.user_attrs, self.sweep.whole)
-            if values is not None and trial.user_attrs.get("index") == index:
-                return self._settings.recorded(index, values)
-        return None
+    def told(self) -> list[Told]:
+        """The trials so far as samplers see them, by their place."""
+        return [self._told(self.trials[index]) for index in sorted(self.trials)]
 
-    def _told(self) -> list[Told]:
-        """The trials that came to an end, as samplers are told of them."""
-        drawn, cost = self.sweep.whole.drawn, self.ranks.cost
-        return [
-            Told(one.index, drawn(one.values), None if one.metrics is None else (cost(one.metrics),), True)
-            for one in self.outcomes()
-        ]
+    def _told(self, trial: TrialRecord) -> Told:
+        metrics = trial.metrics
+        costs = tuple(each.cost(metrics) for each in self.objectives) if metrics is not None else None
+        return Told(trial.index, trial.drawn, costs, trial.ended(self.sweep.repeats))
 
-    def outcomes(self) -> list[Outcome]:
-        """The trials that came to an end, by their place in the sweep; interrupted ones are not among them."""
-        found, again = {}, self._made_again()
-        for trial in self._study.get_trials(deepcopy=False):
-            told = outcome_of(trial.user_attrs, self.sweep.whole, self.ranks.tag)
-            if trial.state.is_finished() and told is not None and trial.number not in again:
-                found[told["index"]] = Outcome(**told)
-        return [found[index] for index in sorted(found)]
+    def _known(self, name: str) -> list[int]:
+        noted = self._study.user_attrs.get(name)
+        return [number for number in noted if type(number) is int] if isinstance(noted, list) else []
+
+    def _id(self, trial: TrialRecord) -> int:
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, trial.number)
+
+    def _set(self, trial: TrialRecord, name: str, value: Any) -> None:
+        self._study._storage.set_trial_user_attr(self._id(trial), name, value)
 
 
 class _Drawn(BaseSampler):
     """Hands Optuna what was drawn already."""
 
-    def __init__(self, drawn: dict[str, Any]) -> None:
+    def __init__(self, drawn: Mapping[str, Any]) -> None:
         self.drawn = drawn
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -185,7 +192,7 @@ class _Drawn(BaseSampler):
         return self.drawn[param_name]
 
 
-def _open(folder: Path, direction: StudyDirection) -> optuna.Study:
+def _open(folder: Path, directions: list[StudyDirection]) -> optuna.Study:
     optuna.logging.set_verbosity(logging.ERROR)
     journal = (folder / JOURNAL).resolve()
     journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)  # stale: we hold the directory
@@ -193,10 +200,13 @@ def _open(folder: Path, direction: StudyDirection) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
-        study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
+        study = optuna.create_study(storage=storage, study_name="sweep", directions=directions, load_if_exists=True)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    except OSError:
+            if "index" not in trial.user_attrs:  # it was killed while it was entered
+                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        if study.directions != directions:
+            raise RunError(f"{journal} is the journal of a search for something else; {NEW}")
+    except (OSError, RunError):
         raise
     except Exception as error:  # whatever Optuna makes of a journal that is not a sweep's
         reason = " ".join(str(error).split())[:200] or type(error).__name__

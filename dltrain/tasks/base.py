@@ -10,7 +10,7 @@ from dltrain.data.augmentation.base import Mixing
 from dltrain.data.targets import TargetSpec
 from dltrain.tasks.guess import Guess
 from dltrain.tasks.losses import Loss
-from dltrain.tasks.metrics import SPLITS, Metric, Watched
+from dltrain.tasks.metrics import OF_COST, SPLITS, Metric, Watched
 from dltrain.tasks.outputs import Output
 
 if TYPE_CHECKING:
@@ -110,6 +110,11 @@ class Task(Choice):
         return Watched(tag, metric, cls.watched(f"{split}/{metric.tie_break}") if metric.tie_break else None)
 
     @classmethod
+    def objective(cls, tag: str) -> Watched:
+        """The same, or what a model costs: `parameters`."""
+        return Watched(tag, OF_COST[tag]) if tag in OF_COST else cls.watched(tag)
+
+    @classmethod
     def decisive(cls, stops_by: str | None, *, validation: bool) -> Watched | None:
         """The metric that decides which epoch is best; None where the last one is. stops_by: the tag that early
         stopping watches. validation: whether there is a validation split."""
@@ -133,7 +138,14 @@ def _ranking_tags() -> list[str]:
     return [f"validation/{name}" for name in names]
 
 
+def _objectives() -> list[str]:
+    """Those, and what a model costs."""
+    return [*_ranking_tags(), *OF_COST]
+
+
 Tag = Annotated[str, OneOf(_tags)]
 """A metric of a split: `validation/loss`. The experiment's task must have it."""
 ValidationTag = Annotated[str, OneOf(_ranking_tags)]
 """The same of the validation split alone."""
+Objective = Annotated[str, OneOf(_objectives)]
+"""What a search is for: a metric of the validation split, or what a model costs."""

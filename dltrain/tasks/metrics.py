@@ -35,6 +35,16 @@ class Metric:
         return f"{self.name} {value:{self.brief or self.format}}"
 
 
+THROUGHPUT = "throughput/images_per_second"
+"""The tag of the training examples that pass in a second."""
+OF_COST = {
+    THROUGHPUT: Metric(THROUGHPUT, "max", ",.0f"),
+    "parameters": Metric("parameters", "min", ",.0f"),
+    "seconds": Metric("seconds", "min", ",.1f"),
+}
+"""What models are compared by besides the metrics of a task: speed, size and the time of a training."""
+
+
 @dataclass(frozen=True)
 class Watched:
     """A metric of a split, by the tag under which the rows of a history have it: `validation/accuracy`."""

@@ -14,7 +14,7 @@ from sweeping import ranking, sweep, write_experiment
 from training import assert_same_run, result
 from training import write_experiment as write_everything
 
-import dltrain.sweeps.sweep as sweep_module
+import dltrain.sweeps.trial as trial_module
 from dltrain.data.loading.streaming import LostWorkerError
 from dltrain.runs import checkpoints
 from dltrain.runs.recording import Recordings
@@ -139,7 +139,7 @@ def _failing_below(parent: str, name: str, number: int, mkdir: Any) -> Any:
 def breaking(monkeypatch: pytest.MonkeyPatch, errors: dict[int, Exception]) -> list[int]:
     """Let the k-th training of the sweep end with an error. Returns the list of those that were begun."""
     begun: list[int] = []
-    originals = {name: getattr(sweep_module, name) for name in ("fit", "resume")}
+    originals = {name: getattr(trial_module, name) for name in ("fit_by_epochs", "resume_by_epochs")}
 
     def of(name: str) -> Any:
         def training(*arguments: Any, **options: Any) -> Any:
@@ -151,7 +151,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, errors: dict[int, Exception]) -> l
         return training
 
     for name in originals:
-        monkeypatch.setattr(sweep_module, name, of(name))
+        monkeypatch.setattr(trial_module, name, of(name))
     return begun
 
 

@@ -72,7 +72,7 @@ def test_several_damaged_lines(sweep: Path) -> None:
     journal, expected = sweep / "journal.log", ranking(sweep)
     lines = journal.read_bytes().splitlines(keepends=True)
     created = [number for number, line in enumerate(lines) if b'"op_code":4' in line]
-    damaged = [*range(created[1], created[2]), max(number for number, line in enumerate(lines) if b"outcome" in line)]
+    damaged = [*range(created[1], created[2]), max(number for number, line in enumerate(lines) if b"run 0" in line)]
     for number in damaged:
         lines[number] = b"zeros\n"
     journal.write_bytes(b"".join(lines))
@@ -83,19 +83,20 @@ def test_several_damaged_lines(sweep: Path) -> None:
     assert "1 of them made" in result.stderr and ranking(sweep) == expected
 
 
+SOUND = {"state": "finished", "epochs": 1, "metrics": {"validation/accuracy": 0.5}, "reason": None, "seconds": 1.0}
 FORGED: list[Any] = [
-    {"metrics": {"validation/accuracy": "high"}, "reason": None, "seconds": 1.0}, {"metrics": {}, "reason": 3}, [], 7,
-    {"metrics": None, "reason": None, "seconds": -1.0}, {"metrics": {"lr": 0.1}, "reason": None, "seconds": 1.0},
-    {"metrics": {"validation/accuracy": float("nan")}, "reason": None, "seconds": 1.0},
+    {**SOUND, "metrics": {"validation/accuracy": "high"}}, {**SOUND, "metrics": {}}, {**SOUND, "reason": 3}, [], 7,
+    {**SOUND, "metrics": None}, {**SOUND, "seconds": -1.0}, {**SOUND, "metrics": {"lr": 0.1}}, {**SOUND, "state": "x"},
+    {**SOUND, "metrics": {"validation/accuracy": float("nan")}}, {**SOUND, "epochs": 0.5}, {**SOUND, "more": 1},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("outcome", FORGED, ids=str)
-def test_a_record_that_is_none_is_made_again(outcome: Any, sweep: Path) -> None:
+@pytest.mark.parametrize("record", FORGED, ids=str)
+def test_a_record_that_is_none_is_made_again(record: Any, sweep: Path) -> None:
     journal, expected = sweep / "journal.log", ranking(sweep)
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    changed = next(line for line in lines if line.get("trial_id") == 1 and "outcome" in line.get("user_attr", ()))
-    changed["user_attr"]["outcome"] = json.dumps(outcome)
+    changed = next(line for line in lines if line.get("trial_id") == 1 and "run 0" in line.get("user_attr", ()))
+    changed["user_attr"]["run 0"] = json.dumps(record)
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = go_on(sweep)
     assert result.exit_code == 0 and "2 of them made" in result.stderr

@@ -16,12 +16,14 @@ from forking import Zygote, until
 from sweeping import ranking, save_images, sweep, write_experiment
 from typer.testing import CliRunner
 
-import dltrain.sweeps.sweep as sweep_module
+import dltrain.sweeps.coordinator as coordinator_module
+import dltrain.sweeps.trial as trial_module
 from dltrain.cli import app
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.recording import Recordings
 from dltrain.runs.run import JOURNAL, Run
 from dltrain.search import Range, Settings, Sweep
+from dltrain.sweeps.ranking import Ranking
 from dltrain.sweeps.study import Study
 
 
@@ -208,7 +210,7 @@ def test_tensorboard_shows_the_searched_keys_of_every_trial(yaml: Path, tmp_path
 
 
 def test_checkpoints_are_kept_of_the_best_trials(yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_module, "SHOWN", 2)
+    monkeypatch.setattr(coordinator_module, "KEPT", 2)
     sweep(yaml, "--runs", tmp_path)
     folder = tmp_path / "tiny/sweep-001"
     assert [(folder / row["run"] / "checkpoints").exists() for row in ranking(folder)] == [True, True, False, False]
@@ -254,14 +256,14 @@ def test_what_is_reported_was_trained(yaml: Path, tmp_path: Path, space: str) ->
 def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(
     yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit = sweep_module.fit
+    fit = trial_module.fit_by_epochs
 
     def breaking(experiment: Experiment, *args: Any, **options: Any) -> Any:
         if experiment.seed == 5:
             raise ValueError("out of luck")
         return fit(experiment, *args, **options)
 
-    monkeypatch.setattr(sweep_module, "fit", breaking)
+    monkeypatch.setattr(trial_module, "fit_by_epochs", breaking)
     text = yaml.read_text()
     yaml.write_text(text[: text.index("  trials")] + "  trials: 12\n  epochs: 1\n  space:\n"
                     "    optimizer.lr: {choices: [0.1, 1.0e+30]}\n    training.batch_size: {choices: [16, 500]}\n"
@@ -369,7 +371,7 @@ def test_a_continued_sweep_cannot_change(yaml: Path, tmp_path: Path, override: s
         result = sweep(folder, override)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert "only `sweep.trials`, and where the data lies, can change" in result.stderr
+    assert "only `sweep.trials` and `sweep.time`, and where the data lies, can change" in result.stderr
 
 
 def test_changed_data_stops_a_continued_sweep(yaml: Path, tmp_path: Path) -> None:
@@ -384,12 +386,12 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "point", ["Study.start", "Run.create", "Recordings.epoch", "Run.write_held", "Study.finish", "Search.rank"]
+    "point", ["Study.begin", "Run.create", "Recordings.epoch", "Run.write_held", "Study.finish", "Ranking.write"]
 )
 def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(
     yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    owner = {"Study": Study, "Run": Run, "Recordings": Recordings, "Search": sweep_module.Search}[point.split(".")[0]]
+    owner = {"Study": Study, "Run": Run, "Recordings": Recordings, "Ranking": Ranking}[point.split(".")[0]]
     name = point.split(".")[1]
     original, calls = getattr(owner, name), []
 
@@ -442,7 +444,7 @@ def test_a_second_signal(yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep_module, "fit", interrupted)
+    monkeypatch.setattr(trial_module, "fit_by_epochs", interrupted)
     result = sweep(yaml, "--runs", tmp_path)
     assert result.exit_code == 130 and "to go on: dltrain sweep" in result.stderr
 

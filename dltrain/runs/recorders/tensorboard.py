@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dltrain.runs.recorders.base import About, Recorder, Recording, Row, shown
-from dltrain.runs.reports import THROUGHPUT, Histogram
-from dltrain.tasks.metrics import SPLITS
+from dltrain.runs.reports import Histogram
+from dltrain.tasks.metrics import SPLITS, THROUGHPUT
 
 if TYPE_CHECKING:
     from torch import Tensor

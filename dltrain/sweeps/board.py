@@ -1,0 +1,125 @@
+"""What a person sees of a search: a line for each trial that has ended, and on a terminal a table of what goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dltrain.console.display import Display
+from dltrain.sweeps.ranking import Ranking, value_text
+from dltrain.sweeps.records import TrialRecord
+
+if TYPE_CHECKING:
+    from dltrain.sweeps.coordinator import Coordinator
+
+SHOWN = 10
+"""Trials in the table at the end."""
+
+
+class Board:
+    """Shows one search. most: trials that there will be; None where time decides."""
+
+    def __init__(self, display: Display, ranking: Ranking, path: Path, most: int | None) -> None:
+        self.display, self.ranking, self.path, self.most = display, ranking, path, most
+        self._sweep = ranking.sweep
+
+    def begin(self, name: str, made: int) -> None:
+        """Before the first trial. made: in earlier sessions."""
+        count = f"{self.most} trials" if self.most is not None else f"trials for {self._sweep.time}"
+        self.display.line(f"{name}: {count}{f', {made} of them made' if made else ''} -> {self.path}", "bold")
+
+    def trial(self, search: Coordinator, trial: TrialRecord, *, best: bool) -> None:
+        """A trial has ended, or is paused."""
+        width = len(str(self.most or 1))
+        of = f"/{self.most}" if self.most is not None else ""
+        parts = [f"trial {trial.index + 1:>{width}}{of}", *(f"{k}={short(v)}" for k, v in trial.values.items())]
+        state = trial.state(self._sweep.repeats)
+        if state == "failed":
+            parts.append(f"failed: {trial.reason}")
+        else:
+            parts.append(self.ranking.text(trial))
+            if state != "finished":
+                parts.append(f"{state} after {trial.epochs} epoch{'s' if trial.epochs != 1 else ''}")
+        left = self._left(search)
+        parts.append(f"{trial.seconds:.1f} s" + (f", about {left} left" if left else ""))
+        self.display.line("  ".join(parts) + ("  *" if state == "finished" and best else ""))
+
+    def show(self, search: Coordinator) -> None:
+        """Redraw the table of what goes on, where there is a terminal."""
+        states = [trial.state(self._sweep.repeats) for trial in search.study.trials.values()]
+        shown = [state for state in ("finished", "paused", "pruned", "failed") if state in states]
+        counts = [f"{states.count(state)} {state}" for state in shown]
+        left, running_now = self._left(search), sum(map(len, search.busy.values()))
+        lines = ["  ".join([*counts, f"{running_now} running", *([f"about {left} left"] if left else [])])]
+        told = [trial for trial in search.study.trials.values() if trial.metrics is not None]
+        if told:
+            best = min(told, key=lambda trial: search.study.objectives[0].order(trial.metrics or {}))
+            lines.append(f"best: trial {best.index + 1}  {self.ranking.text(best)}")
+        for running in (running for together in search.busy.values() for running in together if not running.ended):
+            trial = search.study.trials[running.leg.trial]
+            values = "  ".join(f"{key}={short(value)}" for key, value in trial.values.items())
+            row = running.rows[-1] if running.rows else {}
+            reached = search.ranks.text(row) if search.ranks.tag in row else ""
+            seed = f" seed {running.leg.run + 1}" if self._sweep.repeats > 1 else ""
+            lines.append(f"trial {running.leg.trial + 1}{seed}  epoch {int(row.get('epoch', 0))}  {reached}  {values}")
+        self.display.board(lines)
+
+    def stop(self) -> None:
+        """Take the table away."""
+        self.display.stop()
+
+    def warning(self, text: str) -> None:
+        """Something that the user should look at."""
+        self.display.warning(text)
+
+    def error(self, text: str) -> None:
+        """Why the search ends here."""
+        self.display.error(text)
+
+    @property
+    def how_to_go_on(self) -> str:
+        """The command."""
+        return f"to go on: dltrain sweep {self.path}"
+
+    def _left(self, search: Coordinator) -> str:
+        """How long the rest takes; "" where that is not known."""
+        if self.most is None:
+            return duration(max(self._sweep.seconds - search.seconds, 0.0))
+        ended = [trial.seconds for trial in search.study.trials.values() if trial.ended(self._sweep.repeats)]
+        if not ended or not search.agenda.left:
+            return ""
+        return duration(sum(ended) / len(ended) * search.agenda.left / search.workers.slots)
+
+    def table(self, order: list[TrialRecord]) -> Path | None:
+        """The best trials, at the end; the path of best.yaml, None when no trial has succeeded."""
+        good = [trial for trial in order if trial.metrics is not None]
+        if failed := order[len(good) :]:
+            self.display.warning(f"{len(failed)} of {len(order)} trials failed, such as: {failed[0].reason}")
+        if not good:
+            self.display.error("no trial has succeeded")
+            return None
+        objectives, keys = self.ranking.objectives, list(self._sweep.space)
+        rows = [["rank", "trial", *(each.tag for each in objectives), *keys]]
+        for rank, trial in enumerate(good[:SHOWN], 1):
+            scores = [f"{(trial.metrics or {})[each.tag]:{each.metric.format}}" for each in objectives]
+            values = [short(trial.values[key]) if key in trial.values else "-" for key in keys]
+            rows.append([str(rank), str(trial.index + 1), *scores, *values])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            self.display.line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+        target = self.path / "best.yaml"
+        self.display.line(f"to train the best setting fully: dltrain fit {target}")
+        return target
+
+
+def short(value: Any) -> str:
+    """A value as a line shows it."""
+    text = f"{value:.3g}" if isinstance(value, float) else value_text(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest unit."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
