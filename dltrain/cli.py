@@ -164,6 +164,10 @@ def sweep(
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, metavar="N", help="Train N trials at once, a process each.")
     ] = 1,
+    finish: Annotated[
+        int, typer.Option("--finish", min=0, metavar="N", help="Then train the N best settings at full length, and "
+                          "measure each on test data, once.")
+    ] = 0,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="In an earlier sweep's directory: make the failed trials again.")
     ] = False,
@@ -186,7 +190,7 @@ def sweep(
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on
     folder = continued or runs / loaded.name
-    wanted = Request(existing_device(device), jobs, plugins, retry_failed)
+    wanted = Request(existing_device(device), jobs, plugins, retry_failed, finish)
     code, best = run_sweep(loaded, folder, wanted, Display())
     if best is not None:
         print_result(str(best))

@@ -108,6 +108,7 @@ class Board:
         for row in rows:
             self.display.line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
         target = self.path / "best.yaml"
+        self.display.line(f"what was found, in pictures: {self.path / 'sweep.html'}")
         self.display.line(f"to train the best setting fully: dltrain fit {target}")
         return target
 

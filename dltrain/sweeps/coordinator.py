@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.failures import judge as judge_failure
-from dltrain.runs.environment import Hyperparameters
 from dltrain.runs.interrupts import Signals
 from dltrain.runs.reports import Row, best_epoch
 from dltrain.runs.run import Failure
 from dltrain.sweeps.agenda import Agenda, New, Place
 from dltrain.sweeps.board import Board
 from dltrain.sweeps.packing import Packer
-from dltrain.sweeps.ranking import Ranking, run_folder, value_text
+from dltrain.sweeps.ranking import Ranking, plain, run_folder
 from dltrain.sweeps.records import RunRecord, TrialRecord
 from dltrain.sweeps.study import Study
 from dltrain.sweeps.trial import Began, Ended, Events, Leg, Reached, finite
@@ -99,7 +98,6 @@ class Coordinator:
                 self._code = 130
             finally:
                 self.board.stop()
-                self.workers.close()
                 self._spend()
         return self._code
 
@@ -130,7 +128,7 @@ class Coordinator:
         trial = self.study.trials[index]
         folder = run_folder(self.path, index, run, self.sweep.repeats)
         values = trial.values | ({"seed": self.seed + run} if run else {})
-        return Leg(index, run, folder, values, _plain(trial.values), self.sweep.epochs)
+        return Leg(index, run, folder, values, plain(trial.values), self.sweep.epochs)
 
     # -- what workers answer
 
@@ -307,8 +305,3 @@ class Coordinator:
     def _spend(self) -> None:
         if self.sweep.time is not None:
             self.study.spend(self.seconds)
-
-
-def _plain(values: dict[str, Any]) -> Hyperparameters:
-    """What recorders show of a trial."""
-    return {key: v if isinstance(v, (str, int, float)) else value_text(v) for key, v in values.items()}

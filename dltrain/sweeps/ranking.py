@@ -11,6 +11,7 @@ from typing import Any
 
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import write_atomically
+from dltrain.runs.environment import Hyperparameters
 from dltrain.sweeps.records import TrialRecord
 from dltrain.tasks.metrics import Watched
 
@@ -152,6 +153,11 @@ def run_folder(folder: Path, trial: int, run: int, repeats: int) -> Path:
     """The run directory of one of its seeds."""
     place = trial_folder(folder, trial)
     return place if repeats == 1 else place / f"seed-{run + 1}"
+
+
+def plain(values: dict[str, Any]) -> Hyperparameters:
+    """What recorders show of a trial."""
+    return {key: v if isinstance(v, (str, int, float)) else value_text(v) for key, v in values.items()}
 
 
 def value_text(value: Any) -> str:

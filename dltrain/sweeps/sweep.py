@@ -33,10 +33,13 @@ from dltrain.search.pruners import Judge
 from dltrain.sweeps.agenda import Agenda
 from dltrain.sweeps.board import Board
 from dltrain.sweeps.coordinator import Coordinator
+from dltrain.sweeps.finish import Finish
 from dltrain.sweeps.packing import Packer
+from dltrain.sweeps.page import write_page
 from dltrain.sweeps.ranking import Ranking, trial_folder
 from dltrain.sweeps.sharing import require_memory, shared
 from dltrain.sweeps.study import Study
+from dltrain.sweeps.telling import story_of
 from dltrain.sweeps.trial import Setup
 from dltrain.sweeps.workers import Here, Processes, Workers, wait_for_orphans
 
@@ -47,12 +50,13 @@ BUDGET = ("trials", "time")
 @dataclass(frozen=True)
 class Request:
     """How a search is to be made. jobs: trials at once. plugins: path -> sha256. retry_failed: whether the trials that
-    failed are made again, from their beginning."""
+    failed are made again, from their beginning. finish: how many of the best settings are trained at full length."""
 
     device: str = "auto"
     jobs: int = 1
     plugins: dict[str, str] = field(default_factory=dict)
     retry_failed: bool = False
+    finish: int = 0
 
 
 def is_sweep(folder: Path) -> bool:
@@ -118,13 +122,24 @@ def _search(
         display.warning(note)
     packer = Packer(experiment.without_sweep(), 16 if sweep.vectorize == "auto" else sweep.vectorize)
     workers = _workers(experiment, splits, path, request)
-    code = Coordinator(study, agenda, packer, workers, ranking, board, path, experiment.seed).run()
+    try:
+        coordinator = Coordinator(study, agenda, packer, workers, ranking, board, path, experiment.seed)
+        code = coordinator.run()
+        order = ranking.write(study.trials.values())
+        if order:
+            write_page(path, story_of(experiment, study, order, path, coordinator.seconds))
+        best = board.table(order) if code == 0 else None
+        if best is None:
+            code = code or 1
+        elif request.finish:
+            good = [trial for trial in order if trial.metrics is not None][: request.finish]
+            task = experiment.resolved_task
+            code = Finish(path, task.ranking(), workers, request.device, display).run(good, len(order))
+    finally:
+        workers.close()
     if code >= 128:
         display.error(f"interrupted; {board.how_to_go_on}")
-    if code:
-        return code, None
-    best = board.table(ranking.write(study.trials.values()))
-    return (1 if best is None else 0), best
+    return code, best if code == 0 else None
 
 
 def _judge(experiment: Experiment, examples: int) -> Judge | None:
