@@ -42,6 +42,8 @@ def annotation_of(field: FieldInfo) -> Any:
 def _with_literals(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return Union[tuple(map(_with_literals, get_args(annotation)))]  # noqa: UP007
+    if get_origin(annotation) is list:
+        return list[_with_literals(get_args(annotation)[0])]  # type: ignore[misc]
     if get_origin(annotation) is Annotated:
         for constraint in get_args(annotation)[1:]:
             if isinstance(constraint, OneOf):
@@ -119,9 +121,12 @@ def describe(annotation: Any, constraints: Iterable[Any] = ()) -> str:
 
 
 def _alternatives(arguments: tuple[Any, ...], constraints: Iterable[Any]) -> str:
-    named = [f"`{value}`" for a in arguments if get_origin(a) is Literal for value in get_args(a)]
-    parts = [describe(a, constraints) for a in arguments if a is not type(None) and get_origin(a) is not Literal]
-    parts += [*named, *(["null"] if type(None) in arguments else [])]
+    values = [value for a in arguments if get_origin(a) is Literal for value in get_args(a)]
+    named = [f"`{value}`" for value in values]
+    lists = [a for a in arguments if get_origin(a) is list and named and list(get_args(get_args(a)[0])) == values]
+    others = [a for a in arguments if a is not type(None) and get_origin(a) is not Literal and a not in lists]
+    parts = [*(describe(a, constraints) for a in others), *named, *(["a list of them"] if lists else [])]
+    parts += ["null"] if type(None) in arguments else []
     return ", ".join(parts[:-1]) + " or " + parts[-1] if len(parts) > 1 else parts[0]
 
 

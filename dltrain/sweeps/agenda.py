@@ -10,7 +10,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from dltrain.search import Setting, Sweep
-from dltrain.search.pruners import Judge
+from dltrain.search.judging import Judge
 from dltrain.sweeps.records import TrialRecord
 from dltrain.sweeps.study import Study
 

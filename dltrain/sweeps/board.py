@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dltrain.console.display import Display
+from dltrain.runs.reports import Row
 from dltrain.sweeps.ranking import Ranking, value_text
 from dltrain.sweeps.records import TrialRecord
 
-if TYPE_CHECKING:
-    from dltrain.sweeps.coordinator import Coordinator
-
 SHOWN = 10
 """Trials in the table at the end."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a search stands. running: trial, run, and the row of its last epoch. left: trials that are not at their end.
+    slots: trials at once. seconds: that the search has run."""
+
+    trials: Mapping[int, TrialRecord]
+    running: Sequence[tuple[int, int, Row]]
+    left: int
+    slots: int
+    seconds: float
 
 
 class Board:
@@ -28,7 +40,7 @@ class Board:
         count = f"{self.most} trials" if self.most is not None else f"trials for {self._sweep.time}"
         self.display.line(f"{name}: {count}{f', {made} of them made' if made else ''} -> {self.path}", "bold")
 
-    def trial(self, search: Coordinator, trial: TrialRecord, *, best: bool) -> None:
+    def trial(self, search: Standing, trial: TrialRecord, *, best: bool) -> None:
         """A trial has ended, or is paused."""
         width = len(str(self.most or 1))
         of = f"/{self.most}" if self.most is not None else ""
@@ -44,24 +56,22 @@ class Board:
         parts.append(f"{trial.seconds:.1f} s" + (f", about {left} left" if left else ""))
         self.display.line("  ".join(parts) + ("  *" if state == "finished" and best else ""))
 
-    def show(self, search: Coordinator) -> None:
+    def show(self, search: Standing) -> None:
         """Redraw the table of what goes on, where there is a terminal."""
-        states = [trial.state(self._sweep.repeats) for trial in search.study.trials.values()]
+        states = [trial.state(self._sweep.repeats) for trial in search.trials.values()]
         shown = [state for state in ("finished", "paused", "pruned", "failed") if state in states]
         counts = [f"{states.count(state)} {state}" for state in shown]
-        left, running_now = self._left(search), sum(map(len, search.busy.values()))
-        lines = ["  ".join([*counts, f"{running_now} running", *([f"about {left} left"] if left else [])])]
-        told = [trial for trial in search.study.trials.values() if trial.metrics is not None]
+        left = self._left(search)
+        lines = ["  ".join([*counts, f"{len(search.running)} running", *([f"about {left} left"] if left else [])])]
+        told = [trial for trial in search.trials.values() if trial.metrics is not None]
         if told:
-            best = min(told, key=lambda trial: search.study.objectives[0].order(trial.metrics or {}))
+            best = min(told, key=lambda trial: self.ranking.objectives[0].order(trial.metrics or {}))
             lines.append(f"best: trial {best.index + 1}  {self.ranking.text(best)}")
-        for running in (running for together in search.busy.values() for running in together if not running.ended):
-            trial = search.study.trials[running.leg.trial]
-            values = "  ".join(f"{key}={short(value)}" for key, value in trial.values.items())
-            row = running.rows[-1] if running.rows else {}
-            reached = search.ranks.text(row) if search.ranks.tag in row else ""
-            seed = f" seed {running.leg.run + 1}" if self._sweep.repeats > 1 else ""
-            lines.append(f"trial {running.leg.trial + 1}{seed}  epoch {int(row.get('epoch', 0))}  {reached}  {values}")
+        for index, run, row in search.running:
+            values = "  ".join(f"{key}={short(value)}" for key, value in search.trials[index].values.items())
+            reached = "  ".join(each.text(row) for each in self.ranking.objectives if each.tag in row)
+            seed = f" seed {run + 1}" if self._sweep.repeats > 1 else ""
+            lines.append(f"trial {index + 1}{seed}  epoch {int(row.get('epoch', 0))}  {reached}  {values}")
         self.display.board(lines)
 
     def stop(self) -> None:
@@ -81,14 +91,14 @@ class Board:
         """The command."""
         return f"to go on: dltrain sweep {self.path}"
 
-    def _left(self, search: Coordinator) -> str:
+    def _left(self, search: Standing) -> str:
         """How long the rest takes; "" where that is not known."""
         if self.most is None:
             return duration(max(self._sweep.seconds - search.seconds, 0.0))
-        ended = [trial.seconds for trial in search.study.trials.values() if trial.ended(self._sweep.repeats)]
-        if not ended or not search.agenda.left:
+        ended = [trial.seconds for trial in search.trials.values() if trial.ended(self._sweep.repeats)]
+        if not ended or not search.left:
             return ""
-        return duration(sum(ended) / len(ended) * search.agenda.left / search.workers.slots)
+        return duration(sum(ended) / len(ended) * search.left / search.slots)
 
     def table(self, order: list[TrialRecord]) -> Path | None:
         """The best trials, at the end; the path of best.yaml, None when no trial has succeeded."""
@@ -96,7 +106,9 @@ class Board:
         if failed := order[len(good) :]:
             self.display.warning(f"{len(failed)} of {len(order)} trials failed, such as: {failed[0].reason}")
         if not good:
-            self.display.error("no trial has succeeded")
+            late = self._sweep.time is not None and not failed
+            why = f"no trial has ended in that time; with more of it: dltrain sweep {self.path} sweep.time=..."
+            self.display.error(why if late else "no trial has succeeded")
             return None
         objectives, keys = self.ranking.objectives, list(self._sweep.space)
         rows = [["rank", "trial", *(each.tag for each in objectives), *keys]]

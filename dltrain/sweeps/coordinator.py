@@ -23,7 +23,7 @@ from dltrain.runs.interrupts import Signals
 from dltrain.runs.reports import Row, best_epoch
 from dltrain.runs.run import Failure
 from dltrain.sweeps.agenda import Agenda, New, Place
-from dltrain.sweeps.board import Board
+from dltrain.sweeps.board import Board, Standing
 from dltrain.sweeps.packing import Packer
 from dltrain.sweeps.ranking import Ranking, plain, run_folder
 from dltrain.sweeps.records import RunRecord, TrialRecord
@@ -147,7 +147,7 @@ class Coordinator:
                 self._write(running, partial(self._end, running, event))
             elif event is not None:
                 park[place] = self._goes_on(running, event)
-        self.board.show(self)
+        self.board.show(self._standing)
         if all(running.ended for running in together):
             del self.busy[slot]
         else:
@@ -230,7 +230,7 @@ class Coordinator:
         self._forget_losers(order)
         trial = self.study.trials[index]
         if trial.state(self.sweep.repeats) != "running":
-            self.board.trial(self, trial, best=order[0].index == index)
+            self.board.trial(self._standing, trial, best=order[0].index == index)
         if record.state == "failed":
             self.failures.append(failure or Failure("not a number", record.reason or ""))
         else:
@@ -289,6 +289,12 @@ class Coordinator:
             f"experiment must change\nto make them again: dltrain sweep {self.path} --retry-failed\n"
             f"to go on with the others: dltrain sweep {self.path}"
         )
+
+    @property
+    def _standing(self) -> Standing:
+        trained = [running for together in self.busy.values() for running in together if not running.ended]
+        rows = [(*running.place, running.rows[-1] if running.rows else {}) for running in trained]
+        return Standing(self.study.trials, rows, self.agenda.left, self.workers.slots, self.seconds)
 
     # -- time
 

@@ -29,7 +29,7 @@ from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import write_atomically
 from dltrain.runs.run import JOURNAL, next_free, unwritable
-from dltrain.search.pruners import Judge
+from dltrain.search.judging import Judge
 from dltrain.sweeps.agenda import Agenda
 from dltrain.sweeps.board import Board
 from dltrain.sweeps.coordinator import Coordinator

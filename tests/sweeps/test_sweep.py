@@ -159,7 +159,7 @@ def test_what_is_shown_of_a_sweep(yaml: Path, tmp_path: Path) -> None:
     assert "left" in lines[1] and "left" not in lines[4]
     assert lines[5].split() == ["rank", "trial", "validation/accuracy", "optimizer.lr", "model.dropout"]
     assert lines[-1].startswith("to train the best setting fully: dltrain fit ")
-    assert len(lines) == 11
+    assert lines[-2].startswith("what was found, in pictures: ") and len(lines) == 12
 
 
 def test_the_test_split_takes_no_part(yaml: Path, tmp_path: Path) -> None:

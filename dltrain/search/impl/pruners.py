@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dltrain.search.pruners import Costs
+from dltrain.search.judging import Costs
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Its multiples, whole parts left out, fill 0..1 evenly, however many are taken."""
