@@ -162,8 +162,12 @@ def sweep(
     ],
     overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=1, metavar="N", help="Train N trials at once, a process each.")
-    ] = 1,
+        int | None, typer.Option("--jobs", min=1, metavar="N", help="Train N trials at once, a process each.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="ADDRESS", help="Train on the machines of a Ray cluster: auto, "
+                                 "or ray://host:10001. Needs pip install 'dltrain[cluster]'.")
+    ] = None,
     finish: Annotated[
         int, typer.Option("--finish", min=0, metavar="N", help="Then train the N best settings at full length, and "
                           "measure each on test data, once.")
@@ -190,7 +194,7 @@ def sweep(
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on
     folder = continued or runs / loaded.name
-    wanted = Request(existing_device(device), jobs, plugins, retry_failed, finish)
+    wanted = Request(existing_device(device), jobs, cluster, plugins, retry_failed, finish)
     code, best = run_sweep(loaded, folder, wanted, Display())
     if best is not None:
         print_result(str(best))

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dltrain.runs.checkpoints import write_atomically
-from dltrain.search import Range
+from dltrain.search import Range, Space
 from dltrain.sweeps.records import RunRecord, TrialRecord
 from dltrain.tasks.metrics import Watched
 
@@ -81,15 +81,11 @@ def mend(journal: Path, directions: Sequence[int]) -> str | None:
     )
 
 
-def record_of(
-    number: int, notes: Mapping[str, Any], drawn: Mapping[str, Any], space: Mapping[str, Range],
-    objectives: Sequence[Watched],
-) -> TrialRecord | None:  # fmt: skip
+def record_of(number: int, notes: Mapping[str, Any], space: Space, objectives: Sequence[Watched]) -> TrialRecord | None:
     """What the journal tells of a trial, or None when that is no record of one. A run whose end is not told rightly has
     not ended.
 
-    number: the journal's. notes: those on the trial. drawn: its parameters. objectives: what a run that succeeded has
-    measured.
+    number: the journal's. notes: those on the trial. objectives: what a run that succeeded has measured.
     """
     try:
         index, values, round_ = notes["index"], json.loads(notes["values"]), notes["round"]
@@ -98,11 +94,11 @@ def record_of(
         return None
     if any(type(each) is not int or each < 0 for each in (index, round_)):
         return None
-    if not isinstance(values, dict) or not all(key in space and _can_be(space[key], values[key]) for key in values):
+    if not isinstance(values, dict) or set(values) - set(space.ranges):
         return None
-    if not set(values) <= set(drawn):
+    if not all(_can_be(space.ranges[key], value) for key, value in values.items()) or not space.is_whole(values):
         return None
-    record = TrialRecord(index, number, dict(drawn), values, round_)
+    record = TrialRecord(index, number, space.drawn(values), values, round_)
     record.faults += [fault for fault in faults if isinstance(fault, str)] if isinstance(faults, list) else []
     for name, note in notes.items():
         kind, _, place = name.partition(" ")

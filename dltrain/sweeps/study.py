@@ -50,7 +50,7 @@ class Study:
         """Those that were drawn, by their place in the search, with what they have reached."""
         forgotten = self._known("forgotten")
         for trial in self._study.get_trials(deepcopy=False):
-            record = record_of(trial.number, trial.user_attrs, trial.params, sweep.space, objectives)
+            record = record_of(trial.number, trial.user_attrs, sweep.whole, objectives)
             if record is None or trial.number in forgotten:
                 continue
             self.trials[record.index] = record  # a later one is the same trial, made again

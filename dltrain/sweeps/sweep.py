@@ -32,6 +32,7 @@ from dltrain.runs.run import JOURNAL, next_free, unwritable
 from dltrain.search.judging import Judge
 from dltrain.sweeps.agenda import Agenda
 from dltrain.sweeps.board import Board
+from dltrain.sweeps.cluster import Cluster, connected
 from dltrain.sweeps.coordinator import Coordinator
 from dltrain.sweeps.finish import Finish
 from dltrain.sweeps.packing import Packer
@@ -49,11 +50,13 @@ BUDGET = ("trials", "time")
 
 @dataclass(frozen=True)
 class Request:
-    """How a search is to be made. jobs: trials at once. plugins: path -> sha256. retry_failed: whether the trials that
-    failed are made again, from their beginning. finish: how many of the best settings are trained at full length."""
+    """How a search is to be made. jobs: trials at once; None: one, or as many as a cluster has room for. cluster: the
+    address of a Ray cluster, or auto. plugins: path -> sha256. retry_failed: whether the trials that failed are made
+    again, from their beginning. finish: how many of the best settings are trained at full length."""
 
     device: str = "auto"
-    jobs: int = 1
+    jobs: int | None = None
+    cluster: str | None = None
     plugins: dict[str, str] = field(default_factory=dict)
     retry_failed: bool = False
     finish: int = 0
@@ -78,8 +81,10 @@ def run_sweep(experiment: Experiment, folder: Path, request: Request, display: D
         display.tell(note)
     facts = {"data": splits.fingerprint, **_searched(experiment)}
     splits = splits.sealed()
-    if request.jobs > 1:
-        require_memory(experiment, splits, request.jobs)
+    jobs = request.jobs or 1
+    if jobs > 1 and request.cluster is None:
+        require_memory(experiment, splits, jobs)
+    ray = connected(request.cluster) if request.cluster is not None else None
     path = folder if is_sweep(folder) else next_free(folder, "sweep-")
     lock = FileLock(path / ".lock", timeout=0)
     try:
@@ -90,7 +95,7 @@ def run_sweep(experiment: Experiment, folder: Path, request: Request, display: D
         raise unwritable(error, path) from None
     try:
         wait_for_orphans(path)
-        return _search(experiment, splits, facts, path, request, display)
+        return _search(experiment, splits, facts, path, request, display, ray)
     except OSError as error:
         raise unwritable(error, path) from None
     finally:
@@ -98,7 +103,13 @@ def run_sweep(experiment: Experiment, folder: Path, request: Request, display: D
 
 
 def _search(
-    experiment: Experiment, splits: Splits, facts: dict[str, Any], path: Path, request: Request, display: Display
+    experiment: Experiment,
+    splits: Splits,
+    facts: dict[str, Any],
+    path: Path,
+    request: Request,
+    display: Display,
+    ray: Any,
 ) -> tuple[int, Path | None]:
     sweep = experiment.sweep
     assert sweep is not None
@@ -121,7 +132,7 @@ def _search(
     if note := sweep.exhausted():
         display.warning(note)
     packer = Packer(experiment.without_sweep(), 16 if sweep.vectorize == "auto" else sweep.vectorize)
-    workers = _workers(experiment, splits, path, request)
+    workers = _workers(experiment, splits, path, request, ray)
     try:
         coordinator = Coordinator(study, agenda, packer, workers, ranking, board, path, experiment.seed)
         code = coordinator.run()
@@ -153,13 +164,15 @@ def _judge(experiment: Experiment, examples: int) -> Judge | None:
     return sweep.pruner.build(math.ceil(steps / per_epoch))
 
 
-def _workers(experiment: Experiment, splits: Splits, path: Path, request: Request) -> Workers:
+def _workers(experiment: Experiment, splits: Splits, path: Path, request: Request, ray: Any) -> Workers:
     plain = experiment.without_sweep()
     text = to_yaml({**plain.document.tree, "name": experiment.name})
     setup = Setup(text, experiment.name, request.device, request.plugins)
-    if request.jobs == 1:
+    if ray is not None:
+        return Cluster(ray, setup, path, request.jobs)
+    if (request.jobs or 1) == 1:
         return Here(setup, plain, splits)
-    return Processes(shared(setup, request.jobs), path)
+    return Processes(shared(setup, request.jobs or 1), path)
 
 
 def _searched(experiment: Experiment) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from dltrain.cli import app
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.run import JOURNAL
 from dltrain.search import Sampler, Settings, Told
-from dltrain.sweeps.study import Outcome, Study
+from dltrain.sweeps.records import RunRecord
+from dltrain.sweeps.study import Study
 
 CONDITIONAL = [
     "optimizer={lr: 0.1}", "sweep.epochs=1", "training.epochs=2", "schedule=constant",
@@ -24,9 +25,23 @@ CONDITIONAL = [
 
 
 def study(experiment: Experiment, folder: Path) -> Study:
-    assert experiment.sweep is not None and experiment.sweep.metric is not None
-    ranks = experiment.resolved_task.watched(experiment.sweep.metric)
+    assert experiment.sweep is not None
+    ranks = tuple(map(experiment.resolved_task.objective, experiment.sweep.metrics))
     return Study(folder, experiment.sweep, ranks, experiment.seed)
+
+
+def begin(study: Study, index: int) -> dict[str, Any]:
+    """The values of a trial, drawn now unless it was begun before."""
+    if index not in study.trials:
+        setting = study.settings.draw(index, study.told())
+        assert setting is not None
+        study.begin(index, setting)
+    return study.trials[index].values
+
+
+def ended(accuracy: float) -> RunRecord:
+    metrics = {"validation/accuracy": accuracy}
+    return RunRecord(state="finished", epochs=1, metrics=metrics, reason=None, seconds=1.0)
 
 
 def by_trial(folder: Path) -> list[dict[str, str]]:
@@ -61,35 +76,34 @@ def test_a_sampler_that_is_left_open_is_decided_once_and_told(tmp_path: Path) ->
     assert told in first.stderr
     folder = tmp_path / "tiny/sweep-001"
     experiment = Experiment.load(folder / "experiment.yaml", ["sweep.trials=100"])
-    assert study(experiment, folder).decision == told, "as it began, though 100 trials are many"
+    settings = study(experiment, folder).settings
+    assert f"sampler: {settings.sampler.name} ({settings.why})" == told, "as it began, though 100 trials are many"
     assert sweep(folder, "sweep.sampler=tpe").exit_code == 2
 
 
 def test_a_trial_that_was_begun_keeps_its_setting_whatever_is_told_later(tmp_path: Path) -> None:
     text = write_experiment(tmp_path)
     experiment = Experiment.load(text, ["sweep.sampler={name: tpe, startup: 2}", "sweep.trials=9"])
-    assert experiment.sweep is not None and experiment.sweep.metric is not None
     first = study(experiment, tmp_path)
-    trials = [first.start(index) for index in range(4)]
-    for index, (trial, values) in enumerate(trials[:3]):
-        first.finish(trial, Outcome(index, values, {experiment.sweep.metric: 0.1 * index}, None, 1.0))
-    begun = first.start(4)[1]
+    trials = [begin(first, index) for index in range(4)]
+    for index in range(3):
+        first.finish(index, 0, ended(0.1 * index))
+    begun = begin(first, 4)
     again = study(experiment, tmp_path)
-    assert again.start(3)[1] == trials[3][1]
-    again.finish(again.start(3)[0], Outcome(3, trials[3][1], {experiment.sweep.metric: 0.9}, None, 1.0))
-    assert again.start(4)[1] == begun
-    assert again.start(5)[1] not in [values for _, values in trials]
+    assert begin(again, 3) == trials[3]
+    again.finish(3, 0, ended(0.9))
+    assert begin(again, 4) == begun
+    assert begin(again, 5) not in trials
 
 
 @pytest.mark.parametrize("damage", ["a value is missing", "a value takes no part", "no values"])
 def test_a_record_that_is_no_setting_counts_as_none(damage: str, tmp_path: Path) -> None:
     text = write_experiment(tmp_path)
     experiment = Experiment.load(text, CONDITIONAL)
-    assert experiment.sweep is not None and experiment.sweep.metric is not None
     one = study(experiment, tmp_path)
-    trial, values = one.start(0)
-    one.finish(trial, Outcome(0, values, {experiment.sweep.metric: 0.5}, None, 1.0))
-    assert [outcome.values for outcome in one.outcomes()] == [values]
+    values = begin(one, 0)
+    one.finish(0, 0, ended(0.5))
+    assert [trial.values for trial in study(experiment, tmp_path).trials.values()] == [values]
     wrong: dict[str, dict[str, Any]] = {
         "a value is missing": {"optimizer.name": "sgd", "optimizer.lr": 0.1},
         "a value takes no part": {"optimizer.name": "adam", "optimizer.lr": 0.1, "optimizer.momentum": 0.5},
@@ -101,7 +115,7 @@ def test_a_record_that_is_no_setting_counts_as_none(damage: str, tmp_path: Path)
         if "values" in line.get("user_attr", {}):
             line["user_attr"]["values"] = json.dumps(wrong[damage])
     (tmp_path / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert study(experiment, tmp_path).outcomes() == []
+    assert study(experiment, tmp_path).trials == {}
 
 
 def test_a_sampler_without_its_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
