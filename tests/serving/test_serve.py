@@ -1,4 +1,4 @@
-"""`dltrain serve`: clients on loopback, in an own process that has no torch; every limit, and a clean end."""
+"""`dltrain serve`: clients on loopback; a process that has only what the Dockerfile installs; limits, a clean end."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 from evaluating import invoke
 from PIL import Image
 
 pytest.importorskip("uvicorn")
-PROGRAM = "import sys; sys.modules['torch'] = None; from dltrain.__main__ import main; main()"
+INSTALLED = re.findall(r"pip install --no-cache-dir ([a-z ]+)", (REPOSITORY / "Dockerfile").read_text())[0].split()
+"""What the image for serving has."""
+NEEDED = re.findall(r'^    "([\w-]+)>=', (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)
+"""What dltrain needs for all else, by its project file."""
+ABSENT = [name.replace("scikit-learn", "sklearn") for name in NEEDED if name not in INSTALLED]
+PROGRAM = f"import sys; sys.modules |= dict.fromkeys({ABSENT}); from dltrain.__main__ import main; main()"
 LIMITS = ["--max-bytes", "300000", "--max-pixels", "1000000", "--seconds", "2"]
 
 
@@ -84,6 +90,11 @@ def requests_of(serving: Serving, answers: dict[bytes, dict[str, Any]], count: i
             assert list(said["probabilities"].values()) == pytest.approx(
                 list(answers[file]["probabilities"].values()), abs=1e-6
             )
+
+
+def test_the_image_has_no_torch() -> None:
+    assert {"torch", "timm", "sklearn", "optuna", "safetensors"} <= set(ABSENT)
+    assert {"numpy", "pillow", "onnxruntime", "starlette", "uvicorn"} <= set(INSTALLED)
 
 
 def test_many_clients_get_the_answers_of_predict(serving: Serving, answers: dict[bytes, dict[str, Any]]) -> None:
