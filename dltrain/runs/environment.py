@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,6 +39,7 @@ def environment(about: dict[str, Any], seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@cache  # it is searched for among the files of all packages
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -26,7 +26,8 @@ class Keeper:
     def __init__(self, run: Run, recordings: Recordings, result: Callable[[], None]) -> None:
         """result: writes result.json of a training that goes on."""
         self._run, self._recordings, self._result = run, recordings, result
-        self._at, self._has_left, self._has_told, self._spent = time.monotonic(), False, True, 0.0
+        self._at, self._spent = time.monotonic(), 0.0
+        self._has_left = self._has_written = self._goes_on = False
 
     @property
     def seconds(self) -> float:
@@ -48,7 +49,7 @@ class Keeper:
         started = time.perf_counter()
         if self._has_left and (now or self.seconds > PAUSE):
             self._run.write_held()
-            self._at, self._has_left, self._has_told = time.monotonic(), False, False
+            self._at, self._has_left, self._has_written, self._goes_on = time.monotonic(), False, True, not now
         self._spent += time.perf_counter() - started
 
     def spent(self) -> float:
@@ -57,11 +58,13 @@ class Keeper:
         return spent
 
     def tell(self) -> None:
-        """Write the table and the result as well, once the states are written."""
-        if not self._has_told:
+        """Write the table as well, once the states are written, and the result, unless they could not wait: then the
+        training ends, and its last result follows, or it is inside an epoch, where there is no news."""
+        if self._has_written:
             self._recordings.write()
-            self._result()
-            self._has_told = True
+            if self._goes_on:
+                self._result()
+            self._has_written = False
 
     def finish(self) -> None:
         """Write all that was taken."""

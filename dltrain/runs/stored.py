@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -57,12 +58,17 @@ NEEDED = ("device", "precision", "channels_last", "compile", "threads", "loader"
 """Those that no run lacks."""
 
 
+@cache
+def _kind(name: str) -> type[BaseModel]:
+    kind: type[BaseModel] = type("Value", (StoredData,), {"__annotations__": {name: KINDS[name]}})
+    return kind
+
+
 def _decided(decisions: dict[str, DecisionData]) -> dict[str, DecisionData]:
     for name, decision in decisions.items():
         if name in KINDS:
-            kind = type("Value", (StoredData,), {"__annotations__": {name: KINDS[name]}})
             try:
-                kind.model_validate({name: decision.value})  # type: ignore[attr-defined]
+                _kind(name).model_validate({name: decision.value})
             except ValidationError as error:
                 raise ValueError(f"{name}: {_lower(error.errors()[0]['msg'])}") from None
     return decisions

@@ -12,11 +12,12 @@ from photos import make_photos
 
 from dltrain import Experiment, build
 from dltrain.data.base import Dataset
+from dltrain.data.loading import scaling
 from dltrain.data.loading.scaling import Scaling
 from dltrain.data.preprocessing import ImagePreprocessing, plan_preprocessing
 from dltrain.data.pretrained import PretrainedInputs
 from dltrain.data.sources import ArraySource, FileSource
-from dltrain.data.types import ImageFiles, ImageShape, Source
+from dltrain.data.types import Canvas, ImageFiles, ImageShape, Source
 from dltrain.engine.predictor import restore_predictor
 
 WEIGHTS = PretrainedInputs(
@@ -145,3 +146,17 @@ def test_images_are_scaled_alike_wherever_they_lie(layout: str, channels_last: b
     torch.testing.assert_close(found, (images.float() - mean) / std)
     assert torch.equal(images, before)
     assert found.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def test_a_source_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainings of a search share their data. Another size, or another source, is another matter."""
+    draw = np.random.default_rng(0)
+    source, same = (ArraySource(draw.integers(0, 255, (20, 1, 8, 8), np.uint8), np.arange(20)) for _ in range(2))
+    looked: list[int] = []
+    measure = scaling._measured
+    monkeypatch.setattr(scaling, "_measured", lambda *each: (looked.append(1), measure(*each))[1])
+    canvas = Canvas(8, 8, "exact")
+    first, second = (Scaling.fit("standardize", source, canvas) for _ in range(2))
+    assert first == second and len(looked) == 1
+    Scaling.fit("standardize", source, Canvas(4, 4, "crop"))
+    assert Scaling.fit("standardize", same, canvas) != first and len(looked) == 3

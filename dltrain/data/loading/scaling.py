@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -207,8 +208,19 @@ class Measured:
         return found
 
 
+_FOUND: WeakKeyDictionary[ImageSource, dict[Canvas, Measured]] = WeakKeyDictionary()
+"""What was measured of the sources that are still there: many trainings of a search share one."""
+
+
 def measured(source: ImageSource, canvas: Canvas) -> Measured:
     """The values of the images: of all of an array, of at most 2,048 evenly spaced files."""
+    found = _FOUND.setdefault(source, {})
+    if canvas not in found:
+        found[canvas] = _measured(source, canvas)
+    return found[canvas]
+
+
+def _measured(source: ImageSource, canvas: Canvas) -> Measured:
     counts: np.ndarray | None = None
     flat: list[int] = []
     indices, seen = chosen(source, None), 0
