@@ -134,3 +134,11 @@ def test_defaults_tells_what_a_first_training_reaches(run: Run) -> None:
 def test_busy_trains_beside_a_neighbour(run: Run) -> None:
     text = run("busy", "--tiny")
     assert re.search(r"digits +busy +probing +[\d,]+ ", text)
+
+
+def test_search_runs(run: Run, zygote: Zygote) -> None:
+    text = run("search", "overhead", "--tiny")
+    assert re.search(r"digits, mlp, 1 epoch of 10 steps: \d+ .* besides them -?\d+ ", text)
+    text = run("search", "quality", "--tiny")
+    assert "  random: 25% " in text and "  optuna, by hand, halving: 25% " in text
+    assert "1 jobs: " in run("search", "jobs", "--tiny")
