@@ -39,6 +39,10 @@ def check_sweep(experiment: E, sweep: Sweep, known: list[Diagnostic]) -> tuple[E
     found = [problem for problem in refused.values() if problem is not None]
     if refusal := sweep.sampler.refusal(sweep.whole):
         found.append(Diagnostic(refusal, experiment.span("sweep", "sampler")))
+    elif len(sweep.metrics) > 1 and not sweep.sampler.several_objectives:
+        message = f"`{sweep.sampler.name}` searches for one metric, and `sweep.metric` has {len(sweep.metrics)}"
+        notes = ("`tpe` and `gp` search for several",)
+        found.append(Diagnostic(message, experiment.span("sweep", "sampler"), notes=notes))
     examples = {key: sweep.space[key].examples() for key, problem in refused.items() if problem is None}
     if examples:
         trials = _Trials(experiment, sweep, examples, {(problem.message, problem.where) for problem in known})
