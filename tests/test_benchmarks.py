@@ -142,3 +142,8 @@ def test_search_runs(run: Run, zygote: Zygote) -> None:
     text = run("search", "quality", "--tiny")
     assert "  random: 25% " in text and "  optuna, by hand, halving: 25% " in text
     assert "1 jobs: " in run("search", "jobs", "--tiny")
+
+
+def test_watching_tells_what_a_look_costs(run: Run) -> None:
+    text = run("watching", "--tiny")
+    assert re.search(r"resnet20 +a look / a step = -?\d+\.\d+ \(", text)

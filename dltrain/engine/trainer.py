@@ -2,6 +2,7 @@
 
     a step:    batch -> augment(batch, step) -> what learns now, at lr(step) -> update of the weights (updates.py)
                -> what follows them or bounds them (after_step.py)
+               some steps are watched: looks at the layers before and after all that (watching/)
     an epoch:  its steps -> evaluate on the validation split -> EpochReport
 
 Order, augmentation, dropout and learning rate are functions of (seed, step), so the state of a training

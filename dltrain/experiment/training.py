@@ -128,8 +128,8 @@ class Watch(Section):
     """
 
     every: PositiveInt = 100
-    """Steps from one look to the next; the first step and the last are looked at too. A look costs one or two
-    steps, and five to fifteen where it gives histograms."""
+    """Steps from one look to the next; the first step and the last are looked at too. A look costs about a
+    step, and some more where it gives histograms (benchmarks/README.md, watching)."""
     histograms: NonNegativeInt = 50
     """Looks that give histograms too, spread evenly, besides the first; each takes about 1 kB of disk a layer. 0: no
     look does."""

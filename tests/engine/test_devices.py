@@ -18,7 +18,7 @@ import torch
 from conftest import REPOSITORY
 from forking import Child, Zygote, until
 from learning import write_targets
-from training import result, table, write_experiment, write_folder
+from training import result, scalars, table, write_experiment, write_folder
 from typer.testing import CliRunner
 
 from dltrain.cli import app
@@ -78,6 +78,17 @@ def uninterrupted(zygote: Zygote, arrays: Path, tmp_path_factory: pytest.TempPat
     experiment = write_experiment(folder, {"data.name": "arrays", "data.path": str(arrays)})
     together(zygote, folder, "fit", experiment, "--runs", "one")
     return weights(folder, "one")
+
+
+def test_two_processes_that_look_at_their_layers_make_the_same_weights(
+    uninterrupted: Mapping[str, torch.Tensor], zygote: Zygote, arrays: Path, tmp_path: Path
+) -> None:
+    watch = {"training.watch": {"every": 6}}
+    experiment = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), **watch})
+    together(zygote, tmp_path, "fit", experiment, "--runs", "one")
+    assert_same(weights(tmp_path, "one"), uninterrupted)
+    looks = [step for step, _ in scalars(tmp_path / "one/tiny/001")["watch/update/0"]]
+    assert looks[:4] == [1, 6, 12, 18] and looks == sorted(set(looks))
 
 
 def both(zygote: Zygote, arrays: Path, folder: Path, changes: Mapping[str, Any]) -> Path:
