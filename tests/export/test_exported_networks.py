@@ -77,7 +77,8 @@ def test_a_network_answers_as_in_torch(tmp_path: Path, model: str, size: int, ch
     with torch.no_grad():
         wanted = graph_of(predictor)(torch.from_numpy(other))
     for got, want in zip(session.run({"images": other}).values(), wanted, strict=True):
-        assert np.abs(got.astype(np.float64) - want.numpy()).max() < (1e-5 if want.max() < 100 else 1e-2)
+        scale = max(1.0, float(want.abs().max()))  # the outputs of untrained networks may be large
+        assert np.abs(got.astype(np.float64) - want.numpy()).max() < 1e-5 * scale
 
 
 def test_rows_of_a_table_go_in_as_they_stand_in_it(tmp_path: Path) -> None:
