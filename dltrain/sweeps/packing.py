@@ -1,13 +1,18 @@
-"""Which trials are trained together, as one program."""
+"""Which trials are trained together, as one program, and how many."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dltrain.engine.stacked import why_not_stacked
+from dltrain.data.types import Splits
+from dltrain.engine.decisions import Decision
+from dltrain.engine.stacked import faster_stacked, why_not_stacked
 from dltrain.experiment.experiment import Experiment
-from dltrain.sweeps.trial import Leg
+from dltrain.sweeps.study import Study
+from dltrain.sweeps.trial import Leg, shortened
 
+MOST = 16
+"""Trials that `auto` trains together, at most."""
 LOOK_AHEAD = 4
 """Trials that are looked at, for each that is trained together with others."""
 
@@ -38,6 +43,32 @@ class Packer:
             else:
                 left_out.append(leg)
         return chosen
+
+
+def faster_together(
+    experiment: Experiment, study: Study, epochs: float | None, splits: Splits, device: str, plugins: dict[str, str]
+) -> tuple[int, str]:
+    """How many trials to train together, and why: found by timing steps once, and kept in the journal.
+
+    experiment: what a trial changes. epochs: of a trial.
+    """
+    if (kept := study.kept("vectorize")) is not None and type(kept[0]) is int and kept[0] >= 1:
+        return kept[0], str(kept[1])
+    first: list[Experiment] = []
+    for index in range(LOOK_AHEAD * MOST):
+        if len(first) == MOST or study.settings.waits_for(index):
+            break
+        if (setting := study.settings.draw(index)) is None:
+            break
+        trial = experiment.override_all(setting.values)
+        trial = trial if epochs is None else shortened(trial, epochs, len(splits.train))
+        if why_not_stacked([*first[:1], trial]) is None:
+            first.append(trial)
+    decision = (
+        faster_stacked(first, device, plugins, splits) if len(first) > 1 else Decision(1, "no two trials are alike")
+    )
+    study.keep("vectorize", [decision.value, decision.reason])
+    return decision.value, decision.reason
 
 
 def _is_begun(leg: Leg) -> bool:

@@ -74,6 +74,7 @@ class Ranking:
     def __init__(self, experiment: Experiment, objectives: Sequence[Watched], folder: Path) -> None:
         assert experiment.sweep is not None
         self.experiment, self.sweep, self.objectives, self.folder = experiment, experiment.sweep, objectives, folder
+        self._plain, self._dumps = experiment.without_sweep(), dict[int, str]()
 
     def write(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         """ranking.csv and best.yaml, and of several objectives an experiment of each trial of the front. Returns the
@@ -105,7 +106,9 @@ class Ranking:
 
     def _yaml(self, trial: TrialRecord, which: str, count: int) -> bytes:
         about = f"# {which} of {count} trials, number {trial.index + 1}: {self.text(trial)}\n"
-        return (about + self.experiment.without_sweep().override_all(trial.values).dump()).encode()
+        if trial.index not in self._dumps:
+            self._dumps[trial.index] = self._plain.override_all(trial.values).dump()
+        return (about + self._dumps[trial.index]).encode()
 
     def _table(self, order: Sequence[TrialRecord], fronts: dict[int, int]) -> str:
         task, repeats = self.experiment.resolved_task, self.sweep.repeats

@@ -63,11 +63,12 @@ class Study:
         """The sampler, and why it is that one where the sweep leaves it open: then it is decided once, and kept."""
         decided = self.sweep.decided()
         if decided[1]:
-            if "sampler" not in self._study.user_attrs:
-                self._study.set_user_attr("sampler", json.dumps([decided[0].name, decided[1]]))
-            with contextlib.suppress(TypeError, ValueError, RecursionError, PydanticCustomError):  # a damaged journal
-                name, why = json.loads(self._study.user_attrs["sampler"])
-                decided = cast(Sampler, Sampler.parse(name)), str(why)
+            if (kept := self.kept("sampler")) is None:
+                self.keep("sampler", [decided[0].name, decided[1]])
+            else:
+                with contextlib.suppress(ValueError, PydanticCustomError):  # a damaged journal
+                    name, why = kept
+                    decided = cast(Sampler, Sampler.parse(name)), str(why)
         return decided
 
     def remember(self, facts: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +82,17 @@ class Study:
         if not isinstance(known, dict):
             raise RunError(f"the journal of the sweep does not tell what it began with; {NEW}")
         return known
+
+    def keep(self, name: str, fact: list[Any]) -> None:
+        """Keep what was decided once."""
+        self._study.set_user_attr(name, json.dumps(fact))
+
+    def kept(self, name: str) -> list[Any] | None:
+        """What was kept; None when nothing was."""
+        with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
+            found = json.loads(self._study.user_attrs[name])
+            return found if isinstance(found, list) and found else None
+        return None
 
     @property
     def seconds(self) -> float:

@@ -35,7 +35,7 @@ from dltrain.sweeps.board import Board
 from dltrain.sweeps.cluster import Cluster, connected
 from dltrain.sweeps.coordinator import Coordinator
 from dltrain.sweeps.finish import Finish
-from dltrain.sweeps.packing import Packer
+from dltrain.sweeps.packing import Packer, faster_together
 from dltrain.sweeps.page import write_page
 from dltrain.sweeps.ranking import Ranking, trial_folder
 from dltrain.sweeps.sharing import require_memory, shared
@@ -131,7 +131,11 @@ def _search(
         display.line(f"sampler: {study.settings.sampler.name} ({study.settings.why})")
     if note := sweep.exhausted():
         display.warning(note)
-    packer = Packer(experiment.without_sweep(), 16 if sweep.vectorize == "auto" else sweep.vectorize)
+    plain, together = experiment.without_sweep(), sweep.vectorize
+    if together == "auto":
+        together, why = faster_together(plain, study, sweep.epochs, splits, request.device, request.plugins)
+        display.line(f"vectorize: {together} ({why})")
+    packer = Packer(plain, together)
     workers = _workers(experiment, splits, path, request, ray)
     try:
         coordinator = Coordinator(study, agenda, packer, workers, ranking, board, path, experiment.seed)

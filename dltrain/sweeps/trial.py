@@ -114,6 +114,8 @@ class Worker:
         self._threads = TORCH_THREADS.default
         self._data, self._splits = (experiment.data if splits is not None else None), splits
         self._legs: Generator[Events, list[bool], None] | None = None
+        gc.collect()
+        gc.freeze()  # what is there now stays: to look for garbage between two trials then takes no time
 
     def begin(self, legs: Sequence[Leg]) -> Events:
         """Train legs until their first events, one for each; those of several are trained as one program, or one after
