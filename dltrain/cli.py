@@ -6,7 +6,6 @@ away, Ctrl-C, asked to end).
 
 from __future__ import annotations
 
-import gc
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -191,7 +190,6 @@ def sweep(
     from dltrain.console.display import Display
     from dltrain.sweeps.sweep import Request, is_sweep, run_sweep
 
-    gc.freeze()  # what is imported stays: each trial would spend 0.2 s to look for garbage in it
     if continued is not None and not is_sweep(continued):
         fail(f"error: {continued} is not a sweep's directory; to start one: dltrain sweep EXPERIMENT.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # between two trials: say how to go on

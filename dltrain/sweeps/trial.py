@@ -114,8 +114,9 @@ class Worker:
         self._threads = TORCH_THREADS.default
         self._data, self._splits = (experiment.data if splits is not None else None), splits
         self._legs: Generator[Events, list[bool], None] | None = None
+        gc.unfreeze()
         gc.collect()
-        gc.freeze()  # what is there now stays: to look for garbage between two trials then takes no time
+        gc.freeze()  # what is there now stays: each trial would spend 0.2 s to look for garbage in it
 
     def begin(self, legs: Sequence[Leg]) -> Events:
         """Train legs until their first events, one for each; those of several are trained as one program, or one after

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -90,3 +92,43 @@ def test_ctrl_c_parks_what_trains(zygote: Zygote, yaml: Path, tmp_path: Path, al
     assert not workers_of(child.pid)
     assert sweep(folder).exit_code == 0  # one worker goes on where two stopped
     assert outcome(folder) == alone
+
+
+@pytest.mark.slow
+def test_actors_of_a_cluster_may_be_killed(
+    zygote: Zygote, yaml: Path, tmp_path: Path, alone: list[dict[str, str]]
+) -> None:
+    """On Ray's cluster of this machine alone: two actors, which are killed again and again."""
+    pytest.importorskip("ray", reason="needs the extra `cluster`")
+    folder = tmp_path / "tiny/sweep-001"
+    command = ["sweep", yaml, "sweep.trials=6", "sweep.epochs=4", "--cluster", "auto", "--jobs", "2"]
+    child = zygote.start(*command, "--runs", tmp_path, output=tmp_path / "output")
+    until((folder / "trials/001/experiment.yaml").exists, 300, lambda: child.text)
+    killed = 0
+    while killed < 3 and len(list((folder / "trials").glob("*/result.json"))) < 6:
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal() and b"ray::Remote" in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    killed += 1
+                    break
+        time.sleep(2)
+    assert child.wait(400) == 0, child.text
+    assert killed and outcome(folder) == alone
+
+
+def test_a_cluster_without_its_library_names_the_extra(
+    yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = sweep(yaml, "--cluster", "auto", "--runs", tmp_path / "runs")
+    assert result.exit_code == 2 and "pip install 'dltrain[cluster]'" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there(yaml: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `cluster`")
+    result = sweep(yaml, "--cluster", "ray://localhost:1", "--runs", tmp_path / "runs")
+    assert result.exit_code == 2 and "--cluster ray://localhost:1: " in result.stderr
+    assert not (tmp_path / "runs").exists()
