@@ -16,7 +16,7 @@ from training import SLOW, result, write_experiment, write_folder
 from dltrain.runs import checkpoints
 
 
-def begin(zygote: Zygote, arrays: Path, folder: Path, setup: str = SLOW.format(0.05)) -> tuple[Child, Path]:
+def begin(zygote: Zygote, arrays: Path, folder: Path, setup: str = SLOW.format(0.15)) -> tuple[Child, Path]:
     """A training that has written its first checkpoint, and its run."""
     experiment = write_experiment(folder, {"data.name": "arrays", "data.path": str(arrays)})
     child = zygote.start("fit", experiment, "--runs", folder / "runs", output=folder / "output", setup=setup)
