@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,6 +19,10 @@ class Pruner(Choice):
     """Ends trials that promise little, so that the others get their time."""
 
     kind: ClassVar[str] = "pruners"
+    not_offered: ClassVar[Mapping[str, str]] = {
+        "asha": "asynchronous successive halving is `successive_halving`",
+        "percentile": "the rule of the median is `median`",
+    }
     resumes: ClassVar[bool] = False
     """Whether a trial that was ended early may go on later, from its checkpoint."""
 
