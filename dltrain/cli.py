@@ -6,6 +6,7 @@ away, Ctrl-C, asked to end).
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -175,6 +176,7 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="In an earlier sweep's directory: make the failed trials again.")
     ] = False,
+    as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """Search hyperparameters on the validation split; the test split takes no part."""
     plugins = load_plugins(plugin)
@@ -188,6 +190,7 @@ def sweep(
         note = "write `sweep: {space: {optimizer.lr: {low: 1.0e-3, high: 1.0, log: true}}}`"
         raise loaded.error("sweep", f"{experiment} has no `sweep` section", note)
     from dltrain.console.display import Display
+    from dltrain.sweeps.ranking import told
     from dltrain.sweeps.sweep import Request, is_sweep, run_sweep
 
     if continued is not None and not is_sweep(continued):
@@ -196,7 +199,9 @@ def sweep(
     folder = continued or runs / loaded.name
     wanted = Request(existing_device(device), jobs, cluster, plugins, retry_failed, finish)
     code, best = run_sweep(loaded, folder, wanted, Display())
-    if best is not None:
+    if best is not None and as_json:
+        print_result(json.dumps({"path": str(best.parent), "best": str(best), "ranking": told(best.parent)}))
+    elif best is not None:
         print_result(str(best))
     return code
 

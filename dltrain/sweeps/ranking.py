@@ -133,6 +133,19 @@ class Ranking:
         return text.getvalue()
 
 
+def told(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a search's ranking.csv as plain values, the best first; what stands there as JSON is read as such."""
+    with (folder / "ranking.csv").open(encoding="utf-8", newline="") as file:
+        return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return text
+
+
 def spread_of(trial: TrialRecord, tag: str) -> tuple[float | None, float | None]:
     """The deviation of a metric over the seeds of a trial, and half of the 95 % interval of its mean (Student's t);
     None with one seed."""

@@ -195,6 +195,17 @@ def test_when_the_time_is_over_what_trains_is_parked(
     assert sweep(folder).exit_code == 0 and len(ranking(folder)) == made  # its time is over
 
 
+def test_json_tells_the_ranking(yaml: Path, tmp_path: Path) -> None:
+    result = sweep(yaml, "sweep.trials=2", "sweep.epochs=1", "--json", "--runs", tmp_path)
+    told, folder = json.loads(result.stdout), tmp_path / "tiny/sweep-001"
+    assert told["path"] == str(folder) and told["best"] == str(folder / "best.yaml")
+    assert [row["rank"] for row in told["ranking"]] == [1, 2]
+    for row, text in zip(told["ranking"], rows(folder), strict=True):
+        assert (
+            row["optimizer.lr"] == float(text["optimizer.lr"]) and row["state"] == "finished" and row["reason"] is None
+        )
+
+
 def test_the_best_are_finished_and_measured_once(yaml: Path, tmp_path: Path) -> None:
     result = sweep(yaml, "sweep.trials=3", "--finish", "2", "--runs", tmp_path)
     assert result.exit_code == 0, result.stderr
