@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from pydantic import Field, model_validator
 
 from dltrain.config import Choice, Fraction, NonNegativeInt, Positive, PositiveInt, reject
+from dltrain.data.fold import Fold
 from dltrain.data.targets import Classes, TargetSpec
 from dltrain.data.types import Copies, ImageShape, ImageSource, InputSpec, Splits
 from dltrain.errors import Note
@@ -43,6 +44,9 @@ class Dataset(Choice):
     validation: Fraction | NonNegativeInt = 0.1
     """What validation takes from the training part: a share below 1, or a number of examples; 0 for none.
     Of every class it takes the examples with the lowest content hash, whatever the seed."""
+    fold: Fold | None = None
+    """Which part of a cross-validation this is; then `validation` does nothing. {number: 1, of: 5}: the first of five
+    equal parts of the training part is the validation split. `dltrain fit --folds 5` sets it."""
 
     balance: Literal["classes"] | Annotated[float, Field(gt=0, le=1)] | None = None
     """How often an epoch draws the examples of each class; it keeps its number of steps, and no evaluation is balanced.
@@ -95,7 +99,12 @@ class Dataset(Choice):
     @property
     def has_validation(self) -> bool:
         """Whether there can be a validation split, as far as is known without the data."""
-        return self.validation != 0
+        return self.takes_validation
+
+    @property
+    def takes_validation(self) -> bool:
+        """Whether a validation split is taken from the training part, unless the data brings one."""
+        return self.validation != 0 or self.fold is not None
 
     @abstractmethod
     def parts(self, targets: type[TargetSpec]) -> RawDataset:
@@ -122,7 +131,10 @@ class Dataset(Choice):
         from dltrain.data.splitting import divide
 
         parts = self._sound(self.parts(self.targets_for(targets) or self.targets))
-        splits = divide(parts, self.validation, self.treatment, known=self.known, contradict=self.contradict, like=like)
+        splits = divide(
+            parts, self.validation, self.treatment, known=self.known, contradict=self.contradict, like=like,
+            fold=(self.fold.number, self.fold.of) if self.fold is not None else None,
+        )  # fmt: skip
         idle = self._idle(parts) if like is None else []  # a run's own file sets every option
         return replace(splits, notes=(*idle, *parts.notes, *splits.notes), skipped=parts.skipped)
 

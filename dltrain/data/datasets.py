@@ -156,7 +156,7 @@ class ImageFolder(Collected):
 
     @property
     def has_validation(self) -> bool:
-        if self.validation != 0:
+        if self.takes_validation:
             return True
         from dltrain.data.folders.layouts import layout_of
 

@@ -18,6 +18,7 @@ import numpy as np
 from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.copies.copies import Examples, across, find, left_out, within
 from dltrain.data.copies.likeness import Sets
+from dltrain.data.folding import folds
 from dltrain.data.targets import TargetSpec
 from dltrain.data.types import Copies, RawDataset, Source, Splits
 from dltrain.errors import Note
@@ -29,15 +30,16 @@ hashes of paths and known by sizes, and copies were not looked for."""
 
 def divide(
     parts: RawDataset, validation: float | int, copies: Copies = "together", *, known: bool = False,
-    contradict: bool = False, like: str | None = None,
+    contradict: bool = False, like: str | None = None, fold: tuple[int, int] | None = None,
 ) -> Splits:  # fmt: skip
     """Take the test and the validation split from the training part, unless the data set brings them.
 
     known: whether the data set is a published one, of which only equal images are copies, and whose oddities are no
     errors. contradict: whether equal examples with different targets are an error. like: a fingerprint of the run that
-    the splits are for; when an earlier version made it, they and the fingerprint are made as there.
+    the splits are for; when an earlier version made it, they and the fingerprint are made as there. fold: the validation
+    split is this one of so many folds, from 1, and not `validation`; the fingerprint is the same of all.
     Raises ConfigError when there are fewer than two classes, a split lacks a class, files are missing, an image has
-    several labels, or a target does not vary.
+    several labels, a target does not vary, or there is a fold and the data brings its validation split.
     """
     target = parts.target
     if (problem := target.problem()) is not None:
@@ -45,6 +47,9 @@ def divide(
     _counts(target, parts.train.targets, "training split")
     if parts.validation is not None:
         _counts(target, parts.validation.targets, "validation split")
+        if fold is not None:
+            message = "the data brings its validation split, so that there is none to take in folds"
+            raise ConfigError([Diagnostic(message, key="fold")])
     before = like is not None and not like.startswith(VERSION)
     notes: list[Note] = []
     compared = copies != "allow"
@@ -54,7 +59,7 @@ def divide(
         examples, notes = find(parts, near=compared and not known, strict=compared and contradict)
         if copies == "together":
             notes += across(examples, optional=not known)
-            taken_from = (parts.test is None and parts.test_share) or (parts.validation is None and validation)
+            taken_from = (parts.test is None and parts.test_share) or (parts.validation is None and (validation or fold))
             notes += within(examples) if taken_from else []
     rows = np.flatnonzero(examples.of("train"))
     if copies == "allow":
@@ -69,7 +74,9 @@ def divide(
     if parts.test is None and parts.test_share:
         rows, chosen["test"] = _held_out(examples, rows, parts.test_share, target, "test")
     mark = _fingerprint(examples, parts, {**chosen, "train": rows}, before=before)
-    if parts.validation is None and validation:
+    if fold is not None:
+        rows, chosen["validation"] = _one_fold(examples, rows, target, *fold)
+    elif parts.validation is None and validation:
         rows, chosen["validation"] = _held_out(examples, rows, validation, target, "validation")
 
     taken = {name: parts.train.subset(places) for name, places in chosen.items() if name not in parts.given()}
@@ -98,6 +105,17 @@ def _held_out(
     """The rows that stay, and those that a split of this name takes."""
     kept = examples.keys[rows], examples.sets[rows]
     taken = take(target, examples.targets[rows], share, name, *kept, grouped=examples.grouped)
+    return rows[~taken], rows[taken]
+
+
+def _one_fold(
+    examples: Examples, rows: np.ndarray, target: TargetSpec, number: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the other folds, and those of this one, from 1."""
+    strata = target.strata(examples.targets[rows])
+    classes = strata if strata is not None else np.zeros(len(rows), np.int64)
+    names = target.names if strata is not None else ()
+    taken = folds(classes, examples.keys[rows], examples.sets[rows], count, names) == number - 1
     return rows[~taken], rows[taken]
 
 

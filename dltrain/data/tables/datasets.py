@@ -189,7 +189,7 @@ class Table(Collected):
 
     @property
     def has_validation(self) -> bool:
-        return self.validation != 0 or self.split is not None
+        return self.takes_validation or self.split is not None
 
     @property
     def targets(self) -> type[TargetSpec]:
