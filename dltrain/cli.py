@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ from dltrain.commands.options import (
 )  # fmt: skip
 from dltrain.commands.request import existing_device, fail, launched, load_plugins, request
 from dltrain.console.streams import print_result
+
+if TYPE_CHECKING:
+    from dltrain.commands.several import Kind, Several
 
 app = typer.Typer(
     name="dltrain", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -66,13 +69,38 @@ def fit(
         int | None, typer.Option(min=1, metavar="N", help="Trace N steps, after 10 others; 10 without it.")
     ] = None,
     devices: Devices = None, max_restarts: MaxRestarts = 0,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Train N times, with the seed and the N - 1 after it: one "
+                                 "folder, one summary.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Cross-validation: train N times, each N-th part of the "
+                                 "training part being the validation split once.")
+    ] = None,
 ) -> int:  # fmt: skip
-    """Train an experiment in a new run directory."""
+    """Train an experiment in a new run directory; with --seeds or --folds several times, in a new folder of runs."""
     plugins = load_plugins(plugin)
     from dltrain.experiment.experiment import Experiment
 
+    if seeds and folds:
+        fail("error: --seeds or --folds, not both")
+    if (seeds or folds) and (devices not in (None, 1) or profile or profile_steps):
+        fail("error: --seeds and --folds train one after another on one device, without --devices and --profile")
+    if experiment.is_dir() and not (seeds or folds):
+        from dltrain.commands.several import several_at
+
+        if (several := several_at(experiment)) is not None:
+            return _go_on(several, None if device == "auto" else device, plugins, overrides)
     loaded = Experiment.load(experiment, overrides or ())
     existing_device(device)
+    if seeds or folds:
+        from dltrain.commands.fit_several import fit_several
+        from dltrain.console.display import Display
+
+        kind: Kind = "seeds" if seeds else "folds"
+        done = fit_several(loaded, kind, seeds or folds or 0, device, Display(), runs=runs, plugins=plugins)
+        print_result(str(done[1]))
+        return done[0]
     if (code := launched(devices, max_restarts, device)) is not None:
         return code
     from dltrain.commands.fit import fit as run_fit
@@ -107,10 +135,16 @@ def resume(
     plugin: Plugins = None, devices: Devices = None, max_restarts: MaxRestarts = 0,
 ) -> int:  # fmt: skip
     """Continue an interrupted run, bit-exactly; by default on as many devices as it began on. A finished one can be
-    made longer."""
+    made longer. Of a folder of seeds or folds, the runs that are not finished."""
     plugins = load_plugins(plugin)
     if device:
         existing_device(device)
+    from dltrain.commands.several import several_at
+
+    if (several := several_at(run)) is not None:
+        if devices not in (None, 1):
+            fail("error: a folder of seeds or folds is trained on one device, without --devices")
+        return _go_on(several, device, plugins, overrides)
     from dltrain.runs.run import Run
 
     if devices is None:
@@ -127,6 +161,16 @@ def resume(
         if group.leads:
             print_result(str(resumed.path))
         group.leave(code)
+    return code
+
+
+def _go_on(several: Several, device: str | None, plugins: dict[str, str], overrides: list[str] | None) -> int:
+    """Train what is left of a folder of seeds or folds."""
+    from dltrain.commands.fit_several import resume_several
+    from dltrain.console.display import Display
+
+    code, folder = resume_several(several, device, Display(), plugins=plugins, overrides=overrides or ())
+    print_result(str(folder))
     return code
 
 

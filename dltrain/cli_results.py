@@ -59,6 +59,14 @@ def evaluate(
         require_alone(runs[1:], {"--views": views, "--views-share": share})
         evaluate_file(run, split, display, overrides=data, as_json=as_json)
         return 0
+    from dltrain.commands.evaluate_several import evaluate_several
+    from dltrain.commands.several import each_run, several_at
+
+    if len(runs) == 1 and (several := several_at(runs[0])) is not None:
+        evaluate_several(several, split, checkpoint, target, display, overrides=data, views=views, share=share,
+                         as_json=as_json)  # fmt: skip
+        return 0
+    runs = each_run(runs)
     evaluate_run(runs, split, checkpoint, target, display, overrides=data, views=views, share=share, as_json=as_json)
     return 0
 
@@ -138,5 +146,7 @@ def predict(
         require_alone(others or (), {"--views": views, "--views-share": share, "--reconstructions": reconstructions,
                                      "--truth": truth})  # fmt: skip
         return predict_file(run, paths, output, batch_size)
-    found = existing_device(device)
+    from dltrain.commands.several import each_run
+
+    found, runs = existing_device(device), each_run(runs)
     return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions, truth or ())

@@ -14,6 +14,7 @@ from typing import Any
 from dltrain.commands.compare_forms import FORMS, Against, Compared, Form, Side, letter_of
 from dltrain.commands.evaluate import measure_runs
 from dltrain.commands.resuming import SHOWING, changed
+from dltrain.commands.several import Several, pooled_side, several_at
 from dltrain.console.display import Display
 from dltrain.console.streams import print_result
 from dltrain.errors import RunError
@@ -46,7 +47,10 @@ def compare_runs(paths: Sequence[str], split: str, device: str, form: Form, disp
 
 
 def side_of(path: str, letter: str, split: str, device: str, display: Display) -> Side:
-    """A run with its table: the one that `eval` kept of its best checkpoint, or it is measured now."""
+    """A run with its table: the one that `eval` kept of its best checkpoint, or it is measured now. A folder of
+    several is one too: on validation every example of folds as it is answered out of fold, else the ensemble."""
+    if (several := several_at(path)) is not None:
+        return _of_several(several, letter, split, device, display)
     run, file = Run.open(path)
     side = _kept(run, path, letter, split) if file is None else None
     if side is not None:
@@ -62,6 +66,23 @@ def side_of(path: str, letter: str, split: str, device: str, display: Display) -
     else:
         experiment = Experiment.parse(run.checkpoint_at(file)[1]["about"]["experiment"], str(file))
     return Side(path, letter, experiment, measured.result, measured.table, measured.digest)
+
+
+def _of_several(several: Several, letter: str, split: str, device: str, display: Display) -> Side:
+    members = several.require_whole()
+    paths = [str(member.path) for member in members]
+    if several.kind == "folds" and split == "validation":
+        sides = [side_of(path, letter, split, device, display) for path in paths]
+        return pooled_side(several, letter, members, sides)
+    if several.kind == "folds" and split == "train":
+        raise RunError(f"the folds in {several.path} were trained on different parts: --split validation or test")
+    display.line(f"measuring {several.path} on {split}, together")
+    measured = measure_runs(paths, split, "best", device, display)[-1]
+    if measured.table is None:
+        raise RunError(f"{several.path}: the {split} split has too many outputs to compare its examples")
+    about = {"checkpoint": f"ensemble of {len(paths)}", **measured.result}
+    experiment = Experiment.load(members[0].path / "experiment.yaml")
+    return Side(str(several.path), letter, experiment, about, measured.table, measured.digest)
 
 
 def require_one_task(sides: Sequence[Side]) -> None:

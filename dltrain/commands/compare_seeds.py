@@ -16,6 +16,7 @@ import numpy as np
 
 from dltrain.commands.compare import require_one_task, settings_of, side_of
 from dltrain.commands.compare_forms import Form, Side, difference, ends, letter_of, line, number, setting
+from dltrain.commands.several import several_at
 from dltrain.console.display import Display
 from dltrain.console.streams import print_result
 from dltrain.errors import RunError
@@ -91,8 +92,10 @@ class SeedsCompared:
 
 
 def is_group(path: str) -> bool:
-    """Whether a path is a folder of runs, and neither a run nor a sweep."""
-    folder = Path(path)
+    """Whether a path is a folder of runs with different seeds, and neither a run, nor a sweep, nor one of folds."""
+    folder, several = Path(path), several_at(path)
+    if several is not None and several.kind == "folds":
+        return False
     if not folder.is_dir() or (folder / "experiment.yaml").exists() or (folder / JOURNAL).exists():
         return False
     return any(folder.glob("*/experiment.yaml"))

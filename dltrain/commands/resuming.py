@@ -39,11 +39,7 @@ def continued(
 
     Raises RunError when something differs that may not, and ConfigError when an override is wrong.
     """
-    for text in overrides:
-        key = text.partition("=")[0].strip()
-        if key not in MAY_CHANGE and not key.startswith(("recorders.", "training.watch.")):
-            again = f"dltrain fit {shlex.quote(str(run.path / 'experiment.yaml'))} {text}"
-            raise RunError(f"`{key}` cannot change when a run is continued; {_WHAT_CAN}\nwith other settings: {again}")
+    require_may_change(overrides, run.path / "experiment.yaml")
     now = Experiment.load(run.path / "experiment.yaml", overrides)
     if state is None:
         return now, Experiment.load(run.path / "experiment.yaml")
@@ -56,6 +52,15 @@ def continued(
         what = f"{run.path / 'experiment.yaml'} is not what the run began with, such as `{key}`"
         raise RunError(f"{what}: start a new run with it\n{_WHAT_CAN}")
     return now, before
+
+
+def require_may_change(overrides: Sequence[str], file: Path) -> None:
+    """Raise RunError for an override of what may not change when trainings go on. file: their experiment."""
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key not in MAY_CHANGE and not key.startswith(("recorders.", "training.watch.")):
+            again = f"dltrain fit {shlex.quote(str(file))} {text}"
+            raise RunError(f"`{key}` cannot change when a run is continued; {_WHAT_CAN}\nwith other settings: {again}")
 
 
 def is_of(run: Run, about: dict[str, Any]) -> bool:

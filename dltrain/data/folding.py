@@ -1,7 +1,7 @@
 """Folds: a part of a data set divided into equal parts by content, each of which is the validation split once.
 
-Like the rule of `splitting`, it does not know the seed: of every class, the example with the lowest content hash goes to
-the fold that has the fewest of its class.
+Like the rule of `splitting`, it does not know the seed: examples go, in the order of their content hashes, to the fold
+that has the fewest of their class.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dltrain.config import ConfigError, Diagnostic
 def folds(strata: np.ndarray, keys: np.ndarray, sets: np.ndarray, count: int, names: Sequence[str] = ()) -> np.ndarray:
     """(N,) int64: the fold of every example, from 0.
 
-    strata: (N,) int64, its class, or 0 of all. keys: (N,), what its content is known by. sets: (N,), equal for examples
-    that stay together. names: of the classes. Large sets are placed first, each in the fold that has the smallest share
-    of their classes; then the single examples even it out. Without sets of several, the folds have as many examples of a
-    class as each other, within one, and as many in all, within one of each class.
+    strata: (N,) int64, its class, or 0 of all. keys: (N,), what its content is known by. sets: (N,), equal for
+    examples that stay together. names: of the classes. Large sets are placed first, each in the fold that has the
+    smallest share of their classes; then the single examples even it out. Without sets of several, the folds have
+    equally many examples of each class, within one.
     Raises ConfigError when a class has no example in a fold.
     """
     _, which, sizes = np.unique(sets, return_inverse=True, return_counts=True)

@@ -36,8 +36,8 @@ def divide(
 
     known: whether the data set is a published one, of which only equal images are copies, and whose oddities are no
     errors. contradict: whether equal examples with different targets are an error. like: a fingerprint of the run that
-    the splits are for; when an earlier version made it, they and the fingerprint are made as there. fold: the validation
-    split is this one of so many folds, from 1, and not `validation`; the fingerprint is the same of all.
+    the splits are for; when an earlier version made it, they and the fingerprint are made as there. fold: the
+    validation split is this one of so many folds, from 1, and not `validation`; the fingerprint is the same of all.
     Raises ConfigError when there are fewer than two classes, a split lacks a class, files are missing, an image has
     several labels, a target does not vary, or there is a fold and the data brings its validation split.
     """
@@ -59,7 +59,9 @@ def divide(
         examples, notes = find(parts, near=compared and not known, strict=compared and contradict)
         if copies == "together":
             notes += across(examples, optional=not known)
-            taken_from = (parts.test is None and parts.test_share) or (parts.validation is None and (validation or fold))
+            taken_from = (parts.test is None and parts.test_share) or (
+                parts.validation is None and (validation or fold)
+            )
             notes += within(examples) if taken_from else []
     rows = np.flatnonzero(examples.of("train"))
     if copies == "allow":

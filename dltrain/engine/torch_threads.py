@@ -1,7 +1,11 @@
 """How many threads torch takes, a number of the whole process. What a training has set is kept apart from what torch
-began with, or the program has set: the next training in the process must not take it for a default. Imports torch."""
+began with, or the program has set: the next training in the process must not take it for a default, nor find anything
+else of the last one. Imports torch."""
 
 from __future__ import annotations
+
+import gc
+import sys
 
 import torch
 
@@ -27,3 +31,12 @@ class TorchThreads:
 
 TORCH_THREADS = TorchThreads()
 """As torch's number is one for the process, so is what is known of it."""
+
+
+def forget_last_training(threads: int) -> None:
+    """A training must not depend on those made before it in the same process. threads: those that torch began with."""
+    gc.collect()
+    torch.set_num_threads(threads)  # one that was continued may have had another number
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # its limit of recompilations counts over all networks of a process
+    torch.cuda.empty_cache()  # the loader is chosen by the memory that is free

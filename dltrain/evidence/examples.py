@@ -77,6 +77,20 @@ def arranged(where: Mapping[str, Values], told: Mapping[str, Values], losses: Va
     return {**where, **first, LOSS: losses, **told}
 
 
+def pooled(tables: Mapping[str, ExampleTable], column: str) -> ExampleTable:
+    """The examples of several tables of the same task, one after another, counted anew.
+
+    tables: by a name, which stands beside each of its examples in `column`.
+    """
+    first, *others = tables.values()
+    total = sum(map(len, tables.values()))
+    names = [name for name, table in tables.items() for _ in range(len(table))]
+    where = {key: [value for table in tables.values() for value in table.where[key]] for key in first.where}
+    losses = np.concatenate([table.losses for table in tables.values()])
+    outcomes = first.outcomes.joined([table.outcomes for table in others])
+    return ExampleTable(np.arange(total), {column: names, **where}, losses, outcomes)
+
+
 @dataclass
 class Collector:
     """Gathers the table of a split, batch by batch in its order. where: see `ExampleTable`. size: of the split."""

@@ -32,7 +32,7 @@ from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.data.types import Splits
 from dltrain.engine.stacked import NotStackable, build_stacked, members_of
-from dltrain.engine.torch_threads import TORCH_THREADS
+from dltrain.engine.torch_threads import TORCH_THREADS, forget_last_training
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import is_sound
@@ -132,7 +132,7 @@ class Worker:
     def _alone(self, legs: Sequence[Leg], note: str | None = None) -> Generator[Events, list[bool], None]:
         """One leg after another. note: why they are not trained together."""
         for place, leg in enumerate(legs):
-            _forget_last_training(self._threads)
+            forget_last_training(self._threads)
             events = self._events(leg, self._training(leg))
             event = next(events)
             while True:
@@ -144,7 +144,7 @@ class Worker:
                 event = events.send(park[place])
 
     def _together(self, legs: Sequence[Leg]) -> Generator[Events, list[bool], None]:
-        _forget_last_training(self._threads)
+        forget_last_training(self._threads)
         try:
             experiments = [self._experiment(leg) for leg in legs]
             stack = build_stacked(
@@ -249,15 +249,6 @@ def _can_go_on(folder: Path) -> bool:
         shutil.rmtree(folder)
         return False
     return begun
-
-
-def _forget_last_training(threads: int) -> None:
-    """A trial must not depend on those made before it in the same process. threads: those that torch began with."""
-    gc.collect()
-    torch.set_num_threads(threads)  # one that was continued may have had another number
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()  # its limit of recompilations counts over all networks of a process
-    torch.cuda.empty_cache()  # the loader is chosen by the memory that is free
 
 
 def finite(row: Row) -> Row:
