@@ -72,6 +72,8 @@ def _refusal(experiment: ExperimentSchema, sweep: Sweep, key: str) -> Diagnostic
         return Diagnostic(f"`{key}` is no hyperparameter", where)
     if key in ("data", *(f"data.{option}" for option in ("name", "root", "path", "test", "validation"))):
         return Diagnostic(f"`{key}` cannot be searched: trials are compared on the same validation split", where)
+    if key == "seed" and sweep.repeats > 1:
+        return Diagnostic("`seed` cannot be searched: `sweep.repeats` trains each setting with several seeds", where)
     if key.split(".")[0] == "task":
         return Diagnostic(f"`{key}` cannot be searched: trials are compared by a metric of one task", where)
     if sweep.epochs is not None:

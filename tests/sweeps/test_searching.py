@@ -246,6 +246,7 @@ def test_no_trial_can_read_the_test_split(yaml: Path, tmp_path: Path, monkeypatc
         ("sweep.metric=[parameters]", "a search needs a metric of the validation split"),
         ("sweep.metric=[validation/loss, validation/loss]", "names `validation/loss` twice"),
         ("sweep.time=soon", "must be like 2h"),
+        ("sweep={repeats: 2, space: {seed: {choices: [1, 2]}}}", "`seed` cannot be searched"),
         ("sweep.pruner={name: median, factor: 3}", "unknown option `factor` for pruner `median`"),
     ],
 )
