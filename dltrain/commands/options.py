@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from dltrain.commands import completing
+
 
 def path_text(text: str) -> str:
     """A path of the command line with `~` and `$NAME` replaced, where the shell has not done it: `--runs=~/runs`."""
@@ -29,13 +31,19 @@ def is_exported(path: str) -> bool:
 
 
 ExperimentFile = Annotated[
-    Path, typer.Argument(metavar="EXPERIMENT", parser=path_of, help="The experiment's YAML file.")
+    Path,
+    typer.Argument(
+        metavar="EXPERIMENT", parser=path_of, autocompletion=completing.experiments, help="The experiment's YAML file."
+    ),
 ]
 ImagePaths = Annotated[
     list[Path], typer.Argument(metavar="PATH...", parser=path_of, help="Image files or folders of them.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", autocompletion=completing.overrides, help="Settings that replace the file's."
+    ),
 ]
 RunsFolder = Annotated[
     Path, typer.Option("--runs", metavar="DIR", parser=path_of, help="Where run directories are made.")
@@ -64,10 +72,20 @@ ViewsShare = Annotated[
         "--views-share", min=0, max=1, help="Share of each batch, the least confident part, that is seen in them."
     ),
 ]
-RunPath = Annotated[str, typer.Argument(metavar="RUN", parser=path_text, help="A run directory or a checkpoint file.")]
+RunPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", parser=path_text, autocompletion=completing.runs, help="A run directory or a checkpoint file."
+    ),
+]
 AskedPath = Annotated[
     str,
-    typer.Argument(metavar="RUN", parser=path_text, help="A run directory, a checkpoint or an exported file."),
+    typer.Argument(
+        metavar="RUN",
+        parser=path_text,
+        autocompletion=completing.runs,
+        help="A run directory, a checkpoint or an exported file.",
+    ),
 ]
 DataPath = Annotated[
     Path,
