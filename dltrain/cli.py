@@ -77,6 +77,7 @@ def fit(
         int | None, typer.Option(min=2, metavar="N", help="Cross-validation: train N times, each N-th part of the "
                                  "training part being the validation split once.")
     ] = None,
+    as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """Train an experiment in a new run directory; with --seeds or --folds several times, in a new folder of runs."""
     plugins = load_plugins(plugin)
@@ -99,7 +100,7 @@ def fit(
 
         kind: Kind = "seeds" if seeds else "folds"
         done = fit_several(loaded, kind, seeds or folds or 0, device, Display(), runs=runs, plugins=plugins)
-        print_result(str(done[1]))
+        print_result(json.dumps({"path": str(done[1])}) if as_json else str(done[1]))
         return done[0]
     if (code := launched(devices, max_restarts, device)) is not None:
         return code
@@ -115,7 +116,8 @@ def fit(
             group=group,
         )  # fmt: skip
         if group.leads:
-            print_result(str(run.path))
+            result = {"path": str(run.path), **run.read_json("result.json")}
+            print_result(json.dumps(result) if as_json else str(run.path))
         group.leave(code)
     return code
 
@@ -316,13 +318,16 @@ def init(
     measure: Annotated[
         bool, typer.Option("--time/--no-time", help="Train a few steps, to say how long the training will take.")
     ] = True,
+    as_json: AsJson = False,
 ) -> int:
     """Look at data and write a commented experiment that trains well on it."""
     from dltrain.commands.init import write_experiment
     from dltrain.console.display import Display
 
-    found = write_experiment(path, output, Display(), pretrained=pretrained, measure=measure, column=target)
-    print_result(str(found))
+    said: list[str] = []
+    display = Display(said.append)
+    found = write_experiment(path, output, display, pretrained=pretrained, measure=measure, column=target)
+    print_result(json.dumps({"path": str(found), "notes": said}, ensure_ascii=False) if as_json else str(found))
     return 0
 
 

@@ -36,20 +36,20 @@ def check(
     coordinates: Annotated[
         int, typer.Option(min=1, metavar="N", help="With --gradients: look at N numbers of each tensor, at most.")
     ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="With --gradients: print a JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: what is wrong and where, or gradients.")] = False,
     plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Validate experiments without reading data or training. With --gradients: compare the gradient of each parameter
     tensor with central differences of the loss, in float64; exit code 1 where one is wrong."""
     load_plugins(plugin)
-    from dltrain.commands.check import GradientCheck, check_files
+    from dltrain.commands.check import GradientCheck, check_files, check_to_json
 
     overrides = [text for text in experiments if "=" in text and not Path(text).exists()]
     files = [path_text(text) for text in experiments if text not in overrides]
     if not files:
         fail("error: no experiment is named: dltrain check EXPERIMENT... [KEY=VALUE]...")
     if as_json and not gradients:
-        fail("error: --json shows what --gradients finds")
+        return check_to_json(files, overrides)
     return check_files(files, overrides, GradientCheck(tolerance, coordinates, as_json) if gradients else None)
 
 

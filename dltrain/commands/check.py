@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,20 @@ class GradientCheck:
     tolerance: float
     coordinates: int
     as_json: bool
+
+
+def check_to_json(files: Sequence[str], overrides: Sequence[str]) -> int:
+    """Check each file and print what is found as a JSON list, an object a file; the exit code."""
+    found = []
+    for file in files:
+        try:
+            experiment = Experiment.load(file, overrides)
+            found.append({"file": file, "ok": True, "errors": [], "notes": [note.text for note in experiment.notes]})
+        except ConfigError as error:
+            errors = [diagnostic.to_dict() for diagnostic in error.diagnostics]
+            found.append({"file": file, "ok": False, "errors": errors, "notes": []})
+    print_result(json.dumps(found, ensure_ascii=False))
+    return 0 if all(each["ok"] for each in found) else 2
 
 
 def check_files(files: Sequence[str], overrides: Sequence[str], gradients: GradientCheck | None) -> int:

@@ -10,6 +10,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dltrain.console.streams import printable
 from dltrain.errors import LONGEST, RequestError, shortened
@@ -54,6 +55,15 @@ class Diagnostic:
         object.__setattr__(self, "message", shortened(self.message))
         object.__setattr__(self, "hint", shortened(self.hint))
         object.__setattr__(self, "notes", tuple(map(shortened, self.notes)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: `message`, `file`, `line` and `column` (from 1; None where there is no such place), `hint`,
+        `notes`."""
+        where = self.where
+        file, line = (where.origin, where.line or None) if where is not None else (None, None)
+        column = where.column if where is not None and line else None
+        place = {"file": file, "line": line, "column": column}
+        return {"message": self.message, **place, "hint": self.hint, "notes": [note for note in self.notes if note]}
 
     def render(self) -> str:
         """The message, the source line with carets, and the notes, as plain text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_one_wrong_file_among_several_exits_2_and_the_others_are_checked(small: 
     assert result.stdout == f"{small}: ok\n"
     assert f"--> {wrong}:2:8" in result.stderr
     assert "no such file" in result.stderr
+
+
+def test_json_says_what_is_wrong_and_where(small: Path) -> None:
+    wrong = small.with_name("wrong.yaml")
+    wrong.write_text("data: digits\nmodel: mlpp\noptimizer: {lr: -1}\n")
+    result = check(wrong, small, "--json")
+    first, second = json.loads(result.stdout)
+    assert result.exit_code == 2 and (first["ok"], second["ok"]) == (False, True)
+    assert [(e["line"], e["column"], e["file"]) for e in first["errors"]] == [(2, 8, str(wrong)), (3, 17, str(wrong))]
+    assert first["errors"][0]["message"] == "unknown model `mlpp`"
+    assert first["errors"][0]["hint"] == "did you mean `mlp`?" and second["errors"] == []
+    override = json.loads(check(small, "optimizer.lr=-1", "--json").stdout)[0]["errors"][0]
+    assert override["line"] is None and "optimizer.lr" in override["message"]
 
 
 def test_overrides_apply_to_every_file(small: Path) -> None:
