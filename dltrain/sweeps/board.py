@@ -9,6 +9,8 @@ from typing import Any
 
 from dltrain.console.display import Display
 from dltrain.runs.reports import Row
+from dltrain.search import Range
+from dltrain.sweeps.pictures import range_text
 from dltrain.sweeps.ranking import Ranking, value_text
 from dltrain.sweeps.records import TrialRecord
 
@@ -55,6 +57,11 @@ class Board:
         left = self._left(search)
         parts.append(f"{trial.seconds:.1f} s" + (f", about {left} left" if left else ""))
         self.display.line("  ".join(parts) + ("  *" if state == "finished" and best else ""))
+
+    def round(self, number: int, ranges: Mapping[str, Range]) -> None:
+        """A round begins, from 0, with narrower ranges."""
+        told = [f"{key}: {range_text(range_)}" for key, range_ in ranges.items()]
+        self.display.line(f"round {number + 1}: {'; '.join(told)}")
 
     def show(self, search: Standing) -> None:
         """Redraw the table of what goes on, where there is a terminal."""

@@ -120,6 +120,10 @@ class Coordinator:
         busy = {running.place for together in self.busy.values() for running in together}
         found = self.agenda.next(busy | {(leg.trial, leg.run) for leg in besides})
         if isinstance(found, New):
+            if found.setting.round > max((trial.round for trial in self.study.trials.values()), default=0):
+                ranges = self.study.settings.ranges(found.setting.round, self.study.told())
+                self.board.round(found.setting.round, ranges)
+                self.ranking.write_round(found.setting.round, ranges)
             self.study.begin(found.index, found.setting)
             found = found.index, 0
         return None if found is None else self._leg(*found)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dltrain.config.dump import to_yaml
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.checkpoints import write_atomically
 from dltrain.runs.environment import Hyperparameters
+from dltrain.search import Range
 from dltrain.sweeps.records import TrialRecord
 from dltrain.tasks.metrics import Watched
 
@@ -94,6 +96,12 @@ class Ranking:
                 if file.name not in first:
                     file.unlink()
         return order
+
+    def write_round(self, number: int, ranges: Mapping[str, Range]) -> None:
+        """`rounds/<number>.yaml`, from 1: what a narrowed round tries, as `sweep.space` has it."""
+        (self.folder / "rounds").mkdir(exist_ok=True)
+        values = {key: range_.model_dump(mode="json", exclude_defaults=True) for key, range_ in ranges.items()}
+        write_atomically(self.folder / "rounds" / f"{number + 1}.yaml", to_yaml({"space": values}).encode())
 
     def fronts(self, trials: Sequence[TrialRecord]) -> dict[int, int]:
         """See `fronts_of`."""

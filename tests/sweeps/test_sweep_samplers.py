@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml as yaml_library
 from sweeping import ranking, sweep, write_experiment
 from typer.testing import CliRunner
 
 from dltrain.cli import app
 from dltrain.experiment.experiment import Experiment
 from dltrain.runs.run import JOURNAL
-from dltrain.search import Sampler, Settings, Told
+from dltrain.search import Sampler, Settings, Sweep, Told
 from dltrain.sweeps.records import RunRecord
 from dltrain.sweeps.study import Study
 
@@ -130,7 +131,8 @@ def test_a_sampler_without_its_library_names_the_extra(tmp_path: Path, monkeypat
 def test_a_sweep_in_rounds_narrows_what_it_tries(tmp_path: Path) -> None:
     yaml = write_experiment(tmp_path)
     options = ["sweep.trials=8", "sweep.rounds=2", "sweep.epochs=1", "sweep.sampler=quasi_random"]
-    assert sweep(yaml, *options, "--runs", tmp_path).exit_code == 0
+    result = sweep(yaml, *options, "--runs", tmp_path)
+    assert result.exit_code == 0
     folder = tmp_path / "tiny/sweep-001"
     rows, searched = by_trial(folder), Experiment.load(folder / "experiment.yaml").sweep
     assert searched is not None
@@ -139,5 +141,7 @@ def test_a_sweep_in_rounds_narrows_what_it_tries(tmp_path: Path) -> None:
     told = [Told(index, settings[index], (costs[index],), True) for index in range(4)]
     ranges = Settings(searched, 0).ranges(1, told)
     assert ranges != searched.space
+    written = yaml_library.safe_load((folder / "rounds/2.yaml").read_text())
+    assert Sweep.model_validate(written).space == ranges and "round 2: optimizer.lr: " in result.stderr
     for values in settings[4:]:
         assert all(ranges[key].bounds()[0] <= values[key] <= ranges[key].bounds()[1] for key in ranges)
