@@ -21,6 +21,7 @@ from dltrain.testing.datasets import DatasetContract
 from dltrain.testing.layers import ActivationContract, AttentionContract, InitializationContract, NormContract
 from dltrain.testing.models import ModelContract, ModelSizeContract
 from dltrain.testing.optim import GradientContract, OptimizerContract, PenaltyContract, ScheduleContract
+from dltrain.testing.pruners import PrunerContract
 from dltrain.testing.recorders import RecorderContract
 from dltrain.testing.samplers import SamplerContract
 from dltrain.testing.tasks import LossContract, TaskContract
@@ -28,5 +29,6 @@ from dltrain.testing.tasks import LossContract, TaskContract
 __all__ = [
     "ActivationContract", "AttentionContract", "AugmentationContract", "Contract", "DatasetContract",
     "GradientContract", "InitializationContract", "LossContract", "ModelContract", "ModelSizeContract", "NormContract",
-    "OptimizerContract", "PenaltyContract", "RecorderContract", "SamplerContract", "ScheduleContract", "TaskContract",
+    "OptimizerContract", "PenaltyContract", "PrunerContract", "RecorderContract", "SamplerContract", "ScheduleContract",
+    "TaskContract",
 ]  # fmt: skip

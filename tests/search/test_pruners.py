@@ -10,9 +10,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from dltrain.search.pruners import Hyperband, MedianPruner, SuccessiveHalving
+from dltrain.search.pruners import Hyperband, MedianPruner, Pruner, SuccessiveHalving
+from dltrain.testing import PrunerContract
 
 EPOCHS = 9
+
+
+class TestPruners(PrunerContract):
+    names = Pruner.all_names()
+    variants = [{"name": "median", "startup_trials": 1}, {"name": "successive_halving", "factor": 2, "min_epochs": 2}]
 
 
 def test_the_median_rule_is_optunas() -> None:
