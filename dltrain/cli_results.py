@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("eval", epilog="Example: dltrain eval runs/digits/001 --json")(evaluate)
     app.command(epilog="Example: dltrain compare runs/digits/001 runs/digits/002 --split test")(compare)
+    app.command(epilog="Example: dltrain report runs/digits/001 --split test")(report)
     app.command(epilog="Example: dltrain runs runs/digits --sort best")(runs)
     app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")(predict)
 
@@ -94,6 +95,31 @@ def compare(
     together = compare_groups if all(map(is_group, runs)) else compare_runs
     target = existing_device(device)
     together(runs, split, target, "json" if as_json else "markdown" if markdown else "text", Display())
+    return 0
+
+
+@request
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", parser=path_text, help="Runs or checkpoints. The curves are those of all, the "
+                       "examples those of the first."),
+    ],
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        typer.Option(help="Whose examples; by default validation, where there is one."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=path_of, help="The file; by default report.html in the run.")
+    ] = None,
+    device: Device = "auto", plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Write a page on runs, one HTML file: curves, mistakes, confusion, calibration, slices, plan, how to repeat it."""
+    load_plugins(plugin)
+    from dltrain.commands.report import report_runs
+    from dltrain.console.display import Display
+
+    report_runs(runs, split, output, existing_device(device), Display())
     return 0
 
 

@@ -29,18 +29,26 @@ UNTOLD = ("name", "sweep", *SHOWING)
 
 
 def compare_runs(paths: Sequence[str], split: str, device: str, form: Form, display: Display) -> Compared:
-    """Compare the runs or checkpoints at `paths`, each with the first, on `split`, and print what is found.
+    """Compare the runs or checkpoints at `paths`, and print what is found. See `compared`.
 
-    Raises RunError when there are less than two, for runs of different tasks, and like `measure_runs`.
+    Raises RunError when there are less than two, and like `compared`.
     """
     if len(paths) < 2:
         raise RunError("compare takes two runs or more: dltrain compare RUN RUN ...")
+    found = compared(paths, split, device, display)
+    print_result(FORMS[form](found))
+    return found
+
+
+def compared(paths: Sequence[str], split: str, device: str, display: Display) -> Compared:
+    """The runs or checkpoints at `paths` on `split`, each but the first against the first; or a single one.
+
+    Raises RunError for runs of different tasks, and like `measure_runs`.
+    """
     sides = [side_of(path, letter_of(number), split, device, display) for number, path in enumerate(paths)]
     require_one_task(sides)
     scored = {side.letter: scores(side.table, side.metrics) for side in sides}
-    found = Compared(split, sides, scored, _against(sides), settings_of([side.experiment for side in sides]))
-    print_result(FORMS[form](found))
-    return found
+    return Compared(split, sides, scored, _against(sides), settings_of([side.experiment for side in sides]))
 
 
 # -- what is compared

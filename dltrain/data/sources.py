@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +13,7 @@ import torch
 from dltrain.data.copies import contents
 from dltrain.data.images.decoding import load_files, place_all
 from dltrain.data.images.depth import depth_of
+from dltrain.data.images.opening import size_of
 from dltrain.data.loading.packs import packed
 from dltrain.data.loading.resources import usable_cores
 from dltrain.data.types import Canvas, ImageFiles, Loaded
@@ -73,6 +75,14 @@ class ArraySource:
 
     def unlike(self, canvas: Canvas) -> list[str]:
         return []
+
+    def pictures(self, indices: np.ndarray, side: int) -> list[np.ndarray]:
+        placed, (height, width) = place_all(self.images[indices], Canvas(side, side, "fit"))
+        shown: np.ndarray = placed[:, :, :height, :width].permute(0, 2, 3, 1).numpy()
+        return list(shown)
+
+    def facts(self, indices: np.ndarray) -> dict[str, Any]:
+        return {}
 
     def subset(self, indices: np.ndarray) -> ArraySource:
         return ArraySource(self.images[indices], self.targets[indices], self.name)
@@ -143,6 +153,20 @@ class FileSource:
 
     def unlike(self, canvas: Canvas) -> list[str]:
         return depth_of(self.files).unlike(canvas.white)
+
+    def pictures(self, indices: np.ndarray, side: int) -> list[np.ndarray]:
+        files = self.files.at(indices)
+        canvas = Canvas(side, side, "fit", white=depth_of(files).white, max_pixels=files.max_pixels)
+        images, extents = load_files(files.root, files.paths, files.channels, canvas, usable_cores())
+        return [
+            image[:, :h, :w].permute(1, 2, 0).numpy() for image, (h, w) in zip(images, extents.tolist(), strict=True)
+        ]
+
+    def facts(self, indices: np.ndarray) -> dict[str, Any]:
+        """`image size`: the root of height times width, in pixels, where it varies."""
+        full = self.files.full
+        sizes = np.array([math.prod(size_of(full[index])) ** 0.5 for index in indices.tolist()])
+        return {"image size": sizes} if len(np.unique(sizes)) > 1 else {}
 
     def subset(self, indices: np.ndarray) -> FileSource:
         group = None if self.group is None else self.group[indices]

@@ -1,6 +1,6 @@
 """What flows between the parts of the data path: sources of examples, splits, canvases, batches, shares of them.
 
-Imports no other part of the data path.
+Imports no other part of the data path but what stands for a split that nobody may look into.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, cast
 
 from dltrain.config import ConfigError, Diagnostic
+from dltrain.data.sealed import Sealed
 from dltrain.errors import Note
 
 if TYPE_CHECKING:
@@ -266,6 +267,14 @@ class Source(Protocol):
     def unlike(self, layout: Any) -> list[str]:
         """What a network should know that was trained on examples in a layout, and gets these; an entry each."""
 
+    def pictures(self, indices: np.ndarray, side: int) -> list[np.ndarray] | None:
+        """The examples at `indices` as a person sees them: (h, w, C) uint8 each, whole, at most `side` high and wide.
+        None where they are no images. Raises ConfigError like `load`."""
+
+    def facts(self, indices: np.ndarray) -> dict[str, Any]:
+        """What else is known of them, by name: numbers or words (n,). Of rows the columns, of image files a size that
+        varies."""
+
     def subset(self, indices: np.ndarray) -> Source:
         """The examples at `indices`, in that order."""
 
@@ -336,26 +345,6 @@ class RawDataset:
         """The splits that the data set brings, by their names."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: source for name, source in parts.items() if source is not None}
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """Examples of which nothing but their number is known: a test split during a search. Whatever else is asked of them
-    raises RuntimeError."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def unlike(self, layout: Any) -> list[str]:
-        """Nothing that could be told without a look at them."""
-        return []
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what Python itself asks for, such as to copy it
-            raise AttributeError(name)
-        raise RuntimeError(f"a search asked the test split for `{name}`: it takes no part in it")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from dltrain.evidence.figures import SMALL, WIDE
+from dltrain.evidence.figures import SMALL, WIDE, duration
 from dltrain.evidence.pages import render
 from dltrain.runs.checkpoints import write_atomically
 from dltrain.sweeps import pictures
@@ -79,13 +79,6 @@ def tried(story: SearchStory) -> str:
     total = len(story.trials)
     taken = f" in {duration(story.seconds)}" if story.seconds else ""
     return f"{total} setting{'s' if total != 1 else ''} tried{taken}" + (f": {parts}." if parts else ".")
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _row(story: SearchStory, trial: TrialStory) -> dict[str, Any]:

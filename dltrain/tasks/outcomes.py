@@ -108,6 +108,15 @@ class Outcomes:
         """(N,) bool, whether each answer is right; None where answers are not just right or wrong."""
         return None
 
+    @property
+    def sureness(self) -> np.ndarray | None:
+        """(N,) from 0 to 1, how probable each answer is held to be; None where nothing says it."""
+        return None
+
+    def sentence(self, row: int) -> str:
+        """What is right of an example, and what was answered."""
+        return ""
+
     def at(self, rows: np.ndarray) -> Self:
         """The examples at `rows`, in that order."""
         return dataclasses.replace(self, **{name: values[rows] for name, values in self._arrays().items()})
@@ -155,6 +164,16 @@ class ClassOutcomes(Outcomes):
         right: np.ndarray = self.target == self.prediction
         return right
 
+    @property
+    def sureness(self) -> np.ndarray:
+        """The probability of the class that is answered."""
+        found: np.ndarray = self.probabilities[np.arange(len(self.prediction)), self.prediction].astype(np.float64)
+        return found
+
+    def sentence(self, row: int) -> str:
+        target, answer = self.names[self.target[row]], self.names[self.prediction[row]]
+        return f"{target}, answered {answer} ({self.sureness[row]:.0%})"
+
 
 @dataclass(frozen=True)
 class BinaryOutcomes(ClassOutcomes):
@@ -198,6 +217,16 @@ class LabelOutcomes(Outcomes):
         named = {"map": precision, "macro_f1": decisions.macro_f1, "micro_f1": decisions.micro_f1}
         return {**named, **super().measures(losses)}
 
+    @property
+    def sureness(self) -> np.ndarray:
+        """The probability of the answer to the question that is least sure."""
+        found: np.ndarray = np.maximum(self.probabilities, 1 - self.probabilities).min(1).astype(np.float64)
+        return found
+
+    def sentence(self, row: int) -> str:
+        target, answer = (listed(np.array(self.names)[rows[row]]) or "none" for rows in (self.target, self.prediction))
+        return f"{target}, answered {answer}"
+
 
 @dataclass(frozen=True)
 class NumberOutcomes(Outcomes):
@@ -230,6 +259,11 @@ class NumberOutcomes(Outcomes):
             **super().measures(losses),
         }  # fmt: skip
 
+    def sentence(self, row: int) -> str:
+        pairs = zip(self.names, self.target[row], self.prediction[row], strict=True)
+        shown = [(name, f"{target:.5g}, answered {answer:.5g}") for name, target, answer in pairs]
+        return shown[0][1] if len(shown) == 1 else "; ".join(f"{name} {words}" for name, words in shown)
+
 
 @dataclass(frozen=True)
 class InputOutcomes(Outcomes):
@@ -246,6 +280,9 @@ class InputOutcomes(Outcomes):
 
     def measures(self, losses: np.ndarray) -> dict[str, Measure]:
         return {**super().measures(losses), "mse": mean_of(self.mse)}
+
+    def sentence(self, row: int) -> str:
+        return f"mse {self.mse[row]:.4g}"
 
 
 def listed(names: Iterable[str]) -> str:

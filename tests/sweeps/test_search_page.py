@@ -15,9 +15,10 @@ import pytest
 from browsing import needs_browser, open_page
 from searching import ACCURACY, SPACE, SPEED, rounds_of, story
 
+from dltrain.evidence.figures import duration
 from dltrain.search import Range
 from dltrain.sweeps.importance import importance
-from dltrain.sweeps.page import PAGE, duration, page, write_page
+from dltrain.sweeps.page import PAGE, page, write_page
 from dltrain.sweeps.pictures import front, thinned
 from dltrain.sweeps.story import Objective, SearchStory, TrialStory, identity
 

@@ -17,7 +17,7 @@ from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
 
-from dltrain.config import Diagnostic
+from dltrain.config import ConfigError, Diagnostic
 from dltrain.data.folders.listing import broken, reason
 from dltrain.data.types import MAX_PIXELS
 
@@ -146,3 +146,13 @@ def _instead(path: str | os.PathLike[str]) -> str:
         kind = begin[8:12].decode("ascii", "replace").strip()
         return f"it is a {kind} file, which Pillow does not read here: convert it to JPEG or PNG"
     return next((remedy for first, remedy in BEGINNINGS if begin.lstrip().startswith(first)), DELETE)
+
+
+def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of an image file as its head tells them, in pixels. Raises ConfigError where it tells none."""
+    try:
+        with quietly, Image.open(path) as image:
+            width, height = image.size
+            return width, height
+    except Exception as error:  # decoders of damaged files raise whatever comes to their mind
+        raise ConfigError([explain(path, error)]) from None

@@ -74,6 +74,13 @@ class RowSource:
             for column, count in encoding.unseen(self.table).items()
         ]
 
+    def pictures(self, indices: np.ndarray, side: int) -> None:
+        return None
+
+    def facts(self, indices: np.ndarray) -> dict[str, Any]:
+        columns = self.table.at(indices).columns
+        return {name: column.words if column.numbers is None else column.numbers for name, column in columns.items()}
+
     def subset(self, indices: np.ndarray) -> RowSource:
         group = None if self.group is None else self.group[indices]
         return RowSource(self.table.at(indices), self.targets[indices], group)

@@ -4,7 +4,7 @@ They have no colours of their own: classes name them, and the style sheet of the
 dark. No colour alone carries a meaning: shapes, dashes, order or words say the same.
 """
 
-from dltrain.evidence.figures.axes import Axis, Names, Numbers, number
+from dltrain.evidence.figures.axes import Axis, Names, Numbers, duration, number
 from dltrain.evidence.figures.charts import SMALL, WIDE, Bar, Strip, bars, chart, histogram
 from dltrain.evidence.figures.heat import heat_map
 from dltrain.evidence.figures.marks import Point, Series, Shape, of_series, of_share
@@ -26,6 +26,7 @@ __all__ = [
     "bars",
     "chart",
     "cut",
+    "duration",
     "heat_map",
     "histogram",
     "number",

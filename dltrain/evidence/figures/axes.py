@@ -177,5 +177,12 @@ def number(value: float, step: float | None = None) -> str:
     return f"{value:,.{max(-math.floor(math.log10(step) + 1e-9), 0)}f}"
 
 
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _digits(size: float, step: float) -> int:
     return max(math.floor(math.log10(size)) - math.floor(math.log10(step) + 1e-9), 0)

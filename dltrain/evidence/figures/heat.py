@@ -14,13 +14,13 @@ from dltrain.evidence.figures.svg import cut, picture, tag, text, width
 def heat_map(
     title: str, description: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[float]], *,
     row_label: str = "", column_label: str = "", form: str = ",.0f", note: Callable[[int, int], str] | None = None,
-    of: Callable[[int, int], str] | None = None,
+    of: Callable[[int, int], str] | None = None, opens: Callable[[int, int], str | None] | None = None,
 ) -> Markup:  # fmt: skip
     """Cells (rows, columns), the darker the larger; each has its number, its note, and whose it is (`of`).
 
     Colours are by the square root of the share of the row: a rare row is as readable as a frequent one, and a few
     errors beside many hits. note: what is said of the
-    cell (row, column); by default both names and the number.
+    cell (row, column); by default both names and the number. opens: the id of what a cell opens on the page.
     """
     side = max(min(54.0, 760 / max(len(columns), 1)), 16.0)
     left = max((width(cut(name, 18)) for name in rows), default=0) + 12
@@ -43,7 +43,8 @@ def heat_map(
             words = note(row, column) if note else f"{name}, {columns[column]}: {value:{form}}"
             colour = of_share(math.sqrt(value / total)) if value > 0 else "empty"
             cell = tag("rect", tag("title", words), class_="cell mark", x=left + side * column, y=y, width=side - 1,
-                       height=side - 1, data_of=of(row, column) if of else None)  # fmt: skip
+                       height=side - 1, data_of=of(row, column) if of else None,
+                       data_opens=opens(row, column) if opens else None)  # fmt: skip
             shown = f"{value:{form}}" if value and width(f"{value:{form}}") < side else ""
             number = text(shown, left + side * (column + 0.5), y + side / 2 + 4.5, "middle", "count") if shown else ""
             parts.append(tag("g", cell, number, class_=colour))

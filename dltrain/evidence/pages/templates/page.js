@@ -27,6 +27,19 @@
     if (mark) on(mark, event.clientX, event.clientY); else off();
   });
 
+  // A mark may open a part of the page: by a click, by Enter, or by the space bar.
+  const opened = (mark) => {
+    const part = mark && document.getElementById(mark.dataset.opens);
+    if (!part) return false;
+    part.open = true;
+    part.querySelector("summary").focus();
+    return true;
+  };
+  document.addEventListener("click", (event) => opened(event.target.closest("[data-opens]")));
+  document.addEventListener("keydown", (event) => {
+    if ((event.key === "Enter" || event.key === " ") && opened(event.target.closest("[data-opens]"))) event.preventDefault();
+  });
+
   // A figure is one stop of the tab key; arrows, Home and End go from mark to mark.
   const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
   document.addEventListener("keydown", (event) => {

@@ -1,0 +1,265 @@
+"""`dltrain report`: the page holds what the table of the examples holds, opens alone, and lets nothing in."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+import shutil
+from collections import defaultdict
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from answers import TASKS, fit_task, write_table
+from browsing import needs_browser, open_page
+from evaluating import invoke
+from PIL import Image
+
+from dltrain.evidence.intervals import wilson
+
+NASTY = ["<script>evil()<", 'b"&amp;', "plain"]
+"""Names of class folders."""
+
+
+def reported(*arguments: Any) -> str:
+    done = invoke("report", *arguments)
+    assert done.exit_code == 0, done.output
+    return Path(done.stdout.strip()).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reported")
+
+
+@pytest.fixture(scope="module")
+def run(base: Path) -> Path:
+    """A classifier that errs, of grey noise in files of different sizes; classes and files have names like markup."""
+    draw = np.random.default_rng(0)
+    for place, name in enumerate(NASTY):
+        (base / "data" / name).mkdir(parents=True)
+        for number in range(30):
+            brightness = draw.normal(70 + 50 * place, 40)
+            pixels = draw.normal(brightness, 30, (9 + number % 5, 10, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(base / "data" / name / f"<img src=x onerror=evil()>{number}.png")
+    (base / "noise.yaml").write_text(
+        f"data: {{name: image_folder, root: {base / 'data'}, size: 8, validation: 0.4, test: 0.2}}\n"
+        "augmentation: [{name: random_resized_crop, scale: [0.5, 1.0]}, mixup]\n"
+        "model: {name: mlp, hidden: [16]}\n"
+        "training: {epochs: 12, batch_size: 8}\n"
+    )
+    for seed in (0, 1):
+        done = invoke("fit", base / "noise.yaml", "--runs", base, "--device", "cpu", f"seed={seed}")
+        assert done.exit_code == 0, done.output
+    return base / "noise" / "001"
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return reported(run)
+
+
+@pytest.fixture(scope="module")
+def both(run: Path) -> str:
+    return reported(run, run.parent / "002", "--split", "test", "--output", run.parent / "both.html")
+
+
+def examples(run: Path, split: str = "validation") -> list[dict[str, str]]:
+    with (run / "eval" / f"{split}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels_of(uri: str) -> bytes:
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
+    return np.asarray(image.convert("RGB")).tobytes()
+
+
+def test_the_images_of_every_confusion_cell_are_those_of_the_table(run: Path, html: str) -> None:
+    rows = examples(run)
+    names = [key.removeprefix("probability of ") for key in rows[0] if key.startswith("probability of ")]
+    of_pixels = {np.asarray(Image.open(row["path"])).tobytes(): row for row in rows}
+    assert len(of_pixels) == len(rows) > 24
+    cells = defaultdict(list)
+    for row in rows:  # the worst first, as they stand there
+        cells[names.index(row["target"]), names.index(row["prediction"])].append(row["path"])
+    assert sum(target != answer for target, answer in cells) >= 2, "the network must err for this test"
+    opened = re.findall(r'<details id="cell-(\d+)-(\d+)"><summary>(.*?)</summary>(.*?)</details>', html, re.DOTALL)
+    assert {(int(row), int(column)) for row, column, *_ in opened} == set(cells)
+    assert {(int(r), int(c)) for r, c in re.findall(r'data-opens="cell-(\d+)-(\d+)"', html)} == set(cells)
+    for row, column, title, inside in opened:
+        there = cells[int(row), int(column)]
+        shown = [of_pixels[pixels_of(uri)]["path"] for uri in re.findall(r'<img[^>]*src="([^"]+)"', inside)]
+        assert shown == there[: 6 if row == column else 12]
+        assert f": {len(there)}" in title and names[int(row)] in unescape(title)
+
+
+def test_lists_hold_the_worst_mistakes_and_the_least_sure(run: Path, html: str) -> None:
+    rows = examples(run)
+    wrong = [row["path"] for row in rows if row["target"] != row["prediction"]][:24]
+    top = {row["path"]: max(float(v) for k, v in row.items() if k.startswith("probability of ")) for row in rows}
+    of_pixels = {np.asarray(Image.open(row["path"])).tobytes(): row["path"] for row in rows}
+
+    def shown(anchor: str) -> list[str]:
+        section = re.search(rf'<section id="{anchor}">(.*?)</section>', html, re.DOTALL)
+        assert section is not None
+        return [of_pixels[pixels_of(uri)] for uri in re.findall(r'<img[^>]*src="([^"]+)"', section[1])]
+
+    assert shown("worst") == wrong
+    unsure = [top[path] for path in shown("unsure")]
+    assert unsure == pytest.approx(sorted(top.values())[:24], abs=1e-6)
+
+
+def test_the_summary_has_the_interval_and_all_sections_are_there(run: Path, html: str) -> None:
+    rows = examples(run)
+    right = sum(row["target"] == row["prediction"] for row in rows)
+    share, ends = right / len(rows), wilson(right, len(rows))
+    told = f"Right on {right} of {len(rows)} images of the validation split: {share:.2%} (95 % interval {ends.low:.2%}"
+    assert told in html
+    sections = re.findall(r'<section id="(\w+)">', html)
+    assert sections == ["results", "curves", "rate", "time", "worst", "unsure", "confusion", "classes", "thresholds",
+                        "calibration", "slices", "augmented", "plan", "environment", "repeat"]  # fmt: skip
+    for fact in ("accuracy by image size", "accuracy by brightness"):
+        assert f"<title>{fact}</title>" in html
+    assert html.count("below as the network got them") == 1
+    assert f"dltrain report {run} --split validation" in html
+
+
+def test_names_like_markup_are_words(html: str) -> None:
+    assert html.count("<script>") == html.count("</script>") == 1
+    assert "&lt;script&gt;evil()&lt;" in html and "onerror=evil()&gt;" in html
+    assert not re.search(r"<img src=x|<script>evil", html)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', html)
+
+
+def test_several_runs_are_compared_and_drawn_together(run: Path, both: str) -> None:
+    rows = examples(run, "test")
+    assert f"of {len(rows)} images of the test split" in both
+    assert re.search(r"images: undecided|images apart: (undecided|B is (better|worse))", both)
+    assert "<td>seed</td><td>0</td><td>1</td>" in both
+    curve = re.search(r"<svg[^>]*><title>loss by epoch</title>.*?</svg>", both, re.DOTALL)
+    assert curve is not None
+    for name in ("A train", "A validation", "B train", "B validation"):
+        assert name in curve[0]
+
+
+def test_without_its_data_a_run_is_told_without_images(run: Path, html: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    text = (copy / "experiment.yaml").read_text()
+    (copy / "experiment.yaml").write_text(text.replace(str(run.parent.parent / "data"), str(tmp_path / "gone")))
+    told = reported(copy)
+    assert "The data cannot be read, so no example is shown" in told and "<img" not in told
+    assert re.findall(r'<details id="(cell-\d-\d)">', told) == re.findall(r'<details id="(cell-\d-\d)">', html)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_of_tables_is_told_by_rows(base: Path, name: str) -> None:
+    if not (base / "rows.csv").is_file():
+        write_table(base / "rows.csv")
+    told = reported(fit_task(base, name))
+    assert "<img" not in told and '<section id="worst">' in told
+    own = {
+        "classification": ["Confusion matrix", "ROC", "Reliability diagram"],
+        "binary_classification": ["Confusion matrix", "ROC", "accuracy by x1"],
+        "multilabel": ["Precision and recall", "Reliability diagram"],
+        "regression": ["answered against right", "residuals", "rmse by x2"],
+        "several numbers": ["size: residuals", "weight: residuals"],
+        "reconstruction": ["Error of each example"],
+    }[name]
+    for title in own:
+        assert re.search(rf"<title>[^<]*{title}[^<]*</title>", told), title
+
+
+@pytest.fixture(scope="module")
+def autoencoder(base: Path, arrays: Path) -> str:
+    (base / "auto.yaml").write_text(
+        f"data: {{name: arrays, path: {arrays}, scaling: none, validation: 0.3}}\n"
+        "model: {name: variational_autoencoder, hidden: [8], code: 2}\nloss: mse\n"
+        "training: {epochs: 1, batch_size: 50}\n"
+    )
+    done = invoke("fit", base / "auto.yaml", "--runs", base, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    return reported(base / "auto" / "001")
+
+
+def test_an_autoencoder_shows_inputs_outputs_and_samples(autoencoder: str) -> None:
+    for anchor, pictures in (("answers", 48), ("worst", 48), ("samples", 24)):
+        section = re.search(rf'<section id="{anchor}">(.*?)</section>', autoencoder, re.DOTALL)
+        assert section is not None and section[1].count("<img") == pictures
+
+
+def test_a_folder_of_seeds_is_told_by_its_runs(base: Path) -> None:
+    if not (base / "rows.csv").is_file():
+        write_table(base / "rows.csv")
+    fit_task(base, "classification")
+    done = invoke("fit", base / "classification.yaml", "--seeds", "2", "--runs", base / "seeds", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    [folder] = [path.parent for path in (base / "seeds").rglob("several.json")]
+    told = reported(folder)
+    assert (folder / "report.html").is_file()
+    assert f">{folder / 'seed-0'}</td>" in told and f">{folder / 'seed-1'}</td>" in told
+
+
+def test_wrong_requests_are_told(run: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        ([tmp_path / "none"], "there is no run"),
+        ([run, "--output", tmp_path / "no" / "x.html"], "cannot write to"),
+    ):
+        done = invoke("report", *arguments)
+        assert done.exit_code == 2 and words in done.stderr and "Traceback" not in done.output
+
+
+BROKEN = """(addEventListener("load", () => {
+    const svgs = [...document.querySelectorAll("svg.figure")].filter((svg) => svg.getClientRects().length);
+    const figures = svgs.map((svg) => {
+        const box = svg.getBBox(), marks = [...svg.querySelectorAll(".mark")];
+        const unseen = marks.filter((m) => { const b = m.getBBox(); return !(b.width + b.height > 0); });
+        return { title: svg.querySelector("title").textContent, wide: box.width, high: box.height,
+                 unseen: unseen.length,
+                 odd: /NaN|undefined|inf/.test(svg.outerHTML.replace(/<(title|desc|text)[^]*?<[/]/g, "")) };
+    });
+    document.querySelectorAll("details").forEach((each) => { each.open = true; });
+    const images = [...document.querySelectorAll("img")];
+    document.getElementById("answer").textContent = JSON.stringify({
+        figures, images: images.length, broken: images.filter((i) => !i.complete || !i.naturalWidth).length,
+        wide: document.documentElement.scrollWidth });
+}), null)"""
+
+
+@needs_browser
+@pytest.mark.parametrize("which", ["html", "both", "autoencoder"])
+def test_nothing_is_broken_in_a_browser(which: str, request: pytest.FixtureRequest) -> None:
+    told = request.getfixturevalue(which)
+    for width in (1400, 500):
+        seen = open_page(told, BROKEN, width)
+        assert (seen.console, seen.requests) == ([], [])
+        answer = seen.answer
+        assert answer["broken"] == 0 and answer["images"] == told.count("<img ") and answer["wide"] <= width
+        assert len(answer["figures"]) >= 5
+        for figure in answer["figures"]:
+            assert figure["wide"] > 100 and figure["high"] > 50 and not figure["unseen"] and not figure["odd"], figure
+    opened = open_page(told)  # under its own policy
+    assert (opened.console, opened.requests) == ([], [])
+
+
+@needs_browser
+def test_cells_open_by_keyboard_and_by_click(html: str) -> None:
+    act = """(() => {
+        const svg = document.querySelector("#confusion svg.figure");
+        const press = (key) => document.activeElement.dispatchEvent(
+            new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+        svg.focus();
+        const cells = [...svg.querySelectorAll(".mark")], first = cells.findIndex((c) => c.dataset.opens);
+        for (let step = 0; step <= first; step++) press("ArrowRight");
+        press("Enter");
+        const one = document.getElementById(cells[first].dataset.opens);
+        const inside = [one.open, document.activeElement === one.querySelector("summary")];
+        const last = cells.filter((c) => c.dataset.opens).pop();
+        last.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+        return [...inside, document.getElementById(last.dataset.opens).open,
+                document.querySelectorAll("details[open]").length];
+    })()"""
+    assert open_page(html, act).answer == [True, True, True, 2]
