@@ -13,7 +13,9 @@ from dltrain.commands.options import (
     AskedPath,
     Device,
     ImagePaths,
+    Overrides,
     Plugins,
+    RunsFolder,
     ViewsName,
     ViewsShare,
     is_exported,
@@ -21,6 +23,7 @@ from dltrain.commands.options import (
     path_text,
 )  # fmt: skip
 from dltrain.commands.request import existing_device, fail, load_plugins, request
+from dltrain.console.streams import print_result
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("eval", epilog="Example: dltrain eval runs/digits/001 --json")(evaluate)
     app.command(epilog="Example: dltrain compare runs/digits/001 runs/digits/002 --split test")(compare)
     app.command(epilog="Example: dltrain report runs/digits/001 --split test")(report)
+    app.command(epilog="Example: dltrain ask claims/digits_smoothing.yaml")(ask)
     app.command(epilog="Example: dltrain runs runs/digits --sort best")(runs)
     app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")(predict)
 
@@ -121,6 +125,24 @@ def report(
 
     report_runs(runs, split, output, existing_device(device), Display())
     return 0
+
+
+@request
+def ask(
+    claim: Annotated[
+        Path, typer.Argument(metavar="CLAIM", parser=path_of, help="A claim's YAML file, or a folder to go on in.")
+    ],
+    overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Say whether a change to an experiment helps: trains both sides in pairs until it is decided."""
+    plugins = load_plugins(plugin)
+    existing_device(device)
+    from dltrain.commands.ask import ask as answered
+    from dltrain.console.display import Display
+
+    code, folder = answered(claim, device, Display(), runs=runs, plugins=plugins, overrides=overrides or ())
+    print_result(str(folder / "answer.md" if code == 0 else folder))
+    return code
 
 
 @request

@@ -31,6 +31,7 @@ BLOCKS = re.findall(r"(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)```", TEXT, re.DOTALL)
 PLUGINS = dict(re.findall(r"`((?:test_)?my_\w+\.py)`:\n\n```python\n(.*?)```", TEXT, re.DOTALL))
 SHORT = {
     "fit": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
+    "ask": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
     "resume": ["training.epochs=2"],
     "sweep": ["sweep.trials=2", "sweep.epochs=1", "training.limit_batches=2"],
 }
@@ -74,7 +75,8 @@ def test_every_command_works_in_the_order_of_the_pages(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shutil.copytree(REPOSITORY / "experiments", "experiments")
+    for folder in ("experiments", "claims"):
+        shutil.copytree(REPOSITORY / folder, folder)
     make_photos(Path("photos"))
     make_photos(Path("folder"))
     make_photos(Path("other_photos"), images=3)
@@ -111,6 +113,11 @@ def test_every_command_works_in_the_order_of_the_pages(
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_every_yaml_is_an_experiment(text: str) -> None:
     Experiment.parse(text)
+
+
+def test_the_claim_of_the_pages_is_shipped() -> None:
+    [text] = [text for mark, _, text in BLOCKS if mark == "claim"]
+    assert text == (REPOSITORY / "claims/digits_smoothing.yaml").read_text()
 
 
 def test_the_python_example_trains(

@@ -49,7 +49,7 @@ def fit_several(
     require_libraries(experiment)
     several = Several(runs / experiment.name, kind, count, device)
     trained = [experiment.override_all(member.values) for member in several.members(experiment)]
-    loaded = _Loaded()
+    loaded = Loaded()
     loaded.splits_of(trained[0])  # a mistake of the data comes before there is a folder
     folder = next_free(runs / experiment.name, f"{kind}-")
     several = Several(folder, kind, count, device)
@@ -76,10 +76,10 @@ def resume_several(
             Run(several.path).write(BASE, experiment.dump().encode())
         except OSError as error:
             raise unwritable(error, several.path) from None
-    return _train_all(several, experiment, _Loaded(), device, display, plugins, overrides), several.path
+    return _train_all(several, experiment, Loaded(), device, display, plugins, overrides), several.path
 
 
-class _Loaded:
+class Loaded:
     """The data, read once for all trainings that have the same. None can read its test part."""
 
     def __init__(self) -> None:
@@ -87,13 +87,14 @@ class _Loaded:
         self._splits: Splits | None = None
 
     def splits_of(self, experiment: Experiment) -> Splits:
+        """The splits of an experiment. Raises ConfigError when the data is missing or unfit."""
         if self._splits is None or self._data != experiment.data:
             self._data, self._splits = experiment.data, experiment.load_data().sealed()
         return self._splits
 
 
 def _train_all(
-    several: Several, experiment: Experiment, loaded: _Loaded, device: str | None, display: Display,
+    several: Several, experiment: Experiment, loaded: Loaded, device: str | None, display: Display,
     plugins: Plugins | None, overrides: Sequence[str],
 ) -> int:  # fmt: skip
     """Train what is left, and write the summary when all have come to an end; the exit code."""
@@ -108,7 +109,8 @@ def _train_all(
                 return 128 + signals.received
             display.line(f"{member.name}, {place} of {several.count} {several.kind}")
             forget_last_training(threads)
-            code, run = _train(several, member, experiment, loaded, device, plugins, overrides)
+            own = experiment.override_all(member.values)
+            code, run = train_one(own, member.path, loaded, device or several.device, plugins, overrides)
             if code >= 128:
                 display.line(f"{sum(each.is_finished for each in members)} of {several.count} are finished; {go_on}")
                 return code
@@ -126,16 +128,17 @@ def _train_all(
     return 1 if failed else 0
 
 
-def _train(
-    several: Several, member: Member, experiment: Experiment, loaded: _Loaded, device: str | None,
-    plugins: Plugins | None, overrides: Sequence[str],
+def train_one(
+    experiment: Experiment, path: Path, loaded: Loaded, device: str, plugins: Plugins | None,
+    overrides: Sequence[str] = (),
 ) -> tuple[int, Run]:  # fmt: skip
-    """One training, from its beginning or its last checkpoint: the code and the run, as `fit` gives them."""
-    own = experiment.override_all(member.values)
-    splits = loaded.splits_of(own)
-    if not (member.path / "experiment.yaml").is_file():
-        return fit(own, member.path, device or several.device, Display(), plugins=plugins, splits=splits)
-    return resume(str(member.path), device, Display(), plugins=plugins, overrides=overrides, splits=splits)
+    """One training in the directory `path`, from its beginning or its last checkpoint: the code and the run, as `fit`
+    and `resume` give them."""
+    splits = loaded.splits_of(experiment)
+    if not (path / "experiment.yaml").is_file():
+        return fit(experiment, path, device, Display(), plugins=plugins, splits=splits)
+    own = None if device == "auto" else device
+    return resume(str(path), own, Display(), plugins=plugins, overrides=overrides, splits=splits)
 
 
 def summarise(
