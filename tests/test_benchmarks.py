@@ -144,6 +144,10 @@ def test_search_runs(run: Run, zygote: Zygote) -> None:
     assert "1 jobs: " in run("search", "jobs", "--tiny")
 
 
+def test_pairing_tells_what_variance_is_left(run: Run) -> None:
+    assert re.search(r"label smoothing 0.1 +[+-]\d\.\d+ +\d+\.\d+ +\d+\.\d+ ", run("pairing", "--tiny"))
+
+
 def test_watching_tells_what_a_look_costs(run: Run) -> None:
     text = run("watching", "--tiny")
     assert re.search(r"resnet20 +a look / a step = -?\d+\.\d+ \(", text)
