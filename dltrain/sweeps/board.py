@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,13 @@ class Standing:
 
 
 class Board:
-    """Shows one search. most: trials that there will be; None where time decides."""
+    """Shows one search. most: trials that there will be; None where time decides. plugins: that its commands name."""
 
-    def __init__(self, display: Display, ranking: Ranking, path: Path, most: int | None) -> None:
+    def __init__(
+        self, display: Display, ranking: Ranking, path: Path, most: int | None, plugins: Iterable[str] = ()
+    ) -> None:
         self.display, self.ranking, self.path, self.most = display, ranking, path, most
+        self._plugins = [word for plugin in plugins for word in ("--plugin", plugin)]
         self._sweep = ranking.sweep
 
     def begin(self, name: str, made: int) -> None:
@@ -96,7 +100,11 @@ class Board:
     @property
     def how_to_go_on(self) -> str:
         """The command."""
-        return f"to go on: dltrain sweep {self.path}"
+        return f"to go on: {self.command('sweep', self.path)}"
+
+    def command(self, *words: object) -> str:
+        """A command that does something with the search, with its plug-ins."""
+        return shlex.join(["dltrain", *map(str, words), *self._plugins])
 
     def _left(self, search: Standing) -> str:
         """How long the rest takes; "" where that is not known."""
@@ -114,7 +122,7 @@ class Board:
             self.display.warning(f"{len(failed)} of {len(order)} trials failed, such as: {failed[0].reason}")
         if not good:
             late = self._sweep.time is not None and not failed
-            why = f"no trial has ended in that time; with more of it: dltrain sweep {self.path} sweep.time=..."
+            why = f"no trial has ended in that time; with more of it: {self.command('sweep', self.path)} sweep.time=..."
             self.display.error(why if late else "no trial has succeeded")
             return None
         objectives, keys = self.ranking.objectives, list(self._sweep.space)
@@ -128,7 +136,7 @@ class Board:
             self.display.line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
         target = self.path / "best.yaml"
         self.display.line(f"what was found, in pictures: {self.path / 'sweep.html'}")
-        self.display.line(f"to train the best setting fully: dltrain fit {target}")
+        self.display.line(f"to train the best setting fully: {self.command('fit', target)}")
         return target
 
 

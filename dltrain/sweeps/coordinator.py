@@ -290,8 +290,8 @@ class Coordinator:
         advice = "narrow the search, such as the upper end of the learning rate" if diverged else "mend its cause"
         return (
             f"{MOST_ALIKE} trials in a row have failed alike: {self.failures[-1].why}\n{advice}, in a new sweep if the "
-            f"experiment must change\nto make them again: dltrain sweep {self.path} --retry-failed\n"
-            f"to go on with the others: dltrain sweep {self.path}"
+            f"experiment must change\nto make them again: {self.board.command('sweep', self.path, '--retry-failed')}\n"
+            f"to go on with the others: {self.board.command('sweep', self.path)}"
         )
 
     @property

@@ -125,7 +125,7 @@ def _search(
     agenda = Agenda(sweep, study, _judge(experiment, len(splits.train)))
     ranking = Ranking(experiment, objectives, path)
     order = ranking.write(study.trials.values())
-    board = Board(display, ranking, path, agenda.most if agenda.most < sys.maxsize else None)
+    board = Board(display, ranking, path, agenda.most if agenda.most < sys.maxsize else None, request.plugins)
     board.begin(experiment.name, sum(trial.ended(sweep.repeats) for trial in order))
     if study.settings.why:
         display.line(f"sampler: {study.settings.sampler.name} ({study.settings.why})")
