@@ -16,6 +16,7 @@ from dltrain.data.images.depth import depth_of
 from dltrain.data.images.opening import size_of
 from dltrain.data.loading.packs import packed
 from dltrain.data.loading.resources import usable_cores
+from dltrain.data.tables.reading import Table, joined_tables, values_at
 from dltrain.data.types import Canvas, ImageFiles, Loaded
 
 if TYPE_CHECKING:
@@ -97,14 +98,17 @@ class ArraySource:
 
 
 class FileSource:
-    """Examples that are image files. targets: (N, ...). group: (N,) words, see `Source.groups`."""
+    """Examples that are image files. targets: (N, ...). group: (N,) words, see `Source.groups`. beside: the other
+    columns of the table that names them, if one does."""
 
     words: ClassVar[str] = "images"
     in_memory = False
     native = None
 
-    def __init__(self, files: ImageFiles, targets: np.ndarray, group: np.ndarray | None = None) -> None:
-        self.files, self.targets, self.group = files, targets, group
+    def __init__(
+        self, files: ImageFiles, targets: np.ndarray, group: np.ndarray | None = None, beside: Table | None = None
+    ) -> None:
+        self.files, self.targets, self.group, self.beside = files, targets, group, beside
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -163,22 +167,25 @@ class FileSource:
         ]
 
     def facts(self, indices: np.ndarray) -> dict[str, Any]:
-        """`image size`: the root of height times width, in pixels, where it varies."""
+        """`image size`: the root of height times width, in pixels, where it varies; and the columns of a table."""
         full = self.files.full
         sizes = np.array([math.prod(size_of(full[index])) ** 0.5 for index in indices.tolist()])
-        return {"image size": sizes} if len(np.unique(sizes)) > 1 else {}
+        own = {"image size": sizes} if len(np.unique(sizes)) > 1 else {}
+        return {**own, **values_at(self.beside, indices)}
 
     def subset(self, indices: np.ndarray) -> FileSource:
         group = None if self.group is None else self.group[indices]
-        return FileSource(self.files.at(indices), self.targets[indices], group)
+        beside = None if self.beside is None else self.beside.at(indices)
+        return FileSource(self.files.at(indices), self.targets[indices], group, beside)
 
     def with_targets(self, targets: np.ndarray) -> FileSource:
-        return FileSource(self.files, targets, self.group)
+        return FileSource(self.files, targets, self.group, self.beside)
 
     def joined(self, others: Sequence[Self]) -> FileSource:
         parts = [self, *others]
         paths = [path for part in parts for path in part.files.paths]
-        return FileSource(self.files.having(paths), np.concatenate([part.targets for part in parts]))
+        beside = joined_tables([part.beside for part in parts])
+        return FileSource(self.files.having(paths), np.concatenate([part.targets for part in parts]), beside=beside)
 
 
 def _placed(images: np.ndarray, canvas: Canvas) -> Loaded:

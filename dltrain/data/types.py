@@ -272,8 +272,8 @@ class Source(Protocol):
         None where they are no images. Raises ConfigError like `load`."""
 
     def facts(self, indices: np.ndarray) -> dict[str, Any]:
-        """What else is known of them, by name: numbers or words (n,). Of rows the columns, of image files a size that
-        varies."""
+        """What else is known of them, by name: numbers or words (n,). Of image files a size that varies; of both
+        the columns of a table."""
 
     def subset(self, indices: np.ndarray) -> Source:
         """The examples at `indices`, in that order."""

@@ -165,7 +165,7 @@ def test_every_task_of_tables_is_told_by_rows(base: Path, name: str) -> None:
         "classification": ["Confusion matrix", "ROC", "Reliability diagram"],
         "binary_classification": ["Confusion matrix", "ROC", "accuracy by x1"],
         "multilabel": ["Precision and recall", "Reliability diagram"],
-        "regression": ["answered against right", "residuals", "rmse by x2"],
+        "regression": ["answered against right", "residuals", "rmse by x2", "rmse by kind"],
         "several numbers": ["size: residuals", "weight: residuals"],
         "reconstruction": ["Error of each example"],
     }[name]

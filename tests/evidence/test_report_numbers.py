@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from dltrain.data.sources import ArraySource
+from dltrain.data.sources import ArraySource, FileSource
+from dltrain.data.tables.reading import Column, Table
+from dltrain.data.types import ImageFiles
 from dltrain.evidence.comparing import scores
 from dltrain.evidence.examples import ExampleTable
 from dltrain.evidence.report.curves import Training
@@ -108,6 +111,22 @@ def test_tiny_images_are_shown_pixel_by_pixel(channels: int, shown: int) -> None
     seen = np.asarray(image).reshape(9, 7, -1)
     expected = pixels if channels == shown else pixels.mean(2, keepdims=True).round()
     np.testing.assert_array_equal(seen, expected)
+
+
+def test_pictures_know_their_size_and_the_columns_of_their_table(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (9, 4 + number)).save(tmp_path / f"{number}.png")
+    beside = Table("t.csv", {"camera": Column("camera", words=np.array([*"abab"]))})
+    files = ImageFiles(str(tmp_path), [f"{number}.png" for number in range(4)])
+    source = FileSource(files, np.zeros(4), beside=beside).subset(np.array([3, 0, 1]))
+    facts = source.facts(np.array([1, 0]))
+    assert facts["image size"] == pytest.approx([6.0, 63**0.5]) and facts["camera"].tolist() == ["a", "b"]
+    pictures = source.pictures(np.array([1, 0]), 6)
+    assert [picture.shape for picture in pictures] == [(3, 6, 3), (5, 6, 3)]  # whole, and shrunk
+    joined = source.joined([source])
+    assert joined.facts(np.arange(6))["camera"].tolist() == [*"babbab"]
+    other = FileSource(files, np.zeros(4), beside=Table("u.csv", {"lens": beside.columns["camera"]}))
+    assert "camera" not in source.joined([other]).facts(np.arange(3))  # tables of different columns
 
 
 def story(examples: int, classes: int, side: int) -> Story:

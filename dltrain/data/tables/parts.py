@@ -20,7 +20,7 @@ def row_source(table: Table, features: Sequence[str], targets: np.ndarray, group
     """Rows whose features are these columns. Raises ConfigError for a column that is not there, and for no columns."""
     if not features:
         raise unfit(table.path, "no column is left for the network to see")
-    return RowSource(table.only(features), targets, group)
+    return RowSource(table.only(features), targets, group, _without(table, features))
 
 
 def picture_source(
@@ -38,7 +38,13 @@ def picture_source(
             near = suggest(os.path.basename(path), os.listdir(os.path.dirname(full))) if _has_folder(full) else None  # noqa: PTH119, PTH120, PTH208
             message = f"row {table.number(place)} {what}, in column `{column.name}`"
             raise unfit(table.path, message, *([f"did you mean `{near}`?"] if near else []), note)
-    return FileSource(files.having(words.tolist()), targets, group)
+    return FileSource(files.having(words.tolist()), targets, group, _without(table, [column.name]))
+
+
+def _without(table: Table, names: Sequence[str]) -> Table | None:
+    """The other columns, if there are some."""
+    others = [name for name in table.columns if name not in names]
+    return table.only(others) if others else None
 
 
 def _has_folder(path: str) -> bool:

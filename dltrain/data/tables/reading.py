@@ -123,6 +123,21 @@ class Table:
         raise ConfigError([Diagnostic(f"{self.path} has no column `{name}`", notes=notes)])
 
 
+def values_at(table: Table | None, places: np.ndarray) -> dict[str, np.ndarray]:
+    """The values of each column at `places`, numbers or words; nothing of no table."""
+    columns = {} if table is None else table.at(places).columns
+    either = {name: column.words if column.numbers is None else column.numbers for name, column in columns.items()}
+    return {name: values for name, values in either.items() if values is not None}
+
+
+def joined_tables(tables: Sequence[Table | None]) -> Table | None:
+    """The rows of tables, one after another; None where one is missing, or has columns of other names or types."""
+    known = [table for table in tables if table is not None]
+    kinds = [{name: column.words is None for name, column in table.columns.items()} for table in known]
+    alike = len(known) == len(tables) and all(kind == kinds[0] for kind in kinds)
+    return known[0].joined(known[1:]) if alike else None
+
+
 def is_table(path: str | Path) -> bool:
     """Whether a file is a table by its name."""
     return str(path).lower().removesuffix(".gz").endswith(ENDINGS)

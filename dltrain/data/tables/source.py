@@ -10,7 +10,7 @@ import numpy as np
 
 from dltrain.data.copies.contents import CONTENT
 from dltrain.data.tables.encoding import Encoding
-from dltrain.data.tables.reading import Table
+from dltrain.data.tables.reading import Table, joined_tables, values_at
 from dltrain.data.types import Loaded
 
 if TYPE_CHECKING:
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 
 class RowSource:
-    """Rows of a table, whose columns are the features. targets: (N, ...); group: (N,) words, see `Source.groups`."""
+    """Rows of a table, whose columns are the features. targets: (N, ...); group: (N,) words, see `Source.groups`.
+    beside: the columns of the same rows that no network sees."""
 
     words: ClassVar[str] = "rows"
     in_memory = True
     files = None
 
-    def __init__(self, table: Table, targets: np.ndarray, group: np.ndarray | None = None) -> None:
-        self.table, self.targets, self.group = table, targets, group
+    def __init__(
+        self, table: Table, targets: np.ndarray, group: np.ndarray | None = None, beside: Table | None = None
+    ) -> None:
+        self.table, self.targets, self.group, self.beside = table, targets, group, beside
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -78,17 +81,18 @@ class RowSource:
         return None
 
     def facts(self, indices: np.ndarray) -> dict[str, Any]:
-        columns = self.table.at(indices).columns
-        return {name: column.words if column.numbers is None else column.numbers for name, column in columns.items()}
+        return values_at(self.table, indices) | values_at(self.beside, indices)
 
     def subset(self, indices: np.ndarray) -> RowSource:
         group = None if self.group is None else self.group[indices]
-        return RowSource(self.table.at(indices), self.targets[indices], group)
+        beside = None if self.beside is None else self.beside.at(indices)
+        return RowSource(self.table.at(indices), self.targets[indices], group, beside)
 
     def with_targets(self, targets: np.ndarray) -> RowSource:
-        return RowSource(self.table, targets, self.group)
+        return RowSource(self.table, targets, self.group, self.beside)
 
     def joined(self, others: Sequence[Self]) -> RowSource:
         parts = [self, *others]
         table = self.table.joined([part.table for part in others])
-        return RowSource(table, np.concatenate([part.targets for part in parts]))
+        beside = joined_tables([part.beside for part in parts])
+        return RowSource(table, np.concatenate([part.targets for part in parts]), beside=beside)
