@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dltrain.commands import completing
 from dltrain.commands.options import (
     AsJson,
     AskedPath,
@@ -106,8 +107,8 @@ def compare(
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", parser=path_text, help="Runs or checkpoints. The curves are those of all, the "
-                       "examples those of the first."),
+        typer.Argument(metavar="RUN...", parser=path_text, autocompletion=completing.runs, help="Runs, checkpoints or "
+                       "a folder of seeds or folds. The curves are those of all, the examples those of the first."),
     ],
     split: Annotated[
         Literal["train", "validation", "test"] | None,
