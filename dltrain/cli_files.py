@@ -66,9 +66,17 @@ def export(
         typer.Option("--output", "-o", metavar="FILE", parser=path_of, help="Default: RUN/export/model.onnx."),
     ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights and activations of 8 bits, if that loses no accuracy.")
+    ] = False,
+    precisions: Annotated[
+        bool, typer.Option("--precisions", help="Measure float32, bfloat16, float16 and int8, too.")
+    ] = False,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="By how much a probability, or an output, may differ from the run's.")
-    ] = 1e-3,
+        float | None,
+        typer.Option(min=0, help="By how much an answer may differ from the run's (0.001); with --int8, how much "
+                     "accuracy may be lost (0.02), or by what share an error may grow."),
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="Of ONNX; default: 18, which most programs read.")] = None,
     views: ViewsName = None, share: ViewsShare = None, as_json: AsJson = False, plugin: Plugins = None,
 ) -> int:  # fmt: skip
@@ -80,7 +88,7 @@ def export(
 
     export_run(
         run, form, output, checkpoint, Display(), overrides=overrides or (), views=views, share=share,
-        tolerance=tolerance, opset=opset, as_json=as_json,
+        tolerance=tolerance, opset=opset, int8=int8, precisions=precisions, as_json=as_json,
     )  # fmt: skip
     return 0
 

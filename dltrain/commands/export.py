@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.evaluate import find_checkpoint, require_alike, with_data
+from dltrain.commands.export_bits import LOSS, Bits, in_fewer_bits
 from dltrain.commands.resuming import where_it_lies_now
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
 from dltrain.console.streams import print_result
 from dltrain.data.evaluation import Views
 from dltrain.data.tables.encoding import Encoding
-from dltrain.data.types import Canvas, ImageShape, Source, require_images
+from dltrain.data.types import Canvas, ImageShape, Source, Splits, require_images
 from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import DltrainError, RequestError
 from dltrain.experiment.experiment import Experiment
 from dltrain.export.about import About, Inputs
-from dltrain.export.checking import Comparison, compare
+from dltrain.export.checking import TOLERANCE, Comparison, compare
 from dltrain.export.formats import Format
 from dltrain.export.graph import in_float32
 from dltrain.export.onnx_file import Onnx
@@ -43,48 +44,79 @@ class UnlikeError(DltrainError):
 
 def export_run(
     path: str, form: str, output: Path | None, which: str, display: Display, *, overrides: Sequence[str] = (),
-    views: Views | None = None, share: float | None = None, tolerance: float = 1e-3, opset: int | None = None,
-    as_json: bool = False,
+    views: Views | None = None, share: float | None = None, tolerance: float | None = None, opset: int | None = None,
+    int8: bool = False, precisions: bool = False, as_json: bool = False,
 ) -> Path:  # fmt: skip
     """Write the run or checkpoint at `path` as a file of a format, by default into the run; the file's path.
 
-    overrides: of `data` alone, for data that has moved. tolerance: by how much answers may differ.
+    overrides: of `data` alone, for data that has moved. int8: in 8 bits. precisions: measure all of them. tolerance: by
+    how much answers may differ, with int8 what may be lost; None: TOLERANCE, or LOSS.
     Raises RequestError and RunError for a wrong request, ConfigError for a network that cannot be exported, UnlikeError
-    when the file does not answer as the run does. Then nothing was written.
+    when the file does not answer as the run does, or loses too much. Then nothing was written.
     """
     written = FORMATS[form](opset)
+    if (int8 or precisions) and form != "onnx":
+        raise RequestError(f"--{'int8' if int8 else 'precisions'} is of ONNX, and the format is {form}")
     if opset is not None and form != "onnx":
         raise RequestError(f"--opset is of ONNX, and the format is {form}")
     written.require()
     run, given = Run.open(path)
-    target = output or run.path / "export" / f"model{written.suffix}"
+    target = output or run.path / "export" / ("int8" if int8 else "") / f"model{written.suffix}"
     _require_place(target, written)
     file, state = find_checkpoint(run, given, which)
     predictor = in_float32(restore_predictor(state, "cpu", file))
     predictor.look(views, share)
     about, graph = state["about"], written.graph(predictor)
-    source, split = _examples(with_data(where_it_lies_now(run, predictor.experiment), overrides), predictor, about)
+    splits = _splits(with_data(where_it_lies_now(run, predictor.experiment), overrides), predictor, about)
+    source, split = _examples(splits)
     told = about_of(predictor, graph.names, state, file)
     display.waiting(f"writing {written.suffix} of `{predictor.experiment.model.name}`")
     content = written.content(predictor, graph, told)
     display.waiting(f"comparing {len(source):,} {source.words} of the {split} split")
     found = compare(predictor, written.runner(content, predictor, told), source)
+    alike = TOLERANCE if tolerance is None or int8 else tolerance
+    if not found.passes(alike):
+        display.stop()
+        raise UnlikeError(f"{found.told(alike)}; nothing was written")
+    lost, bits = LOSS if tolerance is None or not int8 else tolerance, None
+    if int8 or precisions:
+        bits = in_fewer_bits(
+            written, content, predictor, told, splits.train, source, display, every=precisions, needed=int8
+        )
+    if int8 and bits is not None:
+        content, found = _accepted(bits, content, lost, predictor, source, written.suffix, display)
     display.stop()
-    if not found.passes(tolerance):
-        raise UnlikeError(f"{found.told(tolerance)}; nothing was written")
     precision = about["decisions"]["precision"]["value"]
     result = {
         "file": target.name, "format": form, **({} if written.opset is None else {"opset": written.opset}),
         "run": str(run.path), "checkpoint": file.name, "step": state["step"], "views": told.views,
-        "precision": {"run": precision, "file": "float32"}, "split": split, "tolerance": tolerance,
+        "precision": {"run": precision, "file": "int8" if int8 else "float32"}, "split": split,
+        "tolerance": lost if int8 else alike,
     }  # fmt: skip
-    result |= found.to_dict()
+    result |= found.to_dict() | ({} if bits is None else bits.to_dict(lost))
     result["bytes"] = {"checkpoint": file.stat().st_size, "file": len(content[written.suffix])}
     write_files(target, content, written.suffix, result)
     for note in written.notes(content):
         display.note(note)
-    print_result(json.dumps({**result, "path": str(target)}) if as_json else f"{target}\n{_table(result, found)}")
+    lines = [str(target), _table(result, found)]
+    if bits is not None:
+        lines += [text for text in (bits.verdict(lost), bits.table(predictor) if precisions else "") if text]
+    print_result(json.dumps({**result, "path": str(target)}) if as_json else "\n".join(lines))
     return target
+
+
+def _accepted(
+    bits: Bits, content: dict[str, bytes], tolerance: float, predictor: Predictor, source: Source, suffix: str,
+    display: Display,
+) -> tuple[dict[str, bytes], Comparison]:  # fmt: skip
+    """The file in int8 in place of the other, and how it compares with the run. Raises UnlikeError where it may lose
+    more than the tolerance."""
+    assert bits.loss is not None and bits.made is not None and bits.runner is not None
+    if not bits.loss.within(tolerance):
+        display.stop()
+        more = "" if bits.loss.value > tolerance else "; more validation examples could tell, or a larger --tolerance"
+        raise UnlikeError(f"{bits.verdict(tolerance)}{more}; nothing was written")
+    return {**content, suffix: bits.made.content}, compare(predictor, bits.runner, source)
 
 
 def _require_place(target: Path, written: Format) -> None:
@@ -94,8 +126,8 @@ def _require_place(target: Path, written: Format) -> None:
         raise RequestError(f"{target} is a folder")
 
 
-def _examples(experiment: Experiment, predictor: Predictor, about: dict[str, Any]) -> tuple[Source, str]:
-    """The validation split, or that of training where there is none; and its name."""
+def _splits(experiment: Experiment, predictor: Predictor, about: dict[str, Any]) -> Splits:
+    """The data that the run was trained with, or what lies in its place."""
     try:
         splits = experiment.load_data(like=about["fingerprint"])
     except ConfigError as error:
@@ -103,6 +135,11 @@ def _examples(experiment: Experiment, predictor: Predictor, about: dict[str, Any
         *others, last = error.diagnostics
         raise ConfigError([*others, replace(last, notes=(*last.notes, note))]) from None
     require_alike(splits.target, predictor.target)
+    return splits
+
+
+def _examples(splits: Splits) -> tuple[Source, str]:
+    """The validation split, or that of training where there is none; and its name."""
     if splits.validation is not None:
         return splits.validation, "validation"
     return splits.train, "train"

@@ -95,11 +95,11 @@ def compare(predictor: Predictor, runner: Runner, source: Source) -> Comparison:
     found, task = Comparison(), predictor.measuring_task(combined=not predictor.evaluation.is_plain)
     found.reports = {"run": task.report(), "file": task.report()}
     names = source.names()
-    for indices in _chunks(len(source)):
+    for indices in chunks(len(source)):
         raw = list(raw_of(source, indices, predictor.layout))
         own = source.load(indices, predictor.layout)[0]
         seen = _seen(raw, own, predictor, source)
-        by_file = _joined([runner(each) for each in raw])
+        by_file = joined([runner(each) for each in raw])
         by_run = answer_of(predictor.outputs(seen))
         _add(found, predictor, by_run, by_file, seen, [names[index] for index in indices])
         read = own if task.learns_inputs else seen
@@ -163,12 +163,14 @@ def _time(found: Comparison, predictor: Predictor, runner: Runner, raw: list[Raw
             found.seconds["run"].append(time.perf_counter() - half)
 
 
-def _chunks(count: int) -> Iterator[np.ndarray]:
+def chunks(count: int) -> Iterator[np.ndarray]:
+    """The places of `count` examples, a batch at a time."""
     for start in range(0, count, BATCH):
         yield np.arange(start, min(start + BATCH, count))
 
 
-def _joined(parts: list[Answers]) -> Answers:
+def joined(parts: list[Answers]) -> Answers:
+    """The answers to several parts of a batch, as those to all of it."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

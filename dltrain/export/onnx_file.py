@@ -22,6 +22,7 @@ from dltrain.export.about import About
 from dltrain.export.checking import Runner
 from dltrain.export.formats import Format
 from dltrain.export.graph import Graph
+from dltrain.export.quantized import SCOPES
 from dltrain.export.session import SUFFIX, Session
 
 if TYPE_CHECKING:
@@ -114,6 +115,10 @@ def onnx_of(predictor: Predictor, graph: Graph, about: About, opset: int = OPSET
         _with_words(model, [each["categories"] for each in inputs.features if each["categories"] is not None])
     model.producer_name, model.producer_version = "dltrain", about.version
     _require_opset_of(model, opset)
+    for node in model.graph.node:  # the exporter adds where in our files each was written
+        kept = [each for each in node.metadata_props if each.key == SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
     for name, text in about.to_texts().items():
         model.metadata_props.add(key=name, value=text)
     _name_dimensions(model, is_image)
