@@ -1,5 +1,5 @@
-"""What can be typed to ask a trained run something, as `cli`: what it reaches on a split, what it answers, and whether
-it is better than another."""
+"""What can be typed to ask a trained run something, as `cli`: what it reaches on a split, what it answers, whether
+it is better than another, and what its answers rest on."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: dltrain ask claims/digits_smoothing.yaml")(ask)
     app.command(epilog="Example: dltrain runs runs/digits --sort best")(runs)
     app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")(predict)
+    app.command(epilog="Example: dltrain explain runs/digits/001 --errors 24")(explain)
 
 
 @request
@@ -199,3 +200,43 @@ def predict(
 
     found, runs = existing_device(device), each_run(runs)
     return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions, truth or ())
+
+
+@request
+def explain(
+    run: AskedPath,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", parser=path_of, help="Image files or folders of them."),
+    ] = None,
+    errors: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Instead of files: the N worst errors of the split.")
+    ] = None,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Whose errors.")] = "test",
+    method: Annotated[
+        Literal["gradcam", "gradcam++", "hirescam", "layercam", "eigencam"],
+        typer.Option(help="How maps are drawn; eigencam knows no class."),
+    ] = "gradcam",
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The class, label or number that maps are of. Default: the "
+                                 "answer; of several numbers the first.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option("--hide", min=0.01, max=0.9, metavar="SHARE", help="Of the pixels, what is hidden.")
+    ] = 0.2,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", parser=path_of, help="Where to. Default: RUN/explain.")
+    ] = None,
+    device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Draw which part of each image speaks for the answer, and try it: does hiding it change more than chance does?"""
+    load_plugins(plugin)
+    if (errors is None) == (not paths):
+        fail("error: explain takes images, or --errors N")
+    if is_exported(run):
+        fail(f"error: {run} is an exported file, whose layers cannot be asked: give the run")
+    from dltrain.commands.explain import Asked, explain_run
+    from dltrain.console.display import Display
+
+    asked = Asked(paths or (), errors, split, method, target, share)
+    return explain_run(run, asked, output, existing_device(device), Display(), as_json=as_json)

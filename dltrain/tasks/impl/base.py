@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,19 @@ from dltrain.tasks.impl.objectives import Objective, answer_of
 from dltrain.tasks.losses import Loss
 from dltrain.tasks.outcomes import Outcomes
 from dltrain.tasks.outputs import Output
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What outputs say of each name of the targets, for whoever asks which part of an input says it."""
+
+    scores: Tensor
+    """(B, K): differentiable; the larger, the more the output speaks for the name."""
+    values: Tensor
+    """(B, K): what people read: a probability, or a number in its units."""
+    answers: Tensor
+    """(B,) int64: the name that is answered."""
+    are_probabilities: bool = True
 
 
 class BuiltTask(ABC):
@@ -111,6 +125,10 @@ class BuiltTask(ABC):
         """What `answers` says, as tensors (B, ...) by name, for programs that know no task: exported files give these.
         By default nothing but the outputs is exported."""
         return {}
+
+    def readings(self, outputs: Tensor) -> Readings | None:
+        """What outputs (B, ...) say of each name of the targets; None where they speak for no name."""
+        return None
 
     def shown(self, outputs: Tensor) -> Tensor:
         """Outputs (B, ...) as values like the inputs', of a task that learns these."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.tasks.impl.base import SupervisedTask, free_name
+from dltrain.tasks.impl.base import Readings, SupervisedTask, free_name
 from dltrain.tasks.impl.classification_report import ClassificationReport, decide
 from dltrain.tasks.impl.losses import CrossEntropyLoss
 from dltrain.tasks.impl.meters import Meter, wide_type
@@ -77,6 +77,10 @@ class BuiltClassification(SupervisedTask):
     def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
         """probabilities (B, K), class (B,)."""
         return {"probabilities": outputs.softmax(1), "class": decide(outputs)}
+
+    def readings(self, outputs: Tensor) -> Readings:
+        """The logits, whose gradient does not fade where the network is sure."""
+        return Readings(outputs, outputs.softmax(1, dtype=wide_type(outputs.device)), decide(outputs))
 
 
 class ClassificationMeter(Meter):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dltrain.tasks.impl.base import BuiltTask, SupervisedTask, free_name
+from dltrain.tasks.impl.base import BuiltTask, Readings, SupervisedTask, free_name
 from dltrain.tasks.impl.meters import Meter, Report, wide_type
 from dltrain.tasks.impl.questions_report import BinaryReport, LabelsReport, QuestionsReport, f1_of, ratio
 from dltrain.tasks.losses import Loss
@@ -133,6 +133,11 @@ class BuiltBinary(BuiltQuestions):
         yes = outputs.sigmoid()
         return {"probabilities": torch.cat([1 - yes, yes], 1), "class": self.decide(outputs)[:, 0].long()}
 
+    def readings(self, outputs: Tensor) -> Readings:
+        """Of no and of yes."""
+        both = torch.cat([-outputs, outputs], 1)
+        return Readings(both, both.to(self.thresholds.dtype).sigmoid(), self.decide(outputs)[:, 0].long())
+
 
 class BuiltMultilabel(BuiltQuestions):
     """A target (B, K) says which labels an example has: 0 or 1, or between them where examples are mixed."""
@@ -164,6 +169,10 @@ class BuiltMultilabel(BuiltQuestions):
     def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
         """probabilities (B, K), and which labels are answered (B, K) bool."""
         return {"probabilities": outputs.sigmoid(), "labels": self.decide(outputs)}
+
+    def readings(self, outputs: Tensor) -> Readings:
+        """Of each label; the answer is the most probable one."""
+        return Readings(outputs, outputs.to(self.thresholds.dtype).sigmoid(), outputs.argmax(1))
 
 
 class QuestionsMeter(Meter):

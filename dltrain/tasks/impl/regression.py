@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.targets import Real
-from dltrain.tasks.impl.base import SupervisedTask, free_name
+from dltrain.tasks.impl.base import Readings, SupervisedTask, free_name
 from dltrain.tasks.impl.meters import Meter, wide_type
 from dltrain.tasks.impl.regression_report import RegressionReport
 from dltrain.tasks.losses import Loss
@@ -73,6 +73,12 @@ class BuiltRegression(SupervisedTask):
     def said(self, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
         """values (B, n), in the units of the targets."""
         return {"values": self.units.values(outputs)}
+
+    def readings(self, outputs: Tensor) -> Readings:
+        """Of each number, in the units of the targets; the score is how far it is from the training mean, and the
+        answer is the first number."""
+        first = torch.zeros(len(outputs), dtype=torch.int64, device=outputs.device)
+        return Readings(outputs.abs(), self.units.values(outputs), first, are_probabilities=False)
 
 
 class RegressionMeter(Meter):
