@@ -12,6 +12,7 @@ from dltrain.commands.options import (
     AsJson,
     Device,
     ImagePaths,
+    NoCalibrate,
     Plugins,
     RunPath,
     ViewsName,
@@ -78,6 +79,7 @@ def export(
                      "accuracy may be lost (0.02), or by what share an error may grow."),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of ONNX; default: 18, which most programs read.")] = None,
+    no_calibrate: NoCalibrate = False,
     views: ViewsName = None, share: ViewsShare = None, as_json: AsJson = False, plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Write a run as one file for other programs: raw images or rows in, answers out, all preprocessing inside. It is
@@ -89,6 +91,7 @@ def export(
     export_run(
         run, form, output, checkpoint, Display(), overrides=overrides or (), views=views, share=share,
         tolerance=tolerance, opset=opset, int8=int8, precisions=precisions, as_json=as_json,
+        calibrated=not no_calibrate,
     )  # fmt: skip
     return 0
 

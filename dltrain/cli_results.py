@@ -4,7 +4,7 @@ it is better than another, and what its answers rest on."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from dltrain.commands.options import (
     AskedPath,
     Device,
     ImagePaths,
+    NoCalibrate,
     Overrides,
     Plugins,
     RunsFolder,
@@ -22,6 +23,7 @@ from dltrain.commands.options import (
     is_exported,
     path_of,
     path_text,
+    share_of,
 )  # fmt: skip
 from dltrain.commands.request import existing_device, fail, load_plugins, request
 from dltrain.console.streams import print_result
@@ -50,11 +52,17 @@ def evaluate(
     ] = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What to measure on.")] = "test",
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
+    calibrate: Annotated[
+        bool | None,
+        typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on the validation split first and keep it "
+                     "beside the checkpoint; or leave out the one that is there. Default: use it."),
+    ] = None,
     views: ViewsName = None, share: ViewsShare = None, device: Device = "auto", as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Measure a run, or several and their ensemble: accuracy, loss, and how each class fares."""
     load_plugins(plugin)
+    from dltrain.commands.calibrate import calibrate_runs
     from dltrain.commands.evaluate import evaluate_run
     from dltrain.commands.exported import evaluate_file, require_alone
     from dltrain.console.display import Display
@@ -63,18 +71,20 @@ def evaluate(
     runs = [run, *(path_text(text) for text in more or () if text not in data)]
     display, target = Display(), existing_device(device)
     if is_exported(run):
-        require_alone(runs[1:], {"--views": views, "--views-share": share})
+        require_alone(runs[1:], {"--views": views, "--views-share": share, "--calibrate": calibrate})
         evaluate_file(run, split, display, overrides=data, as_json=as_json)
         return 0
     from dltrain.commands.evaluate_several import evaluate_several
     from dltrain.commands.several import each_run, several_at
 
+    if calibrate:
+        calibrate_runs(each_run(runs), checkpoint, target, display, overrides=data, views=views, share=share)
+    asked: Any = {"overrides": data, "views": views, "share": share, "as_json": as_json}
+    asked["calibrated"] = calibrate is not False
     if len(runs) == 1 and (several := several_at(runs[0])) is not None:
-        evaluate_several(several, split, checkpoint, target, display, overrides=data, views=views, share=share,
-                         as_json=as_json)  # fmt: skip
+        evaluate_several(several, split, checkpoint, target, display, **asked)
         return 0
-    runs = each_run(runs)
-    evaluate_run(runs, split, checkpoint, target, display, overrides=data, views=views, share=share, as_json=as_json)
+    evaluate_run(each_run(runs), split, checkpoint, target, display, **asked)
     return 0
 
 
@@ -184,6 +194,12 @@ def predict(
         typer.Option(metavar="COLUMN", help="The column that says what is right (once for each number or label), or "
                      "`folder`, the name of an image's folder: adds target, prediction and loss."),
     ] = None,
+    abstain: Annotated[
+        str | None,
+        typer.Option(metavar="ALPHA", help="Add the columns `set`, classes of which one is right with a probability of "
+                     "1 - ALPHA, and `abstains`: whether these are not exactly one. Measures the validation split."),
+    ] = None,
+    no_calibrate: NoCalibrate = False,
     plugin: Plugins = None,
 ) -> int:  # fmt: skip
     """Answer for images, on stdout: a class and the probabilities of all, numbers, labels, or errors."""
@@ -193,13 +209,18 @@ def predict(
 
     runs = [run, *(others or ())]
     if is_exported(run):
-        require_alone(others or (), {"--views": views, "--views-share": share, "--reconstructions": reconstructions,
-                                     "--truth": truth})  # fmt: skip
+        asked = {"--views": views, "--views-share": share, "--reconstructions": reconstructions, "--truth": truth}
+        require_alone(others or (), {**asked, "--abstain": abstain, "--no-calibrate": no_calibrate or None})
         return predict_file(run, paths, output, batch_size)
     from dltrain.commands.several import each_run
 
-    found, runs = existing_device(device), each_run(runs)
-    return predict_files(runs, paths, output, checkpoint, found, batch_size, views, share, reconstructions, truth or ())
+    if truth and abstain is not None:
+        fail("error: --truth or --abstain, not both")
+    found, alpha = existing_device(device), None if abstain is None else share_of(abstain, "--abstain")
+    return predict_files(
+        each_run(runs), paths, output, checkpoint, found, batch_size, views, share, reconstructions, truth or (),
+        calibrated=not no_calibrate, abstain=alpha,
+    )  # fmt: skip
 
 
 @request

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dltrain.commands.calibrating import use_calibration
 from dltrain.commands.resuming import is_of, where_it_lies_now
 from dltrain.config import ConfigError
 from dltrain.console.display import Display
@@ -23,7 +24,7 @@ from dltrain.data.evaluation import Views
 from dltrain.data.labelled import PLACES, labelled, same_place
 from dltrain.data.loading.choosing import Loader, choose_loader, choose_workers, make_loader
 from dltrain.data.targets import TargetSpec
-from dltrain.data.types import Source, Splits
+from dltrain.data.types import Batch, Source, Splits
 from dltrain.engine.predictor import Predictor, require_same_units, restore_predictor
 from dltrain.errors import RunError
 from dltrain.evidence.examples import ENDINGS, MOST_KEPT, Collector, ExampleTable
@@ -53,10 +54,12 @@ class Measured:
 
 def evaluate_run(
     paths: Sequence[str], split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
-    views: Views | None = None, share: float | None = None, as_json: bool = False,
+    views: Views | None = None, share: float | None = None, as_json: bool = False, calibrated: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure as `measure_runs` does, and print the result."""
-    found = measure_runs(paths, split, which, device, display, overrides=overrides, views=views, share=share)
+    found = measure_runs(
+        paths, split, which, device, display, overrides=overrides, views=views, share=share, calibrated=calibrated
+    )
     whole = found[-1]
     lines = [*(measured.title for measured in found), whole.text]
     print_result(json.dumps(whole.result, ensure_ascii=False) if as_json else "\n".join(lines))
@@ -65,14 +68,15 @@ def evaluate_run(
 
 def measure_runs(
     paths: Sequence[str], split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
-    views: Views | None = None, share: float | None = None,
+    views: Views | None = None, share: float | None = None, calibrated: bool = False,
 ) -> list[Measured]:  # fmt: skip
     """Measure the runs or checkpoints at `paths` on `split` and keep the result in each run, with the table of its
     examples.
 
     Of several, the last result is that of their ensemble, which answers with the mean of their probabilities.
     overrides: of `data` alone, for data that has moved, or other data with the same classes. views, share: of
-    `evaluation`, where they are not each run's own.
+    `evaluation`, where they are not each run's own. calibrated: whether a temperature that is kept beside a checkpoint
+    is used; such results are kept apart.
     Raises RunError when there is no such run, checkpoint or split, ConfigError when the data cannot be read.
     """
     runs = [Run.open(path) for path in paths]
@@ -81,8 +85,11 @@ def measure_runs(
     require_same_units(predictors)
     trained, target = where_it_lies_now(runs[0][0], predictors[0].experiment), predictors[0].target
     experiment = with_data(trained, overrides)
-    for predictor in predictors:
+    for predictor, (file, _) in zip(predictors, found, strict=True):
         predictor.look(views, share)
+        if calibrated:
+            for remark in use_calibration(predictor, file):
+                display.line(remark)
         require_alike(target, predictor.target)
         if predictor.target != target:
             raise RunError(f"the runs have learned {target.kind} in different units: their training splits differ")
@@ -91,7 +98,7 @@ def measure_runs(
     lies = about_data["data"]
     if any(own_data):  # where it lies is told of other data alone
         about_data = {"data_fingerprint": about_data["data_fingerprint"]}
-    division = _other_division(trained.data, experiment.data)
+    division = other_division(trained.data, experiment.data)
     for text in source.unlike(predictors[0].layout):
         display.warning(text)
     started = time.perf_counter()
@@ -106,23 +113,32 @@ def measure_runs(
         result = {"split": split, "checkpoint": file.name, "step": state["step"], **views_seen}
         result |= report.to_dict() | about_data
         table = collector.table()
-        title = ", ".join([f"{file}, {split}", *map(str, views_seen.values())])
+        title = ", ".join([f"{file}, {split}", *_seen_words(views_seen)])
         if len(found) > 1:
-            title = f"{file}, {split}: {', '.join(metric.text(result[metric.name]) for metric in metrics)}"
+            used = _seen_words({key: views_seen[key] for key in views_seen if key == "calibration"})
+            reached = ", ".join(metric.text(result[metric.name]) for metric in metrics)
+            title = f"{', '.join([str(file), split, *used])}: {reached}"
         results.append(Measured(result, title, report.table(), table, digest))
         if (run.path / "experiment.yaml").is_file():  # a checkpoint may lie anywhere
             parts = [split, *_which(run, file, state), *_other_views(predictor)]
+            parts += ["calibrated"] if predictor.calibration is not None else []
             name = "-".join([*parts, *([] if own else [about_data["data_fingerprint"]]), *division])
             always = {"data": lies, "views": predictor.evaluation.views, "share": predictor.evaluation.share}
             always |= {"checkpoint_path": str(file), "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             _record(run, name, {**result, **always, "examples_digest": digest}, table, display)
     if len(found) > 1:
         members = [
-            {"checkpoint": str(file), "step": state["step"], **{each.name: one.result[each.name] for each in metrics}}
-            for (file, state), one in zip(found, results, strict=True)
+            {
+                "checkpoint": str(file),
+                "step": state["step"],
+                **{each.name: one.result[each.name] for each in metrics},
+                **{key: value for key, value in views_seen.items() if key == "calibration"},
+            }
+            for (file, state), one, views_seen in zip(found, results, seen, strict=True)
         ]
-        whole = {"split": split, "members": members, **seen[0], **reports[-1].to_dict(), **about_data}
-        title = ", ".join([f"ensemble of {len(found)}, {split}", *map(str, seen[0].values())])
+        shared = {key: value for key, value in seen[0].items() if key != "calibration"}
+        whole = {"split": split, "members": members, **shared, **reports[-1].to_dict(), **about_data}
+        title = ", ".join([f"ensemble of {len(found)}, {split}", *_seen_words(shared)])
         results.append(Measured(whole, title, reports[-1].table(), collectors[-1].table(), digest))
     return results
 
@@ -139,22 +155,14 @@ def measure_together(
 
     collectors: as many as reports, which get every example; or none.
     """
-    batch_size = min(experiment.training.batch_of(len(source)), len(source))
-    loaders: list[Loader] = []
     tasks = [predictor.measuring_task(combined=not predictor.evaluation.is_plain) for predictor in predictors]
     together = predictors[0].measuring_task(combined=True)
     together.adopt([predictor.task for predictor in predictors])
     reports = [task.report() for task in tasks]
     whole = together.report()
     tables: Sequence[Collector | None] = collectors or [None] * (len(tasks) + 1)
-    try:
-        for predictor in predictors:
-            asked, processes = experiment.data.loading
-            kind, _ = choose_loader(source, predictor.layout, predictor.device, asked)
-            workers = choose_workers(source, processes)[0] if kind == "streaming" else 0
-            loader = partial(make_loader, kind, source, predictor.layout, batch_size=batch_size, seed=0)
-            loaders.append(loader(device=predictor.device, workers=workers))
-        for batches in zip(*(loader.evaluation_batches() for loader in loaders), strict=True):
+    with contextlib.closing(together_seen(predictors, source, experiment)) as seen:
+        for batches in seen:
             answers = []
             for predictor, task, report, table, (batch, valid) in zip(
                 predictors, tasks, reports, tables, batches, strict=False
@@ -167,10 +175,27 @@ def measure_together(
                 batch, valid = batches[0]
                 targets = predictors[0].inputs(batch.inputs) if together.learns_inputs else batch.targets
                 _add(together, whole, tables[-1], together.combine(answers), targets, valid)
+    return [*reports, whole] if len(predictors) > 1 else reports
+
+
+def together_seen(
+    predictors: Sequence[Predictor], source: Source, experiment: Experiment
+) -> Generator[tuple[tuple[Batch, int], ...], None, None]:
+    """Every example of a split, in batches of the training's size: for each predictor the batch in its layout, and how
+    many of it count."""
+    batch_size = min(experiment.training.batch_of(len(source)), len(source))
+    loaders: list[Loader] = []
+    try:
+        for predictor in predictors:
+            asked, processes = experiment.data.loading
+            kind, _ = choose_loader(source, predictor.layout, predictor.device, asked)
+            workers = choose_workers(source, processes)[0] if kind == "streaming" else 0
+            loader = partial(make_loader, kind, source, predictor.layout, batch_size=batch_size, seed=0)
+            loaders.append(loader(device=predictor.device, workers=workers))
+        yield from zip(*(loader.evaluation_batches() for loader in loaders), strict=True)
     finally:
         for opened in loaders:
             opened.close()
-    return [*reports, whole] if len(predictors) > 1 else reports
 
 
 def _add(task: BuiltTask, report: Report, table: Collector | None, outputs: Any, targets: Tensor, valid: int) -> None:
@@ -190,9 +215,16 @@ def digest_of_keys(source: Source) -> str:
 
 
 def _seen(predictor: Predictor) -> dict[str, Any]:
-    """What a result says of the views; nothing when there is one of each image."""
-    seen = predictor.evaluation
-    return {} if seen.is_plain else seen.model_dump(exclude={"share"} if seen.share == 1 else None)
+    """What a result says of the views, nothing when there is one of each image; and of the temperature, if any."""
+    seen, used = predictor.evaluation, predictor.calibration
+    views = {} if seen.is_plain else seen.model_dump(exclude={"share"} if seen.share == 1 else None)
+    return views | ({} if used is None else {"calibration": used.to_dict()})
+
+
+def _seen_words(seen: dict[str, Any]) -> list[str]:
+    """The same for a title."""
+    return [f"temperature {value['temperature']:.4f}" if key == "calibration" else str(value)
+            for key, value in seen.items()]  # fmt: skip
 
 
 def _which(run: Run, file: Path, state: dict[str, Any]) -> list[str]:
@@ -211,7 +243,7 @@ def _other_views(predictor: Predictor) -> list[str]:
     return [seen.views, *([f"{seen.share:g}"] if seen.share != 1 else [])]
 
 
-def _other_division(own: Dataset, measured: Dataset) -> list[str]:
+def other_division(own: Dataset, measured: Dataset) -> list[str]:
     """What a result's name says of options of the data: nothing when they are those of the training."""
     same = {*PLACES, *READING}
     one, other = own.model_dump(mode="json", exclude=same), measured.model_dump(mode="json", exclude=same)
@@ -249,7 +281,7 @@ def measured_part(
         if not same_place(trained, data):
             tried.enter_context(contextlib.suppress(ConfigError))  # it need not be enough to be divided
         splits = experiment.load_data(like=marks[0])
-        own = [_knows(experiment, splits, mark) for mark in marks]
+        own = [knows(experiment, splits, mark) for mark in marks]
         known = all(own)
         if known or same_place(trained, data):
             if not known:
@@ -267,7 +299,7 @@ def measured_part(
     return source, {"data_fingerprint": mark, "data": about}, [False] * len(marks)
 
 
-def _knows(experiment: Experiment, splits: Splits, mark: str) -> bool:
+def knows(experiment: Experiment, splits: Splits, mark: str) -> bool:
     """Whether a fingerprint, of this version or an earlier one, is that of the data."""
     return mark == splits.fingerprint or mark == experiment.load_data(like=mark).fingerprint
 

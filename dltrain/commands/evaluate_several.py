@@ -18,7 +18,7 @@ from dltrain.tasks.metrics import Metric
 
 def evaluate_several(
     several: Several, split: str, which: str, device: str, display: Display, *, overrides: Sequence[str] = (),
-    views: Views | None = None, share: float | None = None, as_json: bool = False,
+    views: Views | None = None, share: float | None = None, as_json: bool = False, calibrated: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure the finished runs of a folder, print the result and keep it there, as `evaluate_run` does of a run.
 
@@ -38,7 +38,8 @@ def evaluate_several(
     groups = [[path] for path in paths] if separately else [paths]
     found = [
         each for group in groups
-        for each in measure_runs(group, split, which, device, display, overrides=overrides, views=views, share=share)
+        for each in measure_runs(group, split, which, device, display, overrides=overrides, views=views, share=share,
+                                 calibrated=calibrated)
     ]  # fmt: skip
     alone = found[: len(members)]
     told = over([each.result for each in alone], metrics)
@@ -49,7 +50,8 @@ def evaluate_several(
     if len(members) < several.count:
         display.warning(f"{len(members)} of {several.count} {several.kind} are finished, and measured")
     try:
-        Run(several.path).write_json(f"eval/{split}.json", whole)
+        used = "-calibrated" if any("calibration" in each.result for each in alone) else ""
+        Run(several.path).write_json(f"eval/{split}{used}.json", whole)
     except OSError as error:
         display.warning(f"the result could not be recorded in {several.path}: {error.strerror}")
     print_result(json.dumps(whole, ensure_ascii=False) if as_json else "\n".join(filter(None, lines)))
@@ -71,7 +73,11 @@ def _together(
         return found[-1].result
     table = out_of_fold(members, found) if pooling else None
     told = [
-        {"run": member.name, **{each.name: one.result[each.name] for each in metrics if each.name in one.result}}
+        {
+            "run": member.name,
+            **{each.name: one.result[each.name] for each in metrics if each.name in one.result},
+            **({"calibration": one.result["calibration"]} if "calibration" in one.result else {}),
+        }
         for member, one in zip(members, found, strict=True)
     ]
     pooled = {"examples": len(table), **pooled_metrics(table)} if table is not None else {}

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dltrain.commands.calibrating import use_calibration
 from dltrain.commands.evaluate import find_checkpoint, require_alike, with_data
 from dltrain.commands.export_bits import LOSS, Bits, in_fewer_bits
 from dltrain.commands.resuming import where_it_lies_now
@@ -45,12 +46,13 @@ class UnlikeError(DltrainError):
 def export_run(
     path: str, form: str, output: Path | None, which: str, display: Display, *, overrides: Sequence[str] = (),
     views: Views | None = None, share: float | None = None, tolerance: float | None = None, opset: int | None = None,
-    int8: bool = False, precisions: bool = False, as_json: bool = False,
+    int8: bool = False, precisions: bool = False, as_json: bool = False, calibrated: bool = True,
 ) -> Path:  # fmt: skip
     """Write the run or checkpoint at `path` as a file of a format, by default into the run; the file's path.
 
     overrides: of `data` alone, for data that has moved. int8: in 8 bits. precisions: measure all of them. tolerance: by
     how much answers may differ, with int8 what may be lost; None: TOLERANCE, or LOSS.
+    calibrated: whether a temperature that is kept beside the checkpoint goes into the file.
     Raises RequestError and RunError for a wrong request, ConfigError for a network that cannot be exported, UnlikeError
     when the file does not answer as the run does, or loses too much. Then nothing was written.
     """
@@ -66,6 +68,9 @@ def export_run(
     file, state = find_checkpoint(run, given, which)
     predictor = in_float32(restore_predictor(state, "cpu", file))
     predictor.look(views, share)
+    if calibrated:
+        for remark in use_calibration(predictor, file):
+            display.line(remark)
     about, graph = state["about"], written.graph(predictor)
     splits = _splits(with_data(where_it_lies_now(run, predictor.experiment), overrides), predictor, about)
     source, split = _examples(splits)
@@ -90,6 +95,7 @@ def export_run(
     result = {
         "file": target.name, "format": form, **({} if written.opset is None else {"opset": written.opset}),
         "run": str(run.path), "checkpoint": file.name, "step": state["step"], "views": told.views,
+        **({} if told.calibration is None else {"calibration": told.calibration}),
         "precision": {"run": precision, "file": "int8" if int8 else "float32"}, "split": split,
         "tolerance": lost if int8 else alike,
     }  # fmt: skip
@@ -153,6 +159,7 @@ def about_of(predictor: Predictor, outputs: list[str], state: dict[str, Any], fi
         state["about"]["experiment"], predictor.experiment.resolved_task.name, predictor.target.to_dict(),
         _inputs(shape, layout), outputs, state_of_task, state["about"]["fingerprint"], file.name, state["step"],
         predictor.evaluation.views, _version(),
+        None if predictor.calibration is None else predictor.calibration.to_dict(),
     )  # fmt: skip
 
 
@@ -196,6 +203,8 @@ def _table(result: dict[str, Any], found: Comparison) -> str:
     """What was found, for a terminal."""
     same = "" if found.agreement is None else f"the same answer on {found.agreement:.2%}, "
     lines = [f"{result['split']}, {found.examples:,} examples: {same}answers differ by {found.largest:.2g} at most"]
+    if "calibration" in result:
+        lines.append(f"{'temperature':<18}{result['calibration']['temperature']:.4f}")
     run, file = (result["metrics"][name] for name in ("run", "file"))
     for name, value in run.items():
         if not isinstance(value, list):

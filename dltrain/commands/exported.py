@@ -57,10 +57,17 @@ def evaluate_file(
             targets = inputs if task.learns_inputs else as_tensor(source.targets[indices[: len(outputs)]])
             task.measure(report, outputs, targets, len(outputs))
             indices = indices[len(outputs) :]
-    result = {"split": split, "file": Path(path).name, "step": opened.about.step, **report.to_dict()}
+    result = {"split": split, "file": Path(path).name, "step": opened.about.step, **_used(opened), **report.to_dict()}
     result |= {"seconds": round(time.perf_counter() - started, 3), **about_data}
-    print_result(json.dumps(result, ensure_ascii=False) if as_json else f"{path}, {split}\n{report.table()}")
+    used = opened.calibration
+    title = [path, split, *([] if used is None else [f"temperature {used.temperature:.4f}"])]
+    print_result(json.dumps(result, ensure_ascii=False) if as_json else f"{', '.join(title)}\n{report.table()}")
     return result
+
+
+def _used(opened: Opened) -> dict[str, Any]:
+    """What a result says of the temperature, if any."""
+    return {} if opened.calibration is None else {"calibration": opened.calibration.to_dict()}
 
 
 def predict_file(path: str, inputs: list[Path], form: str, batch_size: int = 64) -> int:
@@ -70,6 +77,8 @@ def predict_file(path: str, inputs: list[Path], form: str, batch_size: int = 64)
     """
     opened, failures = open_file(path), Failures()
     by_row, task = any(is_table(each) for each in inputs), opened.task
+    if opened.calibration is not None:
+        say(opened.calibration.told())
     for remark in task.remarks():
         say(remark)
     layout = opened.layout

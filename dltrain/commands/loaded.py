@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dltrain.commands.calibrating import use_calibration
 from dltrain.commands.evaluate import find_checkpoint
 from dltrain.commands.predict import decoded, image_files, require_files, table_parts
 from dltrain.data.evaluation import Views
@@ -43,11 +44,13 @@ class Predictions:
     names: of the examples: paths, of rows with their number, else the number of each. answers: what `dltrain predict
     --format jsonl` writes of them, without the path. arrays: the same by name, (N, ...): `probabilities`, `class`,
     `labels`, `values`, `mse`, and `reconstructions`, scaled as the network sees images; as the task has them.
+    temperature: by which the probabilities are calibrated; 1 where they are not.
     """
 
     names: list[str]
     answers: list[dict[str, Any]]
     arrays: dict[str, np.ndarray]
+    temperature: float = 1.0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,6 +97,12 @@ class TrainedModel:
         return list(self._predictor.target.names)
 
     @property
+    def temperature(self) -> float:
+        """What the network's outputs are divided by before they become probabilities; 1 where nothing was fitted."""
+        used = self._predictor.calibration
+        return 1.0 if used is None else used.temperature
+
+    @property
     def experiment(self) -> Experiment:
         """The resolved experiment."""
         return self._predictor.experiment
@@ -115,7 +124,9 @@ class TrainedModel:
                 parts.setdefault(name, []).append(values.cpu().numpy())
         if not names:
             raise RequestError("there is nothing to answer")
-        return Predictions(names, answers, {name: np.concatenate(each) for name, each in parts.items()})
+        return Predictions(
+            names, answers, {name: np.concatenate(each) for name, each in parts.items()}, self.temperature
+        )
 
     @torch.no_grad()
     def embed(self, asked: Asked, batch_size: int = 64) -> np.ndarray:
@@ -166,18 +177,21 @@ class TrainedModel:
 
 def load(
     path: str | PathLike[str], *, checkpoint: str = "best", device: str = "auto", views: Views | None = None,
-    share: float | None = None,
+    share: float | None = None, calibrated: bool = True,
 ) -> TrainedModel:  # fmt: skip
     """The trained network of a run or checkpoint, to be asked from Python.
 
     checkpoint: `best` or `last`. device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. views, share: what is seen of each
-    image, by default what the experiment says. Raises RunError when there is no such run, or its weights are not those
-    of its network.
+    image, by default what the experiment says. calibrated: whether a temperature that `eval --calibrate` has kept
+    beside the checkpoint is used: `temperature` says so. Raises RunError when there is no such run, or its weights are
+    not those of its network, and for a temperature of another checkpoint.
     """
     run, given = Run.open(Path(path))
     file, state = find_checkpoint(run, given, checkpoint)
     predictor = restore_predictor(state, device, file)
     predictor.look(views, share)
+    if calibrated:
+        use_calibration(predictor, file)
     return TrainedModel(predictor)
 
 

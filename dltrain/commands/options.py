@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,17 @@ def path_text(text: str) -> str:
 def path_of(text: str) -> Path:
     """The same as a Path."""
     return Path(path_text(str(text)))
+
+
+def share_of(text: str, option: str) -> Fraction:
+    """A share between 0 and 1, both excluded, exactly as it is written."""
+    try:
+        found = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(0)
+    if not 0 < found < 1:
+        raise typer.BadParameter(f"{text!r} is no number between 0 and 1", param_hint=option)
+    return found
 
 
 def is_exported(path: str) -> bool:
@@ -71,6 +83,9 @@ ViewsShare = Annotated[
     typer.Option(
         "--views-share", min=0, max=1, help="Share of each batch, the least confident part, that is seen in them."
     ),
+]
+NoCalibrate = Annotated[
+    bool, typer.Option("--no-calibrate", help="Leave out the temperature that `eval --calibrate` has fitted.")
 ]
 RunPath = Annotated[
     str,

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dltrain.commands.calibrate import class_probabilities, conformal_sets
+from dltrain.commands.calibrating import use_calibration
 from dltrain.commands.evaluate import find_checkpoint
+from dltrain.commands.resuming import where_it_lies_now
 from dltrain.commands.truths import Known, TruthRows, Truths
 from dltrain.config import ConfigError
 from dltrain.console.streams import say
@@ -51,13 +55,16 @@ these are asked for."""
 def predict_files(
     paths: Sequence[str], inputs: list[Path], form: str, which: str, device: str, batch_size: int = 64,
     views: Views | None = None, share: float | None = None, folder: Path | None = None, truth: Sequence[str] = (),
+    calibrated: bool = True, abstain: Fraction | None = None,
 ) -> int:  # fmt: skip
     """Write a row per image, or per row of a table, to stdout: which it is, and what the task answers. The answers of
     several runs or checkpoints at `paths` are combined.
 
     form: `csv` or `jsonl`. folder: where reconstructions of images are written, if anywhere. truth: where the targets
-    stand, see `Truths`: then rows are those that `eval` keeps of a split. Files that cannot be read are named on
-    stderr; the exit code is then 1.
+    stand, see `Truths`: then rows are those that `eval` keeps of a split. calibrated: whether a temperature that is
+    kept beside a checkpoint is used. abstain: the share of examples whose true class may be missing in the column
+    `set`; the validation split is measured for it. Files that cannot be read are named on stderr; the exit code is
+    then 1.
     Raises RunError when a path does not exist or a folder holds no image, ConfigError for a table that does not fit.
     """
     runs = [Run.open(path) for path in paths]
@@ -65,15 +72,23 @@ def predict_files(
     files = iter(inputs) if by_row else image_files(inputs)
     found = [find_checkpoint(run, file, which) for run, file in runs]
     predictors = [restore_predictor(state, device, file) for file, state in found]
-    target, task = predictors[0].target, predictors[0].task
-    for predictor in predictors:
+    target, remarks = predictors[0].target, list[str]()
+    for predictor, (file, _) in zip(predictors, found, strict=True):
         predictor.look(views, share)
+        if calibrated:
+            remarks += use_calibration(predictor, file)
         if predictor.target != target:
             raise RunError(f"the runs have different {target.kind}: {', '.join(map(str, paths))}")
     require_same_units(predictors)
+    task = predictors[0].task
     task.adopt([predictor.task for predictor in predictors])
-    for remark in task.remarks():
+    for remark in [*remarks, *task.remarks()]:
         say(remark)
+    sets = None
+    if abstain is not None:
+        experiment = where_it_lies_now(runs[0][0], predictors[0].experiment)
+        sets = conformal_sets(predictors, experiment, [state["about"]["fingerprint"] for _, state in found], abstain)
+        say(sets.told())
     failures = Failures()
     of_rows = isinstance(predictors[0].preprocessing.shape, Vector)
     truths = Truths(truth, predictors[0], by_row=of_rows) if truth else None
@@ -86,15 +101,29 @@ def predict_files(
     if truths is not None:
         _write_with_truth(examples, predictors, form)
         return failures.told()
-    row = writer(form, [*key, *task.columns])
+    row = writer(form, [*key, *task.columns, *(SETS if sets is not None else ())])
     for which_ones, tensors, _ in examples:
         together = answer_of(_outputs(predictors, tensors))
-        answers = task.answers(together, predictors[0].inputs(tensors[0]))
+        seen = predictors[0].inputs(tensors[0])
+        answers = task.answers(together, seen)
+        if sets is not None:
+            in_sets = sets.holds(class_probabilities(task, together, seen)).tolist()
+            answers = [answer | _set(task.classes, held) for answer, held in zip(answers, in_sets, strict=True)]
         if kept is not None:
             which_ones = kept.written(which_ones, together)
         for one, answer in zip(which_ones, answers, strict=True):
             row(one | answer)
     return failures.told()
+
+
+SETS = ("set", "abstains")
+"""The columns of `--abstain`."""
+
+
+def _set(classes: Sequence[str], held: Sequence[bool]) -> dict[str, Any]:
+    """What a row says of its set of classes."""
+    names = [name for name, is_in in zip(classes, held, strict=True) if is_in]
+    return dict(zip(SETS, (names, len(names) != 1), strict=True))
 
 
 def _outputs(predictors: Sequence[Predictor], tensors: Sequence[Tensor]) -> Any:
@@ -250,6 +279,8 @@ def _csv(columns: list[str]) -> Row:
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         return listed(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return f"{value:.6f}" if isinstance(value, float) else value
 
 

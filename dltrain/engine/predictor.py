@@ -24,9 +24,12 @@ from dltrain.engine.resolve import resolve_checkpoint
 from dltrain.engine.views import answer
 from dltrain.errors import RunError
 from dltrain.experiment.experiment import Experiment
+from dltrain.runs.calibrations import Calibration
 from dltrain.runs.restoring import require_like
 from dltrain.runs.stored import StoredError
 from dltrain.tasks.impl.base import BuiltTask
+from dltrain.tasks.impl.meters import wide_type
+from dltrain.tasks.impl.objectives import Objective, answer_of
 
 
 @dataclass
@@ -43,6 +46,10 @@ class Predictor:
     autocast: Callable[[], AbstractContextManager[Any]]
     evaluation: Evaluation
     """What is seen of each image."""
+    calibration: Calibration | None = None
+    """The temperature that outputs are divided by, if any: what is combined of several views, last."""
+    untempered: BuiltTask | None = None
+    """With a temperature, the task as it reads outputs before."""
 
     def look(self, views: Views | None, share: float | None) -> None:
         """See these views of each image from now on; None: those of the experiment. Raises RunError where
@@ -57,6 +64,37 @@ class Predictor:
             )
         self.evaluation = seen
 
+    def calibrate(self, calibration: Calibration) -> str | None:
+        """Divide outputs by a temperature from now on; no answer changes but for probabilities. Where that was fitted
+        to other views of an image, nothing happens: returns why.
+
+        Raises RunError where the task has no probabilities.
+        """
+        self.require_probabilities()
+        seen = self.evaluation
+        if (seen.views, seen.share) != (calibration.views, calibration.share):
+            own = f"{calibration.views}, share {calibration.share:g}"
+            return f"probabilities are not calibrated: the temperature is that of other views ({own})"
+        self.untempered, self.calibration = self.task, calibration
+        self.task = self.measuring_task(combined=False)
+        self.task.temper(calibration.temperature)
+        return None
+
+    def require_probabilities(self) -> None:
+        """Raise RunError for a task whose outputs no temperature calibrates."""
+        if not self.task.calibrates:
+            name = self.experiment.resolved_task.name
+            raise RunError(f"task `{name}` gives no probabilities: there is nothing to calibrate")
+
+    def tempered(self, outputs: Any) -> Any:
+        """What is put out, (B, ...) or an `Objective`, with its answer divided by the temperature, in float64 where
+        there is such: no two logits become equal."""
+        if self.calibration is None:
+            return outputs
+        answered = answer_of(outputs)
+        divided = answered.to(wide_type(answered.device)) / self.calibration.temperature
+        return outputs.answering(divided) if isinstance(outputs, Objective) else divided
+
     @property
     def layout(self) -> Any:
         """That of examples that are given to it."""
@@ -67,7 +105,9 @@ class Predictor:
         """images: a batch in `layout`, of which the first `valid` count, or all. Returns what the network
         puts out (B, ...), on the device; of several views, what the task combines."""
         images, valid = images.to(self.device), len(images) if valid is None else valid
-        return answer(self.task, self._outputs, images, self.preprocessing.shape, self.evaluation, valid)
+        task = self.untempered or self.task
+        found = answer(task, self._outputs, images, self.preprocessing.shape, self.evaluation, valid)
+        return self.tempered(found)
 
     def _outputs(self, images: Tensor) -> Any:
         inputs = self.pipeline.evaluate(images)

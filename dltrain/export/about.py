@@ -67,6 +67,8 @@ class About:
     step: int
     views: str
     version: str
+    calibration: dict[str, Any] | None = None
+    """The temperature that the outputs are divided by, `temperature`, and what it was fitted on, if any."""
 
     @property
     def names(self) -> list[str]:

@@ -60,7 +60,8 @@ class Graph(nn.Module):
         def network(inputs: Tensor) -> Any:
             return self.network(scaling.apply(inputs))
 
-        outputs = answer_of(answer(task, network, examples, shape, predictor.evaluation, 1))
+        seeing = predictor.untempered or task
+        outputs = answer_of(predictor.tempered(answer(seeing, network, examples, shape, predictor.evaluation, 1)))
         inputs = scaling.apply(central(examples, shape))
         said = task.said(outputs, inputs)
         if task.learns_inputs and isinstance(shape, ImageShape):

@@ -21,6 +21,7 @@ from dltrain.export.about import About, ForeignError, Inputs
 from dltrain.export.graph import INPUTS, OUTPUTS
 from dltrain.export.raw import Raw
 from dltrain.export.session import Session
+from dltrain.runs.calibrations import Calibration, calibration_of
 from dltrain.tasks.impl.base import BuiltTask
 
 
@@ -32,6 +33,8 @@ class Opened:
     experiment: Experiment
     target: TargetSpec
     task: BuiltTask
+    calibration: Calibration | None = None
+    """The temperature that the file divides outputs by, if any."""
 
     @property
     def about(self) -> About:
@@ -59,7 +62,10 @@ def open_file(path: str | Path) -> Opened:
     target = target_from(about.target)
     several = not Evaluation.model_validate({"views": about.views}).is_plain
     task = experiment.resolved_task.build(experiment.loss, target, cpu, combined=several)
+    calibration = None if about.calibration is None else calibration_of(about.calibration, str(path))
     try:
+        if calibration is not None:
+            task.temper(calibration.temperature)
         if about.state:
             kept: dict[str, Any] = task.state_dict()
             task.load_state_dict({name: torch.tensor(about.state[name], dtype=kept[name].dtype) for name in kept})
@@ -67,7 +73,7 @@ def open_file(path: str | Path) -> Opened:
             raise ValueError
     except (KeyError, ValueError, RuntimeError):
         raise ForeignError(f"{path} does not hold what its task `{about.task}` answers by") from None
-    return Opened(session, experiment, target, task)
+    return Opened(session, experiment, target, task, calibration)
 
 
 def layout_of(inputs: Inputs) -> Canvas | Encoding:

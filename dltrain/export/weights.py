@@ -65,9 +65,11 @@ class Weights(Format):
 
     def notes(self, content: dict[str, bytes]) -> list[str]:
         config = json.loads(content[CONFIG])
+        calibrated = "temperature" in config
+        notes = [f"divide the logits by {config['temperature']:.6g}, the temperature"] if calibrated else []
         if config["library"] == "dltrain":
-            return [f"no other library builds this network: {config['why']}"]
-        return [f"{config['library']} alone builds the network and reads these weights: {config['load']}"]
+            return [f"no other library builds this network: {config['why']}", *notes]
+        return [f"{config['library']} alone builds the network and reads these weights: {config['load']}", *notes]
 
 
 def config_of(predictor: Predictor) -> dict[str, Any]:
@@ -86,6 +88,8 @@ def config_of(predictor: Predictor) -> dict[str, Any]:
             inputs |= {name: [each / 255 for each in getattr(scaling, name)] for name in ("mean", "std")}
         config["pretrained_cfg"] = {**inputs, "num_classes": config["num_classes"], "label_names": names}
         config["model_args"] = {"in_chans": shape.channels}
+    if predictor.calibration is not None:  # weights alone: who reads them divides logits by it
+        config["temperature"] = predictor.calibration.temperature
     config["load"] = _LOAD.get(library, "").format(**config)
     return config
 

@@ -123,6 +123,7 @@ class Server:
             "status": "ok", "file": self.session.path.name, "task": about.task, "names": about.names,
             "inputs": about.inputs.kind, "columns": [*about.inputs.numbers, *about.inputs.categories],
             "checkpoint": about.checkpoint, "step": about.step, "fingerprint": about.fingerprint,
+            "temperature": (about.calibration or {}).get("temperature"),
         })  # fmt: skip
 
     async def measured(self, request: Request) -> Response:

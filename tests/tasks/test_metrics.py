@@ -279,7 +279,7 @@ def test_report_is_plain_json(measured: tuple[np.ndarray, np.ndarray, dict[str, 
     report = measured[2]
     assert json.loads(json.dumps(report)) == report
     assert list(report) == [
-        "examples", "accuracy", "top5_accuracy", "loss", "ece", "macro", "per_class", "confusion_matrix",
+        "examples", "accuracy", "top5_accuracy", "loss", "ece", "ece_bins", "macro", "per_class", "confusion_matrix",
     ]  # fmt: skip
 
 

@@ -36,6 +36,10 @@ class BuiltTask(ABC):
 
     learns_inputs: ClassVar[bool] = False
     """Whether the targets are the inputs, whatever the data has to say of them."""
+    calibrates: ClassVar[bool] = False
+    """Whether outputs are logits of probabilities, which a temperature calibrates."""
+    classes: Sequence[str] = ()
+    """The names of the classes of which each example has one; of other tasks none."""
     views: int = 1
     device: torch.device
     minimises: Loss | None = None
@@ -98,6 +102,15 @@ class BuiltTask(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Answer as the task did whose `state_dict` this is."""
+
+    def temper(self, temperature: float) -> None:  # noqa: B027
+        """Answer to outputs that are divided by a temperature as to the same ones before. By default answers do not
+        depend on the scale of outputs."""
+
+    def likelihood_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The negative log-likelihood (B,) of targets by the probabilities of outputs, in nats, a mean over the answers
+        of an example. Only of a task that `calibrates`."""
+        raise NotImplementedError(f"{type(self).__name__} gives no probabilities")
 
     def remarks(self) -> list[str]:
         """What there is to say of how outputs become answers, in sentences."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dltrain.tasks.impl.base import Readings, SupervisedTask, free_name
 from dltrain.tasks.impl.classification_report import ClassificationReport, decide
@@ -21,6 +22,8 @@ from dltrain.tasks.outputs import Logits
 
 class BuiltClassification(SupervisedTask):
     """A model's output is its logits (B, K). A target is a class (B,) int64, or a share of each (B, K)."""
+
+    calibrates = True
 
     def __init__(
         self, loss: Loss, reported: Loss, classes: Sequence[str], device: torch.device, auxiliary: float = 0.0
@@ -45,6 +48,9 @@ class BuiltClassification(SupervisedTask):
     def combine(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
         """The logarithm of the mean of the probabilities."""
         return log_mean_probability(outputs, weights)
+
+    def likelihood_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none")
 
     def confidence(self, outputs: Tensor) -> Tensor:
         """The logarithm of the probability of the most probable class."""

@@ -125,6 +125,7 @@ class ClassificationReport(Report):
             "top5_accuracy": self.top5_accuracy,
             "loss": self.loss,
             "ece": self.ece,
+            "ece_bins": self.bins,
             **self.compute(),
             "macro": {key: sum(values[i] for i in occurs) / len(occurs) for key, values in columns.items()},
             "per_class": [

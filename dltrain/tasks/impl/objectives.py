@@ -32,6 +32,10 @@ class Objective(NamedTuple):
         """(B, ...): what the task's loss compares with the targets."""
         return self.outputs if self.sampled is None else self.sampled
 
+    def answering(self, outputs: Tensor) -> Objective:
+        """The same with another answer."""
+        return self._replace(outputs=outputs)
+
     def minimised_of(self, losses: Tensor) -> Tensor:
         """(B,): what training minimises, of the task's losses (B,)."""
         return self.terms if self.alone else losses + self.terms

@@ -23,6 +23,8 @@ class BuiltQuestions(SupervisedTask):
     """A model's output (B, K) are logits of yes, a target (B, K) float shares of it. The answer is yes where a logit is
     above that of `thresholds` (K,), which are chosen on the validation split or given."""
 
+    calibrates = True
+
     def __init__(
         self, loss: Loss, reported: Loss, questions: Sequence[str], device: torch.device, auxiliary: float,
         threshold: float | str,
@@ -30,7 +32,7 @@ class BuiltQuestions(SupervisedTask):
         """questions: the names of what is asked for. threshold: a probability, or `auto`."""
         super().__init__(loss, reported, YesNoLogits(len(questions)), device, auxiliary)
         self.questions = list(questions)
-        self.chooses = isinstance(threshold, str)
+        self.chooses, self.tempered = isinstance(threshold, str), False
         start = 0.0 if isinstance(threshold, str) else math.log(threshold / (1 - threshold))
         self.thresholds = torch.full((len(questions),), start, dtype=wide_type(device), device=device)
 
@@ -47,10 +49,19 @@ class BuiltQuestions(SupervisedTask):
             self.thresholds.copy_(torch.stack(found).sigmoid().mean(0).logit())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"thresholds": self.thresholds} if self.chooses else {}
+        return {"thresholds": self.thresholds} if self.chooses or self.tempered else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.thresholds.copy_(state["thresholds"])
+
+    def temper(self, temperature: float) -> None:
+        """The thresholds move with the logits, so that answers stay: as probabilities they are others then."""
+        self.thresholds.div_(temperature)
+        self.tempered = True
+
+    def likelihood_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        wanted = self.compared(targets).to(outputs.dtype)
+        return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
 
     def decide(self, outputs: Tensor) -> Tensor:
         """Whether the answer to each question is yes (B, K)."""

@@ -23,6 +23,9 @@ MOST = 30
 class QuestionsReport(Report):
     """The scores and the truth of every example; what follows from them is computed at the end, on the CPU."""
 
+    bins = 15
+    """Equal bins of the probability of yes for the expected calibration error."""
+
     def __init__(self, questions: Sequence[str], thresholds: Tensor, compared: Callable[[Tensor], Tensor]) -> None:
         """thresholds: (K,) logits, live. compared: makes targets of a batch (B, K) float."""
         self.questions, self.thresholds, self._compared = list(questions), thresholds, compared
@@ -72,6 +75,16 @@ class QuestionsReport(Report):
             self._curves = [Curve(*pair) for pair in zip(scores.T, truth.T, strict=True)]
         return self._curves
 
+    @property
+    def ece(self) -> float:
+        """Expected calibration error of the probability of yes, all questions together: sum over `bins` equal bins of
+        share * abs(share of yes - mean probability), 0 to 1."""
+        scores, truth = (each.cpu().flatten().double() for each in self.rows)
+        probabilities = scores.sigmoid()
+        places = (probabilities * self.bins).ceil().clamp(1, self.bins).long() - 1
+        gaps = torch.zeros(self.bins, dtype=torch.float64).index_add_(0, places, truth - probabilities)
+        return float(gaps.abs().sum()) / max(len(probabilities), 1)
+
     def best_thresholds(self) -> Tensor:
         """(K,) logits: for each question that with the highest F1."""
         return self.thresholds.new_tensor([curve.best_threshold for curve in self.curves])
@@ -105,6 +118,7 @@ class BinaryReport(QuestionsReport):
         ((right, wrong, missed),) = self.counts()
         return {
             "examples": self.examples, **{name: plain(value) for name, value in self.compute().items()},
+            "ece": self.ece, "ece_bins": self.bins,
             "positive": self.classes[1], "threshold": float(self.thresholds.sigmoid()),
             "classes": self.classes,
             "confusion_matrix": [[self.examples - right - wrong - missed, wrong], [missed, right]],
@@ -113,7 +127,7 @@ class BinaryReport(QuestionsReport):
     def table(self) -> str:
         report = self.to_dict()
         names = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC-AUC",
-                 "average_precision": "average precision", "loss": "loss"}  # fmt: skip
+                 "average_precision": "average precision", "loss": "loss", "ece": "ECE"}  # fmt: skip
         lines = [f"{'examples':<18}{report['examples']:>10}"]
         lines += [f"{title:<18}{_text(report[name]):>10}" for name, title in names.items()]
         lines.append(
@@ -153,6 +167,7 @@ class LabelsReport(QuestionsReport):
         rows = [{name: plain(value) for name, value in row.items()} for row in self.per_label()]
         return {
             "examples": self.examples, **{name: plain(value) for name, value in self.compute().items()},
+            "ece": self.ece, "ece_bins": self.bins,
             "labels_without_examples": sum(not row["support"] for row in rows), "per_label": rows,
         }  # fmt: skip
 
@@ -160,7 +175,8 @@ class LabelsReport(QuestionsReport):
         """With many labels, those with the lowest average precision."""
         report = self.to_dict()
         lines = [f"{'examples':<10}{report['examples']:>10}"]
-        for name, title in (("map", "mAP"), ("macro_f1", "macro F1"), ("micro_f1", "micro F1"), ("loss", "loss")):
+        for name, title in (("map", "mAP"), ("macro_f1", "macro F1"), ("micro_f1", "micro F1"), ("loss", "loss"),
+                            ("ece", "ECE")):  # fmt: skip
             lines.append(f"{title:<10}{_text(report[name]):>10}")
         if report["labels_without_examples"]:
             lines.append(f"labels that no example has, and mAP leaves out: {report['labels_without_examples']}")
