@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: dltrain compare runs/digits/001 runs/digits/002 --split test")(compare)
     app.command(epilog="Example: dltrain report runs/digits/001 --split test")(report)
     app.command(epilog="Example: dltrain ask claims/digits_smoothing.yaml")(ask)
+    app.command(epilog="Example: dltrain ablate experiments/digits.yaml --parts model.norm,schedule")(ablate)
     app.command(epilog="Example: dltrain runs runs/digits --sort best")(runs)
     app.command(epilog="Example: dltrain predict runs/photos/001 photo.jpg more_photos/ --format jsonl")(predict)
     app.command(epilog="Example: dltrain explain runs/digits/001 --errors 24")(explain)
@@ -154,6 +155,51 @@ def ask(
 
     code, folder = answered(claim, device, Display(), runs=runs, plugins=plugins, overrides=overrides or ())
     print_result(str(folder / "answer.md" if code == 0 else folder))
+    return code
+
+
+@request
+def ablate(
+    experiment: Annotated[
+        Path,
+        typer.Argument(metavar="EXPERIMENT", parser=path_of, help="An experiment's file, or a folder to go on in."),
+    ],
+    overrides: Overrides = None,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY[,KEY]...", help="Which parts, by dotted key; by default all that the file states."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Trainings in all; by default 8 of each experiment.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What tells, such as validation/loss; by default what ranks the task's runs.")
+    ] = None,
+    difference: Annotated[float, typer.Option(min=0, help="A part that changes it by less makes no difference.")] = 0.0,
+    error: Annotated[float, typer.Option(min=0.001, max=0.49, help="How probable a wrong answer is at most.")] = 0.05,
+    runs: RunsFolder = Path("runs"), device: Device = "auto", as_json: AsJson = False, plugin: Plugins = None,
+) -> int:  # fmt: skip
+    """Say which parts of an experiment help: trains it without each of them, in pairs, until it is decided."""
+    plugins = load_plugins(plugin)
+    existing_device(device)
+    from dltrain.commands.ablate import ablate as ablated
+    from dltrain.commands.ablate import go_on
+    from dltrain.console.display import Display
+
+    if experiment.is_dir():
+        if overrides or parts or budget or metric or difference or error != 0.05:
+            fail(f"error: what is begun in {experiment} goes on as it is: leave out all but the folder")
+        code, folder, found = go_on(experiment, device, Display(), plugins)
+    else:
+        names = [name.strip() for text in parts or () for name in text.split(",")]
+        code, folder, found = ablated(
+            experiment, device, Display(), parts=names, metric=metric, difference=difference, error=error,
+            budget=budget, runs=runs, plugins=plugins, overrides=overrides or (),
+        )  # fmt: skip
+    if found is None:
+        print_result(str(folder))
+    else:
+        print_result(found.as_json() if as_json else f"{found.as_text()}\n{folder / 'ablation.md'}")
     return code
 
 

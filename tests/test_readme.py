@@ -32,6 +32,7 @@ PLUGINS = dict(re.findall(r"`((?:test_)?my_\w+\.py)`:\n\n```python\n(.*?)```", T
 SHORT = {
     "fit": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
     "ask": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8"],
+    "ablate": ["training.epochs=1", "training.limit_batches=2", "training.batch_size=8", "--error=0.3"],
     "resume": ["training.epochs=2"],
     "sweep": ["sweep.trials=2", "sweep.epochs=1", "training.limit_batches=2"],
 }

@@ -8,18 +8,15 @@ claim -> pairs of trainings with the same seed, one after another -> the sequent
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from dltrain.commands.answer import Answer, as_json, as_markdown, changed_sides
 from dltrain.commands.fit import Plugins
 from dltrain.commands.fit_several import Loaded, train_one
+from dltrain.commands.pairs import Pair, differences, is_finished, pair_of
 from dltrain.commands.showing import require_libraries
 from dltrain.console.display import Display
 from dltrain.engine.torch_threads import TORCH_THREADS, forget_last_training
@@ -32,15 +29,6 @@ from dltrain.runs.run import Run, next_free, unwritable
 
 ANSWER = "answer"
 SIDES = ("base", "changed")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two trainings with one seed. values: what the base and the changed experiment reach. seconds: that both took."""
-
-    seed: int
-    values: tuple[float, float]
-    seconds: tuple[float, float]
 
 
 def ask(
@@ -69,24 +57,22 @@ def ask(
         loaded[name].splits_of(experiment)  # a mistake of the data comes before there is a folder
     if folder is None:
         folder = next_free(runs / sides.base.name, "ask-")
-        _write(folder, sides.repeated())
+        write(folder, sides.repeated())
     display.line(f"{sides.claim.claim}: {folder}", "bold")
     code, pairs = _train(folder, sides, test, trained, loaded, device, display, plugins)
     if code:
         return code, folder
     answer = _answer(folder, sides, test, pairs)
     answer = changed_sides(answer, folder, sides, device, display)
-    _write(folder, {f"{ANSWER}.md": as_markdown(answer)}, {f"{ANSWER}.json": as_json(answer)})
+    write(folder, {f"{ANSWER}.md": as_markdown(answer)}, {f"{ANSWER}.json": as_json(answer)})
     display.line(answer.sentence, "bold")
     return 0, folder
 
 
 def _require_budget(sides: Sides, test: SequentialTest) -> None:
     """Raise ConfigError where no result could decide the claim, so that trainings would be wasted."""
-    pairs, fewest = sides.claim.decide.budget.runs // 2, 1
-    while test.evidence(np.ones(fewest))[-1] * test.error < 1:
-        fewest += 1
-    if pairs < fewest:
+    fewest = test.fewest()
+    if sides.claim.decide.budget.runs // 2 < fewest:
         message = f"{sides.claim.decide.budget.runs} runs cannot decide, whatever they reach"
         note = f"with an error of {test.error:g} it takes {fewest} pairs at least: runs: {2 * fewest}"
         raise sides.error("decide.budget.runs", message, note)
@@ -104,7 +90,7 @@ def _train(
         for seed in range(first, first + sides.claim.decide.budget.runs // 2):
             for name, experiment in trained.items():
                 place = folder / name / f"seed-{seed}"
-                if Run(place).read_json("result.json").get("state") == "finished":
+                if is_finished(place):
                     continue
                 if signals.received is not None:  # between two trainings
                     display.error(f"interrupted; {go_on}")
@@ -116,33 +102,14 @@ def _train(
                     failed = "" if code >= 128 else f"{place} failed, and there is no answer without it; "
                     display.error(f"{failed}{go_on}")
                     return code, pairs
-            pairs.append(_pair(folder, seed, sides.watched.tag))
-            look = test.look(_differences(pairs))
+            base, changed = (folder / name / f"seed-{seed}" for name in SIDES)
+            pairs.append(pair_of(seed, base, changed, sides.watched.tag))
+            look = test.look(differences(pairs))
             display.line(f"after {look.pairs} pairs: {_in_short(look, sides)}")
             if look.verdict != "undecided":
                 break
     forget_last_training(threads)
     return 0, pairs
-
-
-def _pair(folder: Path, seed: int, tag: str) -> Pair:
-    """What two finished trainings reached. Raises RunError where one has no such number."""
-    values, seconds = [], []
-    for name in SIDES:
-        place = folder / name / f"seed-{seed}"
-        result = Run(place).read_json("result.json")
-        best = result.get("best")
-        value = best.get(tag) if isinstance(best, dict) else None
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise RunError(f"{place} has no `{tag}` that is a number, so that its pair says nothing")
-        values.append(float(value))
-        seconds.append(float(result.get("seconds") or 0.0))
-    return Pair(seed, (values[0], values[1]), (seconds[0], seconds[1]))
-
-
-def _differences(pairs: Sequence[Pair]) -> np.ndarray:
-    """(n,) float64: changed minus base."""
-    return np.array([changed - base for base, changed in (pair.values for pair in pairs)])
 
 
 def _in_short(look: Look, sides: Sides) -> str:
@@ -151,7 +118,7 @@ def _in_short(look: Look, sides: Sides) -> str:
 
 
 def _answer(folder: Path, sides: Sides, test: SequentialTest, pairs: Sequence[Pair]) -> Answer:
-    look = test.look(_differences(pairs))
+    look = test.look(differences(pairs))
     gains = {"higher": "worse", "lower": "better"} if sides.watched.falls else {"higher": "better", "lower": "worse"}
     table: list[dict[str, Any]] = [
         {"seed": pair.seed, "base": pair.values[0], "changed": pair.values[1],
@@ -164,7 +131,8 @@ def _answer(folder: Path, sides: Sides, test: SequentialTest, pairs: Sequence[Pa
     )  # fmt: skip
 
 
-def _write(folder: Path, files: dict[str, str], objects: dict[str, dict[str, Any]] | None = None) -> None:
+def write(folder: Path, files: dict[str, str], objects: dict[str, dict[str, Any]] | None = None) -> None:
+    """Write texts and JSON objects, by file name. Raises RunError where the disk does not take them."""
     try:
         for name, content in (objects or {}).items():
             Run(folder).write_json(name, content)

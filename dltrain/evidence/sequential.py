@@ -81,6 +81,13 @@ class SequentialTest:
             verdict = "alike"
         return Look(len(differences), mean, interval, evidence, min(1 / evidence, 1.0), verdict)
 
+    def fewest(self) -> int:
+        """Pairs that it takes at least to find a side better: as many as do where all differ alike."""
+        pairs = 1
+        while self.evidence(np.ones(pairs))[-1] * self.error < 1:
+            pairs += 1
+        return pairs
+
     def _reach(self, differences: np.ndarray) -> float:
         """The upper end of the interval."""
         if not len(differences):
