@@ -23,6 +23,8 @@ from dltrain.tasks.impl.tables import aligned
 from dltrain.tasks.metrics import Metric
 
 EXPERIMENT, RESULT, ENVIRONMENT, RANKING = "experiment.yaml", "result.json", "environment.json", "ranking.csv"
+PLACES = ("rank", "trial", "state", "front")
+"""The columns of a ranking before its metrics."""
 LONGEST = 200
 """Terminal cells of a path, so that it can be copied."""
 STOPPED = "stopped"
@@ -103,12 +105,12 @@ def _run(path: Path) -> Line:
 
 def _sweep(path: Path) -> Line:
     """By its ranking, whose first row is the best trial; by its trials where nothing is ranked yet."""
-    trials = [_run(each.parent) for each in sorted((path / "trials").glob(f"*/{EXPERIMENT}"))]
+    trials = [_run(each.parent) for each in sorted((path / "trials").glob(f"**/{EXPERIMENT}"))]
     counts = Counter(trial.state for trial in trials)
     began = min((trial.began for trial in trials if trial.began is not None), default=None)
     took = [trial.seconds for trial in trials if trial.seconds is not None]
     first = _first_row(path / RANKING)
-    metric = list(first)[2] if len(first) > 2 else None
+    metric = next((column for column in first if column not in PLACES), None)
     parked = counts["interrupted"] or counts[STOPPED]
     state = "running" if counts["running"] or _is_held(path) else "interrupted" if parked else "finished"
     return Line(

@@ -20,9 +20,6 @@ from dltrain.runs.run import JOURNAL
 from dltrain.sweeps.trial import Events, Leg, Setup, Worker
 from dltrain.sweeps.workers import Lost
 
-PATIENCE = 0.2
-"""Seconds that an actor is waited for when it is ended."""
-
 
 class Cluster:
     """Actors of a Ray cluster. ray: see `connected`. jobs: how many; None for one on each GPU, or on each core where
@@ -74,6 +71,13 @@ class Cluster:
 
     def stop(self) -> None:
         """Nothing: a leg is parked at the end of its epoch, when the coordinator says so."""
+
+    def drop(self) -> None:
+        """See Workers."""
+        for slot in set(self._asked.values()):
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.kill(self._running.pop(slot))
+        self._asked.clear()
 
     def close(self) -> None:
         """See Workers."""

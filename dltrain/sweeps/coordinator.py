@@ -97,6 +97,7 @@ class Coordinator:
             except KeyboardInterrupt:  # a second signal, where nothing could be saved
                 self._code = 130
             finally:
+                self.workers.drop()  # nothing, unless this ends by an error or a second signal
                 self.board.stop()
                 self._spend()
         return self._code

@@ -129,19 +129,24 @@ class Worker:
         assert self._legs is not None
         return self._legs.send(park)
 
+    def drop(self) -> None:
+        """End what trains, at once."""
+        if self._legs is not None:
+            self._legs.close()
+
     def _alone(self, legs: Sequence[Leg], note: str | None = None) -> Generator[Events, list[bool], None]:
         """One leg after another. note: why they are not trained together."""
         for place, leg in enumerate(legs):
             forget_last_training(self._threads)
-            events = self._events(leg, self._training(leg))
-            event = next(events)
-            while True:
-                if isinstance(event, Began):
-                    event, note = replace(event, note=note), None
-                park = yield [event if other == place else None for other in range(len(legs))]
-                if isinstance(event, Ended):
-                    break
-                event = events.send(park[place])
+            with contextlib.closing(self._events(leg, self._training(leg))) as events:
+                event = next(events)
+                while True:
+                    if isinstance(event, Began):
+                        event, note = replace(event, note=note), None
+                    park = yield [event if other == place else None for other in range(len(legs))]
+                    if isinstance(event, Ended):
+                        break
+                    event = events.send(park[place])
 
     def _together(self, legs: Sequence[Leg]) -> Generator[Events, list[bool], None]:
         forget_last_training(self._threads)
@@ -154,11 +159,13 @@ class Worker:
             why = str(error) if isinstance(error, NotStackable) else f"{type(error).__name__}: {error}"
             yield from self._alone(legs, f"these trials are trained one after another: {why}")
             return
-        with contextlib.closing(stack), Signals() as signals:
+        with contextlib.closing(stack), Signals() as signals, contextlib.ExitStack() as opened:
             running = [
                 self._events(leg, self._fit(leg, experiment, trainer=trainer, signals=signals), len(legs))
                 for leg, experiment, trainer in zip(legs, experiments, members_of(stack), strict=True)
             ]
+            for each in running:
+                opened.enter_context(contextlib.closing(each))
             events: Events = [next(each) for each in running]
             while any(events):
                 park = yield events

@@ -54,6 +54,9 @@ class Workers(Protocol):
     def stop(self) -> None:
         """Ask all that train to end after the step that they are in, with a checkpoint; their events still come."""
 
+    def drop(self) -> None:
+        """End what trains now, at once."""
+
     def close(self) -> None:
         """End them."""
 
@@ -82,6 +85,11 @@ class Here:
 
     def stop(self) -> None:
         """The signal that this process got has done so."""
+
+    def drop(self) -> None:
+        """See Workers."""
+        self._next = None
+        self._worker.drop()
 
     def close(self) -> None:
         """Nothing is left to end."""
@@ -140,11 +148,17 @@ class Processes:
             with contextlib.suppress(OSError):
                 os.kill(self._running[slot].process.pid, signal.SIGTERM)
 
+    def drop(self) -> None:
+        """See Workers."""
+        for slot in sorted(self._silent):
+            self._running[slot].process.kill()
+            self._end(slot)
+        self._silent.clear()
+
     def close(self) -> None:
         """See Workers."""
+        self.drop()
         for slot in list(self._running):
-            if slot in self._silent:
-                self._running[slot].process.kill()
             self._end(slot)
 
     def _start(self, slot: int) -> _Process:

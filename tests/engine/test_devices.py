@@ -33,10 +33,12 @@ NORM_FREE = {"model": {"name": "convnet", "widths": [6, 8], "norm": None}}
 SLOW = """
 import time
 from dltrain.engine import seeding
+from dltrain.runs import keeping
+keeping.PAUSE = 0.0
 seed = seeding.seed_layers
 seeding.seed_layers = lambda *where: time.sleep(0.02) or seed(*where)
 """
-"""Setup of a process whose steps take a while."""
+"""Setup of a process whose steps take a while, and each of whose epochs is written."""
 
 
 def start(zygote: Zygote, folder: Path, *arguments: object, restarts: int = 0, setup: str = "") -> list[Child]:
