@@ -120,7 +120,7 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(metavar="RUN...", parser=path_text, autocompletion=completing.runs, help="Runs, checkpoints or "
-                       "a folder of seeds or folds. The curves are those of all, the examples those of the first."),
+                       "folders of seeds or folds. The curves are those of all, the examples those of the first."),
     ],
     split: Annotated[
         Literal["train", "validation", "test"] | None,

@@ -9,12 +9,13 @@ import math
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dltrain.commands.compare_forms import FORMS, Against, Compared, Form, Side, letter_of
 from dltrain.commands.evaluate import measure_runs
 from dltrain.commands.resuming import SHOWING, changed
-from dltrain.commands.several import Several, pooled_side, several_at
+from dltrain.commands.several import Member, Several, pooled_side, several_at
 from dltrain.console.display import Display
 from dltrain.console.streams import print_result
 from dltrain.errors import RunError
@@ -40,12 +41,15 @@ def compare_runs(paths: Sequence[str], split: str, device: str, form: Form, disp
     return found
 
 
-def compared(paths: Sequence[str], split: str, device: str, display: Display) -> Compared:
+def compared(paths: Sequence[str], split: str, device: str, display: Display, *, partly: bool = False) -> Compared:
     """The runs or checkpoints at `paths` on `split`, each but the first against the first; or a single one.
 
-    Raises RunError for runs of different tasks, and like `measure_runs`.
+    partly: whether the finished runs of a folder will do. Raises RunError for runs of different tasks, and like
+    `measure_runs`.
     """
-    sides = [side_of(path, letter_of(number), split, device, display) for number, path in enumerate(paths)]
+    sides = [
+        side_of(path, letter_of(number), split, device, display, partly=partly) for number, path in enumerate(paths)
+    ]
     require_one_task(sides)
     scored = {side.letter: scores(side.table, side.metrics) for side in sides}
     return Compared(split, sides, scored, _against(sides), settings_of([side.experiment for side in sides]))
@@ -54,11 +58,12 @@ def compared(paths: Sequence[str], split: str, device: str, display: Display) ->
 # -- what is compared
 
 
-def side_of(path: str, letter: str, split: str, device: str, display: Display) -> Side:
+def side_of(path: str, letter: str, split: str, device: str, display: Display, *, partly: bool = False) -> Side:
     """A run with its table: the one that `eval` kept of its best checkpoint, or it is measured now. A folder of
     several is one too: on validation every example of folds as it is answered out of fold, else the ensemble."""
     if (several := several_at(path)) is not None:
-        return _of_several(several, letter, split, device, display)
+        members = several.finished() if partly else several.require_whole()
+        return _of_several(several, members, letter, split, device, display)
     run, file = Run.open(path)
     side = _kept(run, path, letter, split) if file is None else None
     if side is not None:
@@ -76,14 +81,17 @@ def side_of(path: str, letter: str, split: str, device: str, display: Display) -
     return Side(path, letter, experiment, measured.result, measured.table, measured.digest)
 
 
-def _of_several(several: Several, letter: str, split: str, device: str, display: Display) -> Side:
-    members = several.require_whole()
+def _of_several(
+    several: Several, members: Sequence[Member], letter: str, split: str, device: str, display: Display
+) -> Side:
     paths = [str(member.path) for member in members]
     if several.kind == "folds" and split == "validation":
         sides = [side_of(path, letter, split, device, display) for path in paths]
         return pooled_side(several, letter, members, sides)
     if several.kind == "folds" and split == "train":
         raise RunError(f"the folds in {several.path} were trained on different parts: --split validation or test")
+    if len(paths) == 1:
+        return replace(side_of(paths[0], letter, split, device, display), path=str(several.path))
     display.line(f"measuring {several.path} on {split}, together")
     measured = measure_runs(paths, split, "best", device, display)[-1]
     if measured.table is None:

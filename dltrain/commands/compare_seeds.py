@@ -102,21 +102,28 @@ def is_group(path: str) -> bool:
 
 
 def compare_groups(paths: Sequence[str], split: str, device: str, form: Form, display: Display) -> SeedsCompared:
-    """Compare folders of runs, each with the first, on `split`, and print what is found.
+    """Compare folders of runs, each with the first, on `split`, and print what is found. See `compared_groups`.
 
-    Raises RunError when there are less than two, when the runs of one differ by more than their seed, for different
-    tasks, and like `measure_runs`.
+    Raises RunError when there are less than two, and like it.
     """
     if len(paths) < 2:
         raise RunError("compare takes two folders of runs or more: dltrain compare FOLDER FOLDER ...")
+    found = compared_groups(paths, split, device, display)
+    print_result(FORMS[form](found))
+    return found
+
+
+def compared_groups(paths: Sequence[str], split: str, device: str, display: Display) -> SeedsCompared:
+    """The folders of runs at `paths` on `split`, each but the first against the first.
+
+    Raises RunError when the runs of one differ by more than their seed, for different tasks, and like `measure_runs`.
+    """
     groups = [_group(path, letter_of(place), split, device, display) for place, path in enumerate(paths)]
     require_one_task([group.any_run for group in groups])
     metrics = groups[0].any_run.metrics
     settings = settings_of([group.any_run.experiment for group in groups])
     settings.pop(SEED, None)
-    found = SeedsCompared(split, groups, metrics, _against(groups, metrics), settings)
-    print_result(FORMS[form](found))
-    return found
+    return SeedsCompared(split, groups, metrics, _against(groups, metrics), settings)
 
 
 def _group(path: str, letter: str, split: str, device: str, display: Display) -> Group:
@@ -221,7 +228,7 @@ def as_text(found: SeedsCompared) -> str:
             changes = [difference(each.differences[metric.name], metric) for metric in found.metrics]
             cells.append([f"{each.group.letter} - {letters[0]}, {len(each.seeds)} pairs", *changes])
     table = aligned(["means over seeds, 95 %", *(metric.name for metric in found.metrics)], cells)
-    return "\n".join([*lines, "", *told, "", *table, "", *_sentences(found)])
+    return "\n".join([*lines, "", *told, "", *table, "", *sentences(found)])
 
 
 def as_markdown(found: SeedsCompared) -> str:
@@ -238,11 +245,12 @@ def as_markdown(found: SeedsCompared) -> str:
         lines.append(line([*cells, *[""] * (len(titles) - len(cells))]))
     names = ", ".join(f"{group.letter} `{group.path}`" for group in found.groups)
     return "\n".join(
-        [*lines, "", f"{names}; {found.split} split, means over seeds with 95 % intervals.", *_sentences(found)]
+        [*lines, "", f"{names}; {found.split} split, means over seeds with 95 % intervals.", *sentences(found)]
     )
 
 
-def _sentences(found: SeedsCompared) -> list[str]:
+def sentences(found: SeedsCompared) -> list[str]:
+    """What is decided, one of each comparison."""
     told = [each.sentence(found.metrics[0]) for each in found.against]
     adjusted = sum(not each.why for each in found.against)
     note = [f"p is adjusted for {adjusted} comparisons (Holm)."] if adjusted > 1 else []

@@ -7,68 +7,45 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from dltrain.commands.compare import compared
-from dltrain.commands.compare_forms import Compared, setting
-from dltrain.commands.evaluate import digest_of_keys, find_checkpoint
-from dltrain.commands.resuming import where_it_lies_now
-from dltrain.commands.several import each_run, several_at
-from dltrain.config import ConfigError
+from dltrain.commands.compare import compared, side_of
+from dltrain.commands.compare_forms import Compared, Side, setting
+from dltrain.commands.compare_seeds import compared_groups, is_group, sentences
+from dltrain.commands.report_examples import Opened, augmented, faces_of, first_line, opened, samples
+from dltrain.commands.several import BASE, Several, each_run, over, several_at
 from dltrain.console.display import Display
 from dltrain.console.streams import print_result
-from dltrain.data.types import Source, Splits
-from dltrain.engine.builder import build
-from dltrain.engine.predictor import Predictor, restore_predictor
 from dltrain.errors import DltrainError
+from dltrain.evidence.comparing import Score, scores
 from dltrain.evidence.examples import find_table
+from dltrain.evidence.intervals import Interval
 from dltrain.evidence.report.curves import SHARE, Training, shares_of
-from dltrain.evidence.report.faces import SIDE, Faces
-from dltrain.evidence.report.page import Story, page
+from dltrain.evidence.report.page import Result, Story, page
 from dltrain.experiment.experiment import Experiment
 from dltrain.planning import text
 from dltrain.planning.plan import plan
 from dltrain.runs.checkpoints import write_atomically
 from dltrain.runs.recorders.csv import read_table
 from dltrain.runs.run import Run, unwritable
-from dltrain.tasks.impl.objectives import answer_of
 
 PAGE = "report.html"
 SPLITS = ("validation", "test", "train")
 """In the order in which they are chosen: the test split is not looked into unless it is asked for."""
-AUGMENTED, SAMPLES = 24, 24
-"""Images that are shown."""
-
-
-@dataclass(frozen=True)
-class _First:
-    """The run whose answers are shown. splits: its data; None where that cannot be read, which `missing` tells."""
-
-    run: Run
-    state: dict[str, Any]
-    file: Path
-    experiment: Experiment
-    splits: Splits | None
-    missing: list[str]
 
 
 def report_runs(paths: Sequence[str], split: str | None, output: Path | None, device: str, display: Display) -> Path:
-    """Write the page of the runs or checkpoints at `paths`, and print its path. A folder of several trainings stands
-    for its runs.
+    """Write the page of the runs or checkpoints at `paths`, and print its path. A folder of several seeds or folds is
+    one result: what its runs answer together or, of folds on validation, out of fold.
 
     split: what the answers are measured on; None: validation, where there is one. output: the file; None: `report.html`
     in the first run or folder. Raises RunError like `compared`, and where the file cannot be written.
     """
-    runs = each_run(paths)
-    first = _opened(runs[0])
-    found = compared(runs, split or _usual_split(first), device, display)
+    first = opened(each_run(paths[:1])[0])
+    found = compared(paths, split or _usual_split(first), device, display, partly=True)
     target = output or (first.run.path if several_at(paths[0]) is None else Path(paths[0])) / PAGE
-    story = _story(first, found, device)
+    story = _story(first, found, device, display)
     try:
         write_atomically(target, page(story).encode("utf-8", "backslashreplace"))
     except OSError as error:
@@ -77,19 +54,7 @@ def report_runs(paths: Sequence[str], split: str | None, output: Path | None, de
     return target
 
 
-def _opened(path: str) -> _First:
-    run, given = Run.open(path)
-    file, state = find_checkpoint(run, given, "best")
-    experiment = where_it_lies_now(run, Experiment.parse(state["about"]["experiment"], str(file)))
-    try:
-        return _First(run, state, file, experiment, experiment.load_data(like=state["about"]["fingerprint"]), [])
-    except ConfigError as error:
-        return _First(
-            run, state, file, experiment, None, [f"The data cannot be read, so no example is shown: {_line(error)}"]
-        )
-
-
-def _usual_split(first: _First) -> str:
+def _usual_split(first: Opened) -> str:
     """The first one that there is."""
     splits = first.splits
     if splits is None:
@@ -98,45 +63,90 @@ def _usual_split(first: _First) -> str:
     return next(name for name in SPLITS if getattr(splits, name) is not None)
 
 
-def _story(first: _First, found: Compared, device: str) -> Story:
-    side, missing = found.sides[0], list(first.missing)
-    source = _source(first, found, missing)
-    predictor = restore_predictor(first.state, device, first.file) if source is not None else None
-    redone = None
-    if predictor is not None and source is not None and predictor.task.learns_inputs:
-        redone = _redone(predictor, source)
-    pairs, sketch = _augmented(first, missing), _plan(first.experiment, missing)
+def _story(first: Opened, found: Compared, device: str, display: Display) -> Story:
+    side, missing = found.sides[0], [first.missing] if first.missing else []
+    several = several_at(side.path)
+    in_turn = several is not None and _is_out_of_fold(several, found.split)
+    members = [first, *(opened(path) for path in each_run([side.path])[1:])] if several is not None else [first]
+    faces = faces_of(members, side, found.split, device, missing, in_turn=in_turn)
+    results, trainings = list[Result](), list[Training]()
+    for each in found.sides:
+        own, runs = _results(each, found, device, display, missing)
+        results, trainings = [*results, *own], [*trainings, *runs]
+    pairs, sketch = augmented(first, missing), _plan(first.experiment, missing)
     about = first.run.read_json("environment.json")
-    trainings = [
-        _training(Run.open(each.path)[0], each.letter if len(found.sides) > 1 else "the run", each.experiment)
-        for each in found.sides
-    ]
-    letters = {each.letter: training.name for each, training in zip(found.sides, trainings, strict=True)}
+    experiment = several.experiment if several is not None else first.experiment
     return Story(
-        title=f"{first.experiment.name}: {side.path}", split=found.split, words=side.words, metrics=side.metrics,
-        trainings=trainings, scores={letters[letter]: scores for letter, scores in found.scores.items()},
-        faces=Faces(side.table, source, redone), comparisons=[each.sentence(side) for each in found.against],
+        title=f"{experiment.name}: {side.path}", split=found.split, where=_where(side, found.split),
+        words=side.words, metrics=side.metrics, trainings=trainings, results=results, faces=faces,
+        remarks=_remarks(found.sides), comparisons=_comparisons(found, device, display),
+        sides=[each.letter for each in found.sides],
         settings={key: [*map(setting, values)] for key, values in found.settings.items()},
-        augmented=pairs, samples=_samples(predictor) if redone is not None and predictor is not None else [],
-        plan=sketch, experiment=first.experiment.dump(), environment=_environment(about),
+        augmented=pairs, samples=samples(first, device) if faces.redone is not None else [],
+        plan=sketch, experiment=experiment.dump(), environment=_environment(about),
         decisions=[(name, setting(each.get("value")), str(each.get("reason", "")))
                    for name, each in about.get("decisions", {}).items()],
-        repeat=_repeat(first, found), missing=missing,
+        repeat=_repeat(first, several, found), missing=missing,
     )  # fmt: skip
 
 
-def _source(first: _First, found: Compared, missing: list[str]) -> Source | None:
-    """The examples of the table, where they still are what was measured."""
-    source: Source | None = getattr(first.splits, found.split) if first.splits is not None else None
-    if source is None:
-        return None
-    if len(source) != len(found.sides[0].table) or digest_of_keys(source) != found.sides[0].digest:
-        missing.append("The data is not what was measured, so no example is shown.")
-        return None
-    return source
+def _is_out_of_fold(several: Several, split: str) -> bool:
+    return several.kind == "folds" and split == "validation"
 
 
-def _training(run: Run, name: str, experiment: Experiment) -> Training:
+def _where(side: Side, split: str) -> str:
+    """Which examples a side answers, and how."""
+    several = several_at(side.path)
+    if several is None:
+        return f"of the {split} split"
+    if _is_out_of_fold(several, split):
+        return "out of fold, each answered by the run that was not trained on it"
+    return f"of the {split} split, answered by the runs together"
+
+
+def _results(
+    side: Side, found: Compared, device: str, display: Display, missing: list[str]
+) -> tuple[list[Result], list[Training]]:
+    """What a side reaches and how its runs went; of a folder also the mean over its runs, and what each reaches."""
+    several, many = several_at(side.path), len(found.sides) > 1
+    letter = side.letter if many else ""
+    if several is None:
+        name = letter or "the run"
+        return [Result(name, side.path, found.scores[side.letter])], [_training(side, name, letter)]
+    members = several.finished()
+    if len(members) < several.count:
+        missing.append(f"{side.path}: {len(members)} of {several.count} {several.kind} are finished.")
+    sides = [side_of(str(member.path), side.letter, found.split, device, display) for member in members]
+    names = [f"{letter} {member.name}".strip() for member in members]
+    how = "out of fold" if _is_out_of_fold(several, found.split) else "together"
+    told = over([each.about for each in sides], side.metrics)
+    mean = {name: Score(each["mean"], Interval(each["low"], each["high"]), "student") for name, each in told.items()}
+    return [
+        Result(f"{letter} {how}".strip(), side.path, found.scores[side.letter]),
+        Result(f"{letter} mean over {len(members)} {several.kind}".strip(), "", mean),
+        *(Result(name, each.path, scores(each.table, side.metrics)) for name, each in zip(names, sides, strict=True)),
+    ], [_training(each, name, letter) for name, each in zip(names, sides, strict=True)]
+
+
+def _remarks(sides: Sequence[Side]) -> list[str]:
+    """What there is to know of means over runs."""
+    kinds = [several.kind for side in sides if (several := several_at(side.path)) is not None]
+    told = ["The interval of a mean is over runs (Student's); all others are over examples."] if kinds else []
+    if "folds" in kinds:
+        told.append("The training parts of folds overlap: an interval over folds is too narrow for new data.")
+    return told
+
+
+def _comparisons(found: Compared, device: str, display: Display) -> list[str]:
+    """What is decided between the sides, a sentence each: of folders of seeds over their seeds, as `compare` does."""
+    paths = [side.path for side in found.sides]
+    if len(paths) > 1 and all(map(is_group, paths)):
+        return sentences(compared_groups(paths, found.split, device, display))
+    return [f"{each.sentence(found.sides[0])}." for each in found.against]
+
+
+def _training(side: Side, name: str, group: str) -> Training:
+    run = Run.open(side.path)[0]
     result = run.read_json("result.json")
     try:
         rows = read_table(run.path)
@@ -144,65 +154,16 @@ def _training(run: Run, name: str, experiment: Experiment) -> Training:
         rows = []
     seconds, best = result.get("seconds"), result.get("best_epoch")
     return Training(
-        name, str(run.path), rows, shares_of(result), seconds if isinstance(seconds, (int, float)) else None,
-        best if isinstance(best, int) else None, experiment.training.smoothing or SHARE,
+        name, rows, shares_of(result), seconds if isinstance(seconds, (int, float)) else None,
+        best if isinstance(best, int) else None, side.experiment.training.smoothing or SHARE, group,
     )  # fmt: skip
-
-
-def _redone(predictor: Predictor, source: Source) -> Any:
-    """What the network makes of examples, as pictures; None where they are rows."""
-    if source.pictures(np.arange(1), SIDE) is None:
-        return None
-
-    def redone(places: np.ndarray) -> Sequence[np.ndarray]:
-        images, _ = source.load(places, predictor.layout)
-        return _seen(predictor, answer_of(predictor.outputs(images)))
-
-    return redone
-
-
-def _samples(predictor: Predictor) -> Sequence[np.ndarray]:
-    """What the network makes of nothing, where it can."""
-    sample = getattr(predictor.model, "samples", None)
-    if sample is None:
-        return []
-    with torch.no_grad(), predictor.autocast():
-        return _seen(predictor, answer_of(sample(SAMPLES)))
-
-
-def _seen(predictor: Predictor, outputs: torch.Tensor) -> Sequence[np.ndarray]:
-    return list(predictor.pixels(outputs).permute(0, 2, 3, 1).numpy())
-
-
-def _augmented(first: _First, missing: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Images of the first batch, as they lie there and as the network got them."""
-    splits = first.splits
-    if splits is None or splits.train.pictures(np.arange(1), SIDE) is None:
-        return []
-    try:
-        trainer = build(first.experiment, "cpu", first.state, splits=splits)
-    except DltrainError as error:
-        missing.append(f"The training images are not shown: {_line(error)}")
-        return []
-    parts = trainer.parts
-    batches = parts.train.batches(0)
-    try:
-        batch = next(batches)
-        inputs, _ = parts.pipeline.train(batch, 0)
-        pixels = parts.pipeline.scaling.invert(inputs[:AUGMENTED].float()).clamp(0, 255).round().byte()
-        after = list(pixels.permute(0, 2, 3, 1).cpu().numpy())
-        before = splits.train.pictures(batch.indices[:AUGMENTED].cpu().numpy(), SIDE) or []
-        return list(zip(before, after, strict=True))
-    finally:
-        batches.close()
-        trainer.close()
 
 
 def _plan(experiment: Experiment, missing: list[str]) -> str:
     try:
         return text.render(plan(experiment, "cpu"), 100)
     except DltrainError as error:
-        missing.append(f"The plan is not shown: {_line(error)}")
+        missing.append(f"The plan is not shown: {first_line(error)}")
         return ""
 
 
@@ -218,16 +179,13 @@ def _environment(about: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def _repeat(first: _First, found: Compared) -> list[str]:
+def _repeat(first: Opened, several: Several | None, found: Compared) -> list[str]:
     paths = [shlex.quote(side.path) for side in found.sides]
+    fit = f"dltrain fit {shlex.quote(str(first.run.path / 'experiment.yaml'))}"
+    if several is not None:
+        fit = f"dltrain fit {shlex.quote(str(several.path / BASE))} --{several.kind} {several.count}"
     return [
-        f"dltrain fit {shlex.quote(str(first.run.path / 'experiment.yaml'))}",
+        fit,
         f"dltrain eval {paths[0]} --split {found.split}",
         f"dltrain report {' '.join(paths)} --split {found.split}",
     ]
-
-
-def _line(error: DltrainError) -> str:
-    """The first line of a message."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -149,6 +149,11 @@ def pooled_metrics(table: ExampleTable) -> dict[str, float]:
     return {name: float(measure(once)[0]) for name, measure in table.measures.items()}
 
 
+def together_digest(digests: Iterable[str]) -> str:
+    """What the examples of several splits, one after another, are known by. digests: of each."""
+    return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+
+
 def pooled_side(several: Several, letter: str, members: Sequence[Member], sides: Sequence[Side]) -> Side:
     """The folds as one run, for `compare`. sides: the runs on their own validation splits.
 
@@ -158,9 +163,9 @@ def pooled_side(several: Several, letter: str, members: Sequence[Member], sides:
     if len(marks) > 1:
         raise RunError(f"the runs in {several.path} were measured on different data")
     table = pooled({member.name: side.table for member, side in zip(members, sides, strict=True)}, "fold")
-    digest = hashlib.blake2b("".join(side.digest for side in sides).encode(), digest_size=16).hexdigest()
+    digest = together_digest(side.digest for side in sides)
     about = {
-        "checkpoint": f"best of each of {several.count} folds", "step": [side.about.get("step") for side in sides],
+        "checkpoint": f"best of each of {len(members)} folds", "step": [side.about.get("step") for side in sides],
         "data_fingerprint": marks.pop(), **pooled_metrics(table),
     }  # fmt: skip
     return Side(str(several.path), letter, sides[0].experiment, about, table, digest)

@@ -24,7 +24,7 @@ class Score:
 
     value: float
     interval: Interval
-    method: Literal["wilson", "bootstrap"]
+    method: Literal["wilson", "bootstrap", "student"]
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 import re
 import shutil
-from collections import defaultdict
-from html import unescape
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from answers import TASKS, fit_task, write_table
 from browsing import needs_browser, open_page
 from evaluating import invoke
-from PIL import Image
+from reporting import assert_cells_hold, paths_by_pixels, pictures, reported, rows_of, section, write_noise
 
 from dltrain.evidence.intervals import wilson
-
-NASTY = ["<script>evil()<", 'b"&amp;', "plain"]
-"""Names of class folders."""
-
-
-def reported(*arguments: Any) -> str:
-    done = invoke("report", *arguments)
-    assert done.exit_code == 0, done.output
-    return Path(done.stdout.strip()).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +22,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(base: Path) -> Path:
-    """A classifier that errs, of grey noise in files of different sizes; classes and files have names like markup."""
-    draw = np.random.default_rng(0)
-    for place, name in enumerate(NASTY):
-        (base / "data" / name).mkdir(parents=True)
-        for number in range(30):
-            brightness = draw.normal(70 + 50 * place, 40)
-            pixels = draw.normal(brightness, 30, (9 + number % 5, 10, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(base / "data" / name / f"<img src=x onerror=evil()>{number}.png")
-    (base / "noise.yaml").write_text(
-        f"data: {{name: image_folder, root: {base / 'data'}, size: 8, validation: 0.4, test: 0.2}}\n"
-        "augmentation: [{name: random_resized_crop, scale: [0.5, 1.0]}, mixup]\n"
-        "model: {name: mlp, hidden: [16]}\n"
-        "training: {epochs: 12, batch_size: 8}\n"
-    )
+    """A classifier that errs."""
+    write_noise(base)
     for seed in (0, 1):
         done = invoke("fit", base / "noise.yaml", "--runs", base, "--device", "cpu", f"seed={seed}")
         assert done.exit_code == 0, done.output
@@ -69,47 +41,20 @@ def both(run: Path) -> str:
 
 
 def examples(run: Path, split: str = "validation") -> list[dict[str, str]]:
-    with (run / "eval" / f"{split}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def pixels_of(uri: str) -> bytes:
-    image = Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
-    return np.asarray(image.convert("RGB")).tobytes()
+    return rows_of(run / "eval" / f"{split}.csv")
 
 
 def test_the_images_of_every_confusion_cell_are_those_of_the_table(run: Path, html: str) -> None:
-    rows = examples(run)
-    names = [key.removeprefix("probability of ") for key in rows[0] if key.startswith("probability of ")]
-    of_pixels = {np.asarray(Image.open(row["path"])).tobytes(): row for row in rows}
-    assert len(of_pixels) == len(rows) > 24
-    cells = defaultdict(list)
-    for row in rows:  # the worst first, as they stand there
-        cells[names.index(row["target"]), names.index(row["prediction"])].append(row["path"])
-    assert sum(target != answer for target, answer in cells) >= 2, "the network must err for this test"
-    opened = re.findall(r'<details id="cell-(\d+)-(\d+)"><summary>(.*?)</summary>(.*?)</details>', html, re.DOTALL)
-    assert {(int(row), int(column)) for row, column, *_ in opened} == set(cells)
-    assert {(int(r), int(c)) for r, c in re.findall(r'data-opens="cell-(\d+)-(\d+)"', html)} == set(cells)
-    for row, column, title, inside in opened:
-        there = cells[int(row), int(column)]
-        shown = [of_pixels[pixels_of(uri)]["path"] for uri in re.findall(r'<img[^>]*src="([^"]+)"', inside)]
-        assert shown == there[: 6 if row == column else 12]
-        assert f": {len(there)}" in title and names[int(row)] in unescape(title)
+    assert_cells_hold(html, examples(run))
 
 
 def test_lists_hold_the_worst_mistakes_and_the_least_sure(run: Path, html: str) -> None:
     rows = examples(run)
     wrong = [row["path"] for row in rows if row["target"] != row["prediction"]][:24]
     top = {row["path"]: max(float(v) for k, v in row.items() if k.startswith("probability of ")) for row in rows}
-    of_pixels = {np.asarray(Image.open(row["path"])).tobytes(): row["path"] for row in rows}
-
-    def shown(anchor: str) -> list[str]:
-        section = re.search(rf'<section id="{anchor}">(.*?)</section>', html, re.DOTALL)
-        assert section is not None
-        return [of_pixels[pixels_of(uri)] for uri in re.findall(r'<img[^>]*src="([^"]+)"', section[1])]
-
-    assert shown("worst") == wrong
-    unsure = [top[path] for path in shown("unsure")]
+    files = paths_by_pixels(rows)
+    assert [files[pixels] for pixels in pictures(section(html, "worst"))] == wrong
+    unsure = [top[files[pixels]] for pixels in pictures(section(html, "unsure"))]
     assert unsure == pytest.approx(sorted(top.values())[:24], abs=1e-6)
 
 
@@ -186,21 +131,8 @@ def autoencoder(base: Path, arrays: Path) -> str:
 
 
 def test_an_autoencoder_shows_inputs_outputs_and_samples(autoencoder: str) -> None:
-    for anchor, pictures in (("answers", 48), ("worst", 48), ("samples", 24)):
-        section = re.search(rf'<section id="{anchor}">(.*?)</section>', autoencoder, re.DOTALL)
-        assert section is not None and section[1].count("<img") == pictures
-
-
-def test_a_folder_of_seeds_is_told_by_its_runs(base: Path) -> None:
-    if not (base / "rows.csv").is_file():
-        write_table(base / "rows.csv")
-    fit_task(base, "classification")
-    done = invoke("fit", base / "classification.yaml", "--seeds", "2", "--runs", base / "seeds", "--device", "cpu")
-    assert done.exit_code == 0, done.output
-    [folder] = [path.parent for path in (base / "seeds").rglob("several.json")]
-    told = reported(folder)
-    assert (folder / "report.html").is_file()
-    assert f">{folder / 'seed-0'}</td>" in told and f">{folder / 'seed-1'}</td>" in told
+    for anchor, count in (("answers", 48), ("worst", 48), ("samples", 24)):
+        assert section(autoencoder, anchor).count("<img") == count
 
 
 def test_wrong_requests_are_told(run: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from dltrain.evidence.examples import ExampleTable
 from dltrain.evidence.report.curves import Training
 from dltrain.evidence.report.faces import Faces, uri
 from dltrain.evidence.report.numbers import by_class, confusion, rates, reliability
-from dltrain.evidence.report.page import Story, page
+from dltrain.evidence.report.page import Result, Story, page
 from dltrain.evidence.report.slices import divided
 from dltrain.tasks.classification import Classification
 from dltrain.tasks.outcomes import ClassOutcomes
@@ -136,9 +136,11 @@ def story(examples: int, classes: int, side: int) -> Story:
     images = draw.integers(0, 256, (examples, 3, side, side), dtype=np.uint8)
     losses = -np.log(outcomes.probabilities[np.arange(examples), outcomes.target])
     table, metrics = ExampleTable(np.arange(examples), {}, losses, outcomes), Classification.ranking()
-    training = Training("the run", "runs/x", [{"epoch": 1.0, "step": 1.0, "lr": 0.1, "train/loss": 2.0}], {})
+    training = Training("the run", [{"epoch": 1.0, "step": 1.0, "lr": 0.1, "train/loss": 2.0}], {})
     source = ArraySource(images, outcomes.target)
-    return Story("x", "test", "images", metrics, [training], {"the run": scores(table, metrics)}, Faces(table, source))
+    result = Result("the run", "runs/x", scores(table, metrics))
+    where = "of the test split"
+    return Story("x", "test", where, "images", metrics, [training], [result], Faces(table, source))
 
 
 def test_a_page_of_many_large_images_is_bounded() -> None:

@@ -26,18 +26,19 @@ MOST = 6
 class Training:
     """How a run went.
 
-    name: what it is called on the page. path: where it lies. rows: the epochs as metrics.csv has them. shares: of its
+    name: what it is called on the page. rows: the epochs as metrics.csv has them. shares: of its
     time by what took it, from 0 to 1. seconds: of training. best_epoch: that of `best.pt`. smoothing: what the epochs
-    before keep in a smoothed curve.
+    before keep in a smoothed curve. group: of the runs that have one setting and one colour; empty where
+    all have.
     """
 
     name: str
-    path: str
     rows: Sequence[Mapping[str, float]]
     shares: Mapping[str, float]
     seconds: float | None = None
     best_epoch: int | None = None
     smoothing: float = SHARE
+    group: str = ""
 
 
 def curves(trainings: Sequence[Training], metrics: Sequence[Metric]) -> Section:
@@ -63,8 +64,8 @@ def curves(trainings: Sequence[Training], metrics: Sequence[Metric]) -> Section:
 
 
 def _metric(trainings: Sequence[Training], metric: Metric, size: tuple[float, float]) -> Markup:
-    series, values = list[Series](), list[float]()
-    for place, training in enumerate(trainings):
+    series, values, groups = list[Series](), list[float](), _groups(trainings)
+    for training in trainings:
         for split in SPLITS:
             tag = f"{split}/{metric.name}"
             raw = _points(training.rows, training.rows, tag)
@@ -73,10 +74,11 @@ def _metric(trainings: Sequence[Training], metric: Metric, size: tuple[float, fl
             mean = _points(
                 training.rows, smooth(list(map(dict, training.rows)), [tag], training.smoothing), SMOOTHED + tag
             )
-            colour = of_series(place if len(trainings) > 1 else SPLITS.index(split))
-            name = f"{training.name} {split}" if len(trainings) > 1 else split
+            colour = of_series(groups.index(training.group) if len(groups) > 1 else SPLITS.index(split))
+            name = f"{training.group} {split}" if len(groups) > 1 else split
             values += [y for _, y in raw]
-            text = f"{name}: {metric.name} {mean[-1][1]:{metric.format}} in the end, smoothed"
+            which = f"{training.name} {split}" if len(trainings) > 1 else split
+            text = f"{which}: {metric.name} {mean[-1][1]:{metric.format}} in the end, smoothed"
             series.append(Series("", [Point(*each) for each in raw], f"{colour} thin", None, "straight"))
             shown = [Point(*each) for each in mean]
             series.append(Series(name, shown, colour, None, "straight", split == "train", text))
@@ -85,6 +87,10 @@ def _metric(trainings: Sequence[Training], metric: Metric, size: tuple[float, fl
     return chart(
         f"{metric.name} by epoch", f"{metric.name} of {len(trainings)} trainings by epoch.", x, y, series, size
     )
+
+
+def _groups(trainings: Sequence[Training]) -> list[str]:
+    return list(dict.fromkeys(each.group for each in trainings))
 
 
 def _points(
@@ -100,19 +106,22 @@ def _points(
 
 def learning_rate(trainings: Sequence[Training]) -> Section:
     """The learning rate at the end of each epoch."""
-    curves = [(each, _points(each.rows, each.rows, "lr")) for each in trainings]
-    there = [(place, each, points) for place, (each, points) in enumerate(curves) if points]
+    groups, there = _groups(trainings), list[tuple[Training, list[tuple[float, float]]]]()
+    for each in trainings:
+        points = _points(each.rows, each.rows, "lr")
+        if points and (each.group, points) not in [(other.group, known) for other, known in there]:
+            there.append((each, points))
     if not there:
         return Section("rate", "Learning rate", [])
     figures = []
     for size in (WIDE, SMALL):
         series = [
-            Series(each.name if len(there) > 1 else "", [Point(*p) for p in points], of_series(place), None, "straight",
-                   False, f"{each.name}: from {number(points[0][1])} to {number(points[-1][1])}")
-            for place, each, points in there
+            Series(each.group, [Point(*p) for p in points], of_series(groups.index(each.group)), None, "straight",
+                   False, f"{each.group or each.name}: from {number(points[0][1])} to {number(points[-1][1])}")
+            for each, points in there
         ]  # fmt: skip
-        x = Numbers.of("epoch", [x for _, _, points in there for x, _ in points], whole=True, margin=0.02)
-        y = Numbers.of("learning rate", [y for _, _, points in there for _, y in points], log=None)
+        x = Numbers.of("epoch", [x for _, points in there for x, _ in points], whole=True, margin=0.02)
+        y = Numbers.of("learning rate", [y for _, points in there for _, y in points], log=None)
         figures.append(chart("Learning rate by epoch", "The learning rate after each epoch.", x, y, series, size))
     return Section("rate", "Learning rate", [Drawn(*figures)])
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dltrain.evidence.comparing import SHARE, Score
+from dltrain.evidence.examples import WHERE
 from dltrain.evidence.pages import render
 from dltrain.evidence.report.answers import answered, least_sure, worst
 from dltrain.evidence.report.blocks import Block, Card, Cards, Cell, Code, Grid, Section, Words
@@ -26,24 +27,37 @@ SMALL = 32
 
 
 @dataclass(frozen=True)
+class Result:
+    """What was reached. name: what it is called. path: where it lies; empty for a mean. scores: by metric."""
+
+    name: str
+    path: str
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
 class Story:
     """What there is to tell.
 
-    title: of the page. trainings: every run, first the one whose answers are shown. scores: of each run by its name,
-    then by metric. comparisons: what is decided between runs, a sentence each. settings: the values of all runs by key,
-    where they differ. faces: the examples of the first run. augmented: training images as they lie there, and as the
-    network got them. samples: what a network made of nothing. plan, experiment: texts. environment: by name.
-    decisions: (name, value, reason). repeat: commands. missing: what could not be shown, and why, a sentence each.
+    title: of the page. where: the examples lie of which answers are shown, and what gave them. trainings: every run.
+    results: first the one whose answers are shown. remarks: on results. comparisons: what is decided between sides, a
+    sentence each. sides: their names. settings: the values of all sides by key, where they differ. faces: the examples
+    of the first result. augmented: training images as they lie there, and as the network got them. samples: what a
+    network made of nothing. plan, experiment: texts. environment: by name. decisions: (name, value, reason). repeat:
+    commands. missing: what could not be shown, and why, a sentence each.
     """
 
     title: str
     split: str
+    where: str
     words: str
     metrics: Sequence[Metric]
     trainings: Sequence[Training]
-    scores: Mapping[str, Mapping[str, Score]]
+    results: Sequence[Result]
     faces: Faces
+    remarks: Sequence[str] = ()
     comparisons: Sequence[str] = ()
+    sides: Sequence[str] = ()
     settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     augmented: Sequence[tuple[np.ndarray, np.ndarray]] = ()
     samples: Sequence[np.ndarray] = ()
@@ -82,10 +96,9 @@ def page(story: Story) -> str:
 
 
 def summary(story: Story) -> str:
-    """What the first run reaches, in a sentence."""
-    first, table = story.trainings[0], story.faces.table
-    scores, right = story.scores[first.name], table.outcomes.right
-    where = f"{len(table):,} {story.words} of the {story.split} split"
+    """What the first result is, in a sentence."""
+    scores, table = story.results[0].scores, story.faces.table
+    right, where = table.outcomes.right, f"{len(table):,} {story.words} {story.where}"
     if SHARE in scores and right is not None:
         interval = scores[SHARE].interval
         reached = f"{scores[SHARE].value:.2%} (95 % interval {interval.low:.2%} to {interval.high:.2%})"
@@ -96,27 +109,29 @@ def summary(story: Story) -> str:
 
 
 def _ends(score: Score, metric: Metric) -> str:
-    return f"{score.interval.low:{metric.format}} to {score.interval.high:{metric.format}}"
+    low, high = score.interval.low, score.interval.high
+    return f"{low:{metric.format}} to {high:{metric.format}}" if np.isfinite(low + high) else "-"
 
 
 def _results(story: Story) -> Section:
-    metrics = [metric for metric in story.metrics if metric.name in story.scores[story.trainings[0].name]]
+    scores = [each.scores for each in story.results]
+    metrics = [metric for metric in story.metrics if any(metric.name in each for each in scores)]
     rows = []
-    for each in story.trainings:
-        cells = [Cell(each.name), Cell(each.path)] if len(story.trainings) > 1 else [Cell(each.path)]
+    for each in story.results:
+        cells = [Cell(each.name), Cell(each.path)] if len(story.results) > 1 else [Cell(each.path)]
         for metric in metrics:
-            score = story.scores[each.name].get(metric.name)
+            score = each.scores.get(metric.name)
             cells += [Cell("-"), Cell("-")] if score is None else [
                 Cell.of(score.value, metric.format), Cell(_ends(score, metric), score.interval.low)
             ]  # fmt: skip
         rows.append(cells)
-    named = ["", "run"] if len(story.trainings) > 1 else ["run"]
+    named = ["", "run"] if len(story.results) > 1 else ["run"]
     head = [*named, *(name for metric in metrics for name in (metric.name, "95 %"))]
     blocks: list[Block] = [Grid("Results", head, rows, frozenset(range(len(named), len(head))))]
-    blocks += [Words(f"{sentence}.") for sentence in story.comparisons]
+    blocks += [Words(sentence) for sentence in (*story.remarks, *story.comparisons)]
     if story.settings:
         told = [[Cell(key), *map(Cell, values)] for key, values in story.settings.items()]
-        blocks.append(Grid("Settings that differ", ["setting", *(each.name for each in story.trainings)], told))
+        blocks.append(Grid("Settings that differ", ["setting", *story.sides], told))
     return Section("results", f"Results on the {story.split} split", blocks)
 
 
@@ -133,6 +148,7 @@ def _slices(story: Story) -> Section:
         facts = {**source.facts(places), "brightness": np.array([float(each.mean()) / 255 for each in pictures])}
     else:
         facts = {name: np.asarray(values)[table.index] for name, values in facts.items()}
+    facts |= {name: np.asarray(values)[rows] for name, values in table.where.items() if name not in WHERE}
     return slices(table, facts, rows, story.metrics)
 
 
