@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from answers import TASKS, fit_task, write_table
+from answers import TASKS, fit_task
 from browsing import needs_browser, open_page
-from evaluating import invoke
+from evaluating import invoke, measured
 from reporting import assert_cells_hold, paths_by_pixels, pictures, reported, rows_of, section, write_noise
 
 from dltrain.evidence.intervals import wilson
@@ -102,10 +102,10 @@ def test_without_its_data_a_run_is_told_without_images(run: Path, html: str, tmp
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_of_tables_is_told_by_rows(base: Path, name: str) -> None:
-    if not (base / "rows.csv").is_file():
-        write_table(base / "rows.csv")
-    told = reported(fit_task(base, name))
+    run = fit_task(base, name)
+    told, ece = reported(run), measured(run, "--split", "validation").get("ece")
     assert "<img" not in told and '<section id="worst">' in told
+    assert ece is None or f"Expected calibration error {ece:.4f}: " in told
     own = {
         "classification": ["Confusion matrix", "ROC", "Reliability diagram"],
         "binary_classification": ["Confusion matrix", "ROC", "accuracy by x1"],

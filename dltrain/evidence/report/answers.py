@@ -26,15 +26,22 @@ def answered(outcomes: Outcomes, faces: Faces) -> list[Section]:
 @answered.register
 def _(outcomes: ClassOutcomes, faces: Faces) -> list[Section]:
     truth, curves = _one_hot(outcomes)
-    return [*_of_classes(outcomes, faces, truth, curves), questions.thresholds(outcomes.names, curves),
-            _calibrated(outcomes)]  # fmt: skip
+    return [
+        *_of_classes(outcomes, faces, truth, curves),
+        questions.thresholds(outcomes.names, curves),
+        questions.calibration(outcomes.sureness, outcomes.right, "the probabilities of the answers"),
+    ]
 
 
 @answered.register
 def _(outcomes: BinaryOutcomes, faces: Faces) -> list[Section]:
     truth, curves = _one_hot(outcomes)
-    return [*_of_classes(outcomes, faces, truth, curves), questions.thresholds(outcomes.names[1:], curves[1:]),
-            _calibrated(outcomes)]  # fmt: skip
+    yes, name = outcomes.probabilities[:, 1].astype(np.float64), outcomes.names[1]
+    return [
+        *_of_classes(outcomes, faces, truth, curves),
+        questions.thresholds([name], curves[1:]),
+        questions.calibration(yes, truth[:, 1], f"the probabilities of `{name}`"),
+    ]
 
 
 @answered.register
@@ -95,7 +102,3 @@ def _one_hot(outcomes: ClassOutcomes) -> tuple[np.ndarray, list[Rates | None]]:
 def _of_classes(outcomes: ClassOutcomes, faces: Faces, truth: np.ndarray, curves: list[Rates | None]) -> list[Section]:
     answers = outcomes.prediction[:, None] == np.arange(len(outcomes.names))
     return [confusion.matrix(outcomes, faces), questions.table(outcomes.names, truth, answers, curves)]
-
-
-def _calibrated(outcomes: ClassOutcomes) -> Section:
-    return questions.calibration(outcomes.sureness, outcomes.right, "the probabilities of the answers")
