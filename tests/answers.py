@@ -1,10 +1,17 @@
-"""A table of which every task has something to learn, and a short run of each task on it."""
+"""A table of which every task has something to learn, short trainings on it, and a Ctrl-C between two of them."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pytest
 from evaluating import invoke
 
 KINDS = ["ant", "bee", "cat, wild"]
@@ -38,9 +45,31 @@ def write_table(path: Path, rows: int = 240) -> Path:
     return path
 
 
+def table_of(folder: Path, target: str = "target: kind") -> str:
+    """The `data` section of the table `rows.csv` in a folder, which is written where there is none."""
+    path = folder / "rows.csv"
+    if not path.is_file():
+        write_table(path)
+    return f"{{name: table, path: {path}, {target}, features: {FEATURES}, validation: 0.25}}"
+
+
+@contextmanager
+def interrupted(module: ModuleType, train: str) -> Iterator[None]:
+    """Every training that a function of a module does is met by a Ctrl-C."""
+    trained = getattr(module, train)
+
+    def begin(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return trained(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, train, begin)
+        yield
+
+
 def fit_task(folder: Path, name: str, *overrides: str, run: str = "") -> Path:
     """A run of one of TASKS, trained for a moment on the table `rows.csv` in a folder."""
-    data = f"{{name: table, path: {folder / 'rows.csv'}, {TASKS[name]}, features: {FEATURES}, validation: 0.25}}"
+    data = table_of(folder, TASKS[name])
     file = folder / f"{run or name.replace(' ', '_')}.yaml"
     model = "{name: autoencoder, hidden: [], code: 2}" if name == "reconstruction" else "{name: mlp, hidden: [8]}"
     task = "regression" if name == "several numbers" else name

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from answers import FEATURES, write_table
+from answers import interrupted, table_of
 from evaluating import invoke
 
 from dltrain.evidence.sequential import SequentialTest
@@ -19,10 +17,10 @@ from dltrain.experiment.ablation import parts_of
 from dltrain.experiment.experiment import Experiment
 
 TABLE = """
-data: {{name: table, path: {path}, target: kind, features: {features}, validation: 0.25}}
+data: {data}
 model: {{name: mlp, hidden: [8]}}
 loss: {{label_smoothing: 0.3}}
-optimizer: {{name: adamw, lr: 0.1, weight_decay: {decay}}}
+optimizer: {{name: adamw, lr: 0.1, weight_decay: 1.0e-9}}
 schedule: cosine
 training: {{epochs: 2, batch_size: 32}}
 recorders: []
@@ -35,9 +33,7 @@ OPTIONS = ("--metric", "validation/loss", "--error", 0.2, "--difference", 0.001,
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With an experiment whose label smoothing harms the loss and whose decay does as good as nothing."""
     folder = tmp_path_factory.mktemp("ablations")
-    write_table(folder / "rows.csv")
-    text = TABLE.format(path=folder / "rows.csv", features=FEATURES, decay=1e-9)
-    (folder / "x.yaml").write_text(text)
+    (folder / "x.yaml").write_text(TABLE.format(data=table_of(folder)))
     return folder
 
 
@@ -82,14 +78,7 @@ def test_it_goes_on_where_it_was_interrupted(found: dict[str, Any], tmp_path: Pa
 
     from dltrain.commands import ablate
 
-    trained = ablate.train_one
-
-    def interrupted(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C would
-        return trained(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablate, "train_one", interrupted)
+    with interrupted(ablate, "train_one"):
         done = invoke("ablate", place)
     assert done.exit_code == 130 and f"to go on: dltrain ablate {place}" in done.stderr, done.output
     assert not (place / "ablation.json").exists()

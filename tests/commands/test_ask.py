@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from answers import FEATURES, write_table
+from answers import interrupted, table_of
 from evaluating import invoke, measured
 
 from dltrain.evidence.sequential import SequentialTest
 
 BASE = """
-data: {{name: table, path: {path}, target: kind, features: {features}, validation: 0.25}}
+data: {data}
 model: {{name: mlp, hidden: [8]}}
 optimizer: {{lr: {rate}}}
 training: {{epochs: 2, batch_size: 32}}
@@ -36,10 +34,8 @@ decide: {{metric: {metric}, error: 0.2, difference: 0.001, budget: {{runs: {runs
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With base experiments that learn well, `good.yaml`, and hardly, `slow.yaml`."""
     folder = tmp_path_factory.mktemp("claims")
-    write_table(folder / "rows.csv")
     for name, rate in (("good", 0.1), ("slow", 0.0001)):
-        text = BASE.format(path=folder / "rows.csv", features=FEATURES, rate=rate)
-        (folder / f"{name}.yaml").write_text(text)
+        (folder / f"{name}.yaml").write_text(BASE.format(data=table_of(folder), rate=rate))
     return folder
 
 
@@ -132,14 +128,7 @@ def test_an_undecidable_claim_ends_with_its_budget_and_goes_on_where_it_was(fold
 
     from dltrain.commands import ask
 
-    trained = ask.train_one
-
-    def interrupted(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C would
-        return trained(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ask, "train_one", interrupted)
+    with interrupted(ask, "train_one"):
         done = invoke("ask", ask_folder)
     assert done.exit_code == 130 and f"to go on: dltrain ask {ask_folder}" in done.stderr, done.output
     done = invoke("ask", ask_folder, "training.epochs=3")

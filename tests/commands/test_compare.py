@@ -27,7 +27,6 @@ from dltrain.tasks.outcomes import ClassOutcomes, NumberOutcomes, Outcomes
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table, and three classifiers of it: two seeds, and one that has hardly learned."""
     folder = tmp_path_factory.mktemp("rows")
-    write_table(folder / "rows.csv")
     for overrides in (["seed=0"], ["seed=1"], ["optimizer.lr=0.00001"]):
         fit_task(folder, "classification", "training.epochs=10", *overrides)
     return folder

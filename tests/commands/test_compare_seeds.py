@@ -21,7 +21,6 @@ from dltrain.evidence.paired import sign_flip
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of three regressions each: `good`, `worse` with the same seeds, `other` with two of them."""
     folder = tmp_path_factory.mktemp("rows")
-    write_table(folder / "rows.csv")
     for name, rate, seeds in (("good", 0.1, (0, 1, 2)), ("worse", 0.0001, (0, 1, 2)), ("other", 0.09, (2, 5, 1))):
         for seed in seeds:
             fit_task(folder, "regression", f"optimizer.lr={rate}", f"seed={seed}", "training.epochs=6", run=name)

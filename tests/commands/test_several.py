@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from answers import FEATURES, write_table
+from answers import interrupted, table_of
 from evaluating import invoke, measured
 from scipy import stats
 from training import assert_same_state, table
@@ -20,10 +18,9 @@ from training import assert_same_state, table
 from dltrain import Experiment
 from dltrain.evidence.examples import read_examples
 from dltrain.runs import checkpoints
-from dltrain.runs.run import Run
 
 TEXT = """
-data: {{name: table, path: {path}, {target}, features: {features}, validation: 0.25}}
+data: {data}
 model: {{name: mlp, hidden: [8], dropout: 0.2}}
 optimizer: {{lr: 0.1}}
 training: {{epochs: 2, batch_size: 32, checkpoint_every: 1.0e-9}}
@@ -34,10 +31,8 @@ seed: 3
 
 def write(folder: Path, name: str, target: str = "target: kind", more: str = "") -> Path:
     """An experiment on the table `rows.csv` in a folder."""
-    if not (folder / "rows.csv").is_file():
-        write_table(folder / "rows.csv")
     file = folder / f"{name}.yaml"
-    file.write_text(TEXT.format(path=folder / "rows.csv", target=target, features=FEATURES, more=more))
+    file.write_text(TEXT.format(data=table_of(folder, target), more=more))
     return file
 
 
@@ -158,7 +153,7 @@ def test_compare_pairs_seeds_and_pools_folds(folder: Path) -> None:
     assert [side["checkpoint"] for side in told["runs"]] == ["ensemble of 3"] * 2 and told["comparisons"][0]["paired"]
 
 
-def test_a_killed_and_a_parked_folder_go_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_and_a_parked_folder_go_on(folder: Path, tmp_path: Path) -> None:
     whole = folder / "seeds/seeds-001"
     killed = tmp_path / "seeds-001"
     shutil.copytree(whole, killed)
@@ -172,18 +167,11 @@ def test_a_killed_and_a_parked_folder_go_on(folder: Path, tmp_path: Path, monkey
 
     from dltrain.commands import fit_several
 
-    trained = fit_several.fit
-
-    def interrupted(*arguments: Any, **options: Any) -> tuple[int, Run]:
-        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C would
-        return trained(*arguments, **options)
-
-    monkeypatch.setattr(fit_several, "fit", interrupted)
-    done = invoke("resume", killed, "--device", "cpu")
+    with interrupted(fit_several, "fit"):
+        done = invoke("resume", killed, "--device", "cpu")
     assert done.exit_code == 130, done.output
     assert f"2 of 3 are finished; to go on: dltrain resume {killed}" in done.stderr
     assert not (killed / "summary.json").exists()
-    monkeypatch.undo()
     done = invoke("fit", killed)
     assert done.exit_code == 0 and done.stdout.strip() == str(killed), done.output
     assert (killed / "seed-3/checkpoints/last.pt").stat().st_mtime_ns == before, "what is finished stays"

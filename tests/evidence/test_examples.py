@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from answers import KINDS, LABELS, TASKS, fit_task, write_table
+from answers import KINDS, LABELS, TASKS, fit_task
 from conftest import REPOSITORY
 from evaluating import invoke, measured
 
@@ -24,9 +24,7 @@ from dltrain.tasks.outcomes import ClassOutcomes, LabelOutcomes, Outcomes, liste
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rows")
-    write_table(folder / "rows.csv")
-    return folder
+    return tmp_path_factory.mktemp("rows")
 
 
 @pytest.fixture(scope="module")
