@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.types import ImageShape
-from dltrain.engine.explaining.hiding import RANDOM, elsewhere, important
+from dltrain.engine.explaining.hiding import RANDOM, Hidden, elsewhere, important
 from dltrain.engine.explaining.places import Places, find_places
 from dltrain.errors import RunError
 from dltrain.models import Model
@@ -96,6 +96,14 @@ def test_the_important_region_is_the_largest_part_of_the_map() -> None:
     assert region.sum() == 12 and map_[region].min() > map_[~region].max()
     assert important(np.where(map_ > 0.95, map_, 0), 0.5).sum() == (map_ > 0.95).sum(), "nothing where the map is 0"
     assert not important(np.zeros((4, 4), np.float32), 0.5).any()
+
+
+def test_a_region_counts_only_where_hiding_it_costs_something() -> None:
+    region, others = np.ones((2, 2), dtype=bool), np.full(RANDOM, 0.7)
+    assert Hidden(region, 0.5, 0.4, others, True).beyond_chance
+    assert not Hidden(region, 0.5, 0.8, others, True).beyond_chance, "one random region less"
+    raised = Hidden(region, 0.5, 0.6, others, True)
+    assert raised.beats == RANDOM and not raised.beyond_chance, "the probability became larger"
 
 
 def test_chance_hides_regions_of_the_same_shape() -> None:

@@ -42,8 +42,8 @@ class Hidden:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the region matters more than every one of the random ones."""
-        return self.beats == len(self.elsewhere)
+        """Whether hiding the region costs something, and more than hiding any of the random ones."""
+        return self.drop > 0 and self.beats == len(self.elsewhere)
 
     @property
     def beats(self) -> int:
