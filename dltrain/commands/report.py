@@ -86,7 +86,7 @@ def _story(first: Opened, found: Compared, device: str, display: Display) -> Sto
         plan=sketch, experiment=experiment.dump(), environment=_environment(about),
         decisions=[(name, setting(each.get("value")), str(each.get("reason", "")))
                    for name, each in about.get("decisions", {}).items()],
-        repeat=_repeat(first, several, found), missing=missing,
+        repeat=_repeat(first, several, found), exact=_is_exact(experiment, about), missing=missing,
     )  # fmt: skip
 
 
@@ -177,6 +177,11 @@ def _environment(about: dict[str, Any]) -> dict[str, str]:
         "plug-ins": ", ".join(about.get("plugins") or {}) or None,
     }  # fmt: skip
     return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def _is_exact(experiment: Experiment, about: dict[str, Any]) -> bool:
+    device = about.get("decisions", {}).get("device", {}).get("value")
+    return experiment.training.deterministic or not str(device).startswith("cuda")
 
 
 def _repeat(first: Opened, several: Several | None, found: Compared) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_the_summary_has_the_interval_and_all_sections_are_there(run: Path, html
         assert f"<title>{fact}</title>" in html
     assert html.count("below as the network got them") == 1
     assert f"dltrain report {run} --split validation" in html
+    assert "versions and machine give the same weights, bit for bit" in html
+
+
+def test_a_run_that_is_not_exact_promises_no_bits(run: Path, tmp_path: Path) -> None:
+    experiment, changes = run.parents[1] / "noise.yaml", ["training.epochs=1", "training.deterministic=false"]
+    done = invoke("fit", experiment, *changes, "--runs", tmp_path, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    own = tmp_path / "noise/001"
+    about = json.loads((own / "environment.json").read_text())
+    assert "bit for bit" in reported(own), "on a CPU it is"
+    about["decisions"]["device"]["value"] = "cuda:0"
+    (own / "environment.json").write_text(json.dumps(about))
+    told = reported(own)
+    assert "bit for bit" not in told and "weights differ from run to run" in told
 
 
 def test_names_like_markup_are_words(html: str) -> None:

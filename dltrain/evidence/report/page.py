@@ -44,7 +44,7 @@ class Story:
     sentence each. sides: their names. settings: the values of all sides by key, where they differ. faces: the examples
     of the first result. augmented: training images as they lie there, and as the network got them. samples: what a
     network made of nothing. plan, experiment: texts. environment: by name. decisions: (name, value, reason). repeat:
-    commands. missing: what could not be shown, and why, a sentence each.
+    commands. exact: whether they give the same bits. missing: what could not be shown, and why, a sentence each.
     """
 
     title: str
@@ -66,6 +66,7 @@ class Story:
     environment: Mapping[str, str] = field(default_factory=dict)
     decisions: Sequence[tuple[str, str, str]] = ()
     repeat: Sequence[str] = ()
+    exact: bool = True
     missing: Sequence[str] = ()
 
 
@@ -178,7 +179,9 @@ def _environment(story: Story) -> Section:
 def _repeat(story: Story) -> Section:
     blocks: list[Block] = []
     if story.repeat:
-        text = "The same experiment, seed, data, versions and kind of machine give the same weights, bit for bit."
+        text = "The same experiment, seed, data, versions and machine give the same weights, bit for bit."
+        if not story.exact:
+            text = "`training.deterministic` is off: cuDNN picks kernels by time, and weights differ from run to run."
         blocks += [Words(text), Code("\n".join(story.repeat))]
     if story.experiment:
         blocks += [Words("The experiment, with all settings:"), Code(story.experiment)]
