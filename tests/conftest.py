@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forking import Zygote
+from forking import Zygote, build_commands_once
 
 # Tiny tensors: one thread is faster than two, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,11 +17,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+build_commands_once()
+
 REPOSITORY = Path(__file__).parent.parent
+LONG = ("test_quality.py", "test_readme.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out `slow` tests unless they are asked for, and `gpu` tests where there is no GPU."""
+    """Leave out `slow` tests unless they are asked for, and `gpu` tests where there is no GPU. The longest ones come
+    first: at the end, the other workers would wait for them."""
+    items.sort(key=lambda item: item.path.name not in LONG)
     if "slow" not in config.getoption("-m"):
         slow = [item for item in items if "slow" in item.keywords]
         config.hook.pytest_deselected(items=slow)
@@ -92,11 +97,23 @@ def photo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(photo_run: Path) -> Path:
+def onnx_once() -> Iterator[None]:
+    """torch's exporter, which takes seconds, writes the file of a network only the first time."""
+    pytest.importorskip("onnxscript")
+    from exporting import remembered
+
+    from dltrain.export import onnx_file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_file, "onnx_of", remembered(onnx_file.onnx_of))
+        yield
+
+
+@pytest.fixture(scope="session")
+def exported(photo_run: Path, onnx_once: None) -> Path:
     """Its ONNX file."""
     from evaluating import invoke
 
-    pytest.importorskip("onnxscript")
     result = invoke("export", photo_run)
     assert result.exit_code == 0, result.stderr
     return photo_run / "export" / "model.onnx"

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import json
+import multiprocessing.forkserver
+import multiprocessing.util
 import os
 import runpy
 import signal
@@ -24,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer.testing
+
 WARM = (
     "dltrain.cli", "dltrain.commands.fit", "dltrain.data.arrays", "dltrain.data.augmentation.impl.color",
     "dltrain.data.augmentation.impl.mixing", "dltrain.data.augmentation.impl.policies", "dltrain.data.copies.copies",
@@ -33,6 +38,37 @@ WARM = (
     "torch._dynamo", "torch.utils.flop_counter", "torch.utils.serialization", "torch.utils.tensorboard.summary",
     "typer._adapters", "typer._click.decorators",
 )  # fmt: skip
+
+
+def build_commands_once() -> None:
+    """Keep what typer makes of an app for each call anew, which takes longer than many a command does."""
+    typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
+
+
+def fork_servers() -> None:
+    """Let the servers from which this process forks its workers be forks of it: they need not import torch anew."""
+    start = multiprocessing.util.spawnv_passfds
+
+    def started(path: Any, command: list[str], passed: list[int]) -> int:
+        if "multiprocessing.forkserver" not in command[-1]:
+            return int(start(path, command, passed))
+        sys.stdout.flush(), sys.stderr.flush()
+        if pid := os.fork():
+            return pid
+        code = 1
+        try:  # all that starting another program would do
+            for low, high in zip((2, *sorted(passed)), (*sorted(passed), 2**16)):
+                os.closerange(low + 1, high)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if callable(signal.getsignal(number)):
+                    signal.signal(number, signal.SIG_DFL)
+            multiprocessing.forkserver._forkserver.__init__()  # type: ignore[misc]
+            code = run_program("-c", command[-1])
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+
+    multiprocessing.util.spawnv_passfds = started
 
 
 @dataclass
@@ -238,6 +274,9 @@ def _serve() -> int | None:
     for name in WARM:
         importlib.import_module(name)
     PIL.Image.preinit()
+    fork_servers()
+    build_commands_once()
+    typer.main.get_command(importlib.import_module("dltrain.cli").app)
     gc.collect()
     gc.freeze()  # or each child would look through, and so copy, all objects of the libraries
 

@@ -44,6 +44,7 @@ def test_stacked_runs(run: Run) -> None:
     assert len(rows) == 2 and all(row.count("|") == 6 for row in rows)
 
 
+@pytest.mark.slow
 def test_throughput_alternates(run: Run) -> None:
     text = run("throughput", "--tiny", "--alternate", "3")
     assert "dltrain / compute = " in text and "dltrain / loop = " in text
@@ -54,6 +55,7 @@ def test_folder_runs(run: Run) -> None:
     assert "cached / loop = " in text and "32 pixels" in text
 
 
+@pytest.mark.slow
 def test_folder_alternates(run: Run) -> None:
     assert "streaming / loop = " in run("folder", "--tiny", "--size", "32", "--alternate", "2")
 
@@ -73,6 +75,10 @@ def test_startup_runs(run: Run) -> None:
 def test_memory_runs(run: Run) -> None:
     text = run("memory", "--tiny", "--cases", "data 1x streaming", "data 16x streaming")
     assert "streaming: time of a step, 16x / 1x = " in text
+
+
+@pytest.mark.slow
+def test_memory_alternates(run: Run) -> None:
     text = run("memory", "--tiny", "--alternate", "2")
     assert re.search(r"16x / 1x = \d+\.\d+ \(half of them", text)
 
@@ -136,9 +142,13 @@ def test_busy_trains_beside_a_neighbour(run: Run) -> None:
     assert re.search(r"digits +busy +probing +[\d,]+ ", text)
 
 
-def test_search_runs(run: Run, zygote: Zygote) -> None:
+def test_the_overhead_of_a_search_is_told(run: Run) -> None:
     text = run("search", "overhead", "--tiny")
     assert re.search(r"digits, mlp, 1 epoch of 10 steps: \d+ .* besides them -?\d+ ", text)
+
+
+@pytest.mark.slow
+def test_searches_are_compared(run: Run) -> None:
     text = run("search", "quality", "--tiny")
     assert "  random: 25% " in text and "  optuna, by hand, halving: 25% " in text
     assert "1 jobs: " in run("search", "jobs", "--tiny")

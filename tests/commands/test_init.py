@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rationing import some
 from typer.testing import CliRunner, Result
 
 import dltrain.commands.init as init_module
@@ -132,7 +133,7 @@ def test_a_rare_class_is_pointed_out(tmp_path: Path) -> None:
     assert "class `ibis` has few images" in written(root, tmp_path / "birds.yaml")[1]
 
 
-@pytest.mark.parametrize("name", ["my, photos}", "größe: 1 #x", "12", "no", 'it\'s "quoted"'])
+@pytest.mark.parametrize("name", some(['it\'s "quoted"', "my, photos}", "größe: 1 #x"], 3))
 def test_any_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     save_photos(Path(name), {"a": 10, "b": 10}, (70, 70))
@@ -238,10 +239,12 @@ def test_real_photos(tmp_path: Path) -> None:
     assert "576 training images of 12 classes (48 a class), 144 validation" in caltech
 
 
-@pytest.mark.parametrize("name", ["null", "true", ".5", "no", "010", "~", "$x", "a b", "x: y", "é", "#1", "[x]"])
+@pytest.mark.parametrize(
+    "name", some(["null", "true", "12", ".5", "no", "~", "$x", "a b", "x: y", "é", "010", "#1", "[x]"], 4)
+)
 def test_a_folder_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_photos(tmp_path / name, {"a": 10, "b": 10})
+    save_photos(tmp_path / name, {"a": 10, "b": 10}, (70, 70))
     result = invoke("init", name, "--no-pretrained", "--output", "out.yaml")
     assert result.exit_code == 0, result.stderr
     assert Experiment.load("out.yaml").data.model_dump()["root"] == name

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forking import Zygote
 from training import arrays_experiment, train
 from typer.testing import CliRunner
 
 from dltrain import Experiment
 from dltrain.cli import app
 from dltrain.commands.verify_resume import Verdict, compared, differences, shortened, told
-from dltrain.config.section import _index
-from dltrain.layers import Activation
 
 FORGETFUL = '''
 """An activation whose state no checkpoint holds."""
@@ -46,13 +44,11 @@ class Forgetful(Activation):
 '''
 
 
-@pytest.fixture
-def forgetful(tmp_path: Path) -> Iterator[Path]:
-    known = list(Activation.catalogue)
-    (tmp_path / "forgetful.py").write_text(FORGETFUL)
-    yield tmp_path / "forgetful.py"
-    Activation.catalogue[:] = known
-    _index.cache_clear()
+FORKS = (
+    "import forking, types, dltrain.commands.verify_resume as command\n"
+    "command.subprocess = types.SimpleNamespace(run=forking.run_python)"
+)
+"""Setup of a command whose trainings are forks of it."""
 
 
 def verified(*arguments: object) -> tuple[int, dict[str, Any]]:
@@ -66,7 +62,7 @@ def write(folder: Path, arrays: Path, model: str) -> Path:
     return file
 
 
-@pytest.mark.slow  # three processes that import torch; the next test has them too
+@pytest.mark.slow  # three processes that import torch
 def test_a_training_that_is_killed_gives_the_same_bits(tmp_path: Path, arrays: Path) -> None:
     file = write(tmp_path, arrays, "{name: convnet, widths: [4], dropout: 0.3}")
     code, found = verified(file, "--steps", 9, "--kills", 1)
@@ -75,10 +71,14 @@ def test_a_training_that_is_killed_gives_the_same_bits(tmp_path: Path, arrays: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
 
-def test_one_that_forgets_does_not(tmp_path: Path, arrays: Path, forgetful: Path) -> None:
+def test_one_that_forgets_does_not(tmp_path: Path, arrays: Path, zygote: Zygote) -> None:
+    (tmp_path / "forgetful.py").write_text(FORGETFUL)
     file = write(tmp_path, arrays, "{name: mlp, hidden: [4], activation: forgetful}")
-    code, found = verified(file, "--steps", 9, "--kills", 1, "--plugin", forgetful)
-    assert code == 1 and not found["same"]
+    done = zygote.capture(
+        "verify-resume", file, "--steps", 9, "--kills", 1, "--plugin", tmp_path / "forgetful.py", "--json", setup=FORKS
+    )
+    found = json.loads(done.stdout)
+    assert done.code == 1 and not found["same"]
     assert any(text.startswith("last.pt.model.") and "apart" in text for text in found["differences"])
     assert any(text.startswith("metrics.csv: row 3") for text in found["differences"])
 
@@ -120,9 +120,8 @@ def test_the_copy_is_short_and_shows_nothing(arrays: Path) -> None:
     assert shortened(timed, 60).training.limit_batches == 3 and shortened(timed, 60).training.time is None
 
 
-def test_a_training_that_fails_by_itself_is_no_verdict(tmp_path: Path, arrays: Path) -> None:
+def test_a_training_that_fails_by_itself_is_no_verdict(tmp_path: Path, arrays: Path, zygote: Zygote) -> None:
     file = write(tmp_path, arrays, "mlp")
-    arguments = ["verify-resume", str(file), "optimizer.lr=1e30", "training.clip_norm=null", "--device", "cpu"]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 2 and "the training failed by itself (exit code 1)" in done.stderr
+    done = zygote.capture("verify-resume", file, "optimizer.lr=1e30", "training.clip_norm=null", setup=FORKS)
+    assert done.code == 2 and "the training failed by itself (exit code 1)" in done.stderr
     assert "not a number" in done.stderr

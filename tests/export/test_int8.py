@@ -12,6 +12,8 @@ from evaluating import invoke, measured
 
 from dltrain.engine.predictor import restore_predictor
 from dltrain.evidence.losing import share_bound
+from dltrain.export import onnx_file
+from dltrain.export.onnx_file import onnx_of
 from dltrain.export.quantized import CALIBRATION, SCOPES, UnquantizableError, chosen, quantize
 from dltrain.runs.checkpoints import load, save
 
@@ -25,6 +27,11 @@ def fitted(folder: Path, text: str) -> Path:
     result = invoke("fit", folder / "x.yaml", "--runs", folder)
     assert result.exit_code == 0, result.stderr
     return folder / "x" / "001"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once(onnx_once: None) -> None:
+    """The networks of this file are exported again and again."""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +116,10 @@ def test_weights_have_a_scale_each_channel_and_preprocessing_stays_in_float(int8
     assert all(not node.metadata_props for node in graph.node)
 
 
-def test_the_same_run_gives_the_same_bytes(digits: Path, int8: Path, tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(
+    digits: Path, int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "onnx_of", onnx_of)
     result = invoke("export", digits, "--int8", "--output", tmp_path / "again.onnx")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "again.onnx").read_bytes() == int8.read_bytes()

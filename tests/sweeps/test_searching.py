@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rationing import some
 from sweeping import ranking, sweep, write_experiment
 
 from dltrain.experiment.experiment import Experiment
@@ -67,7 +68,7 @@ def test_a_pause_changes_nothing_in_a_training(halved: Path, yaml: Path, tmp_pat
     assert all(np.array_equal(one["model"][name], other["model"][name]) for name in other["model"])
 
 
-@pytest.mark.parametrize("point", ["Recordings.epoch", "Study.report", "Study.finish"])
+@pytest.mark.parametrize("point", some(["Study.report", "Recordings.epoch", "Study.finish"], 2))
 def test_a_pruned_search_that_was_killed_ends_as_one_that_was_not(
     halved: Path, yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -125,7 +126,7 @@ def test_a_front_holds_what_no_other_trial_beats(yaml: Path, tmp_path: Path) -> 
     space = "  space: {model.hidden: {choices: [[2], [4], [16], [64]]}, optimizer.lr: {low: 0.01, high: 1.0}}\n"
     yaml.write_text(text[: text.index("  space:")] + space)
     metric = "sweep.metric=[validation/loss, parameters]"
-    result = sweep(yaml, metric, "sweep.trials=8", "--runs", tmp_path)
+    result = sweep(yaml, metric, "sweep.trials=8", "sweep.epochs=1", "--runs", tmp_path)
     assert result.exit_code == 0, result.stderr
     folder = tmp_path / "tiny/sweep-001"
     found = [
@@ -148,7 +149,7 @@ def test_trials_that_are_trained_together_are_those_that_are_trained_alone(yaml:
     space = "  space: {optimizer.lr: {low: 0.01, high: 1.0}, model.hidden: {choices: [[8], [16]]}}\n"
     yaml.write_text(text[: text.index("  space:")] + space)
     for vectorize in (1, 4):
-        result = sweep(yaml, f"sweep.vectorize={vectorize}", "sweep.trials=5", "--runs", tmp_path)
+        result = sweep(yaml, f"sweep.vectorize={vectorize}", "sweep.trials=4", "--runs", tmp_path)
         assert result.exit_code == 0, result.stderr
     alone, together = (sorted(rows(tmp_path / f"tiny/sweep-00{k}"), key=lambda r: int(r["trial"])) for k in (1, 2))
     for one, other in zip(alone, together, strict=True):

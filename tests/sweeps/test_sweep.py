@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from itertools import takewhile
@@ -13,8 +14,9 @@ import numpy as np
 import optuna
 import pytest
 from forking import Zygote, until
+from rationing import some
 from sweeping import ranking, save_images, sweep, write_experiment
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import dltrain.sweeps.coordinator as coordinator_module
 import dltrain.sweeps.trial as trial_module
@@ -125,10 +127,33 @@ def test_a_step_is_above_zero(step: float) -> None:
 # -- a sweep from start to end
 
 
-def test_a_sweep_ranks_its_trials_and_writes_the_best(yaml: Path, tmp_path: Path) -> None:
-    result = sweep(yaml, "--runs", tmp_path / "runs")
-    folder = tmp_path / "runs" / "tiny" / "sweep-001"
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """What a sweep of four trials printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = sweep(write_experiment(folder), "--runs", folder)
     assert result.exit_code == 0
+    return result
+
+
+@pytest.fixture(scope="module")
+def whole(shown: Result) -> Path:
+    """Its folder, which lies below that of its file."""
+    return Path(shown.stdout.splitlines()[0]).parent
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole: Path) -> list[dict[str, str]]:
+    return ranking(whole)
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "sweep"))
+
+
+def test_a_sweep_ranks_its_trials_and_writes_the_best(whole: Path, shown: Result) -> None:
+    result, folder, yaml = shown, whole, whole.parents[1] / "tiny.yaml"
     assert result.stdout.splitlines() == [str(folder / "best.yaml")]
     rows = ranking(folder)
     scores = [float(row["validation/accuracy"]) for row in rows]
@@ -146,14 +171,14 @@ def test_a_sweep_ranks_its_trials_and_writes_the_best(yaml: Path, tmp_path: Path
         )
         assert not (run.path / "eval").exists()
     best = Experiment.load(folder / "best.yaml")
-    whole = Experiment.load(yaml).without_sweep()
-    assert best == whole.override_all({key: float(rows[0][key]) for key in ("optimizer.lr", "model.dropout")})
+    trained = Experiment.load(yaml).without_sweep()
+    assert best == trained.override_all({key: float(rows[0][key]) for key in ("optimizer.lr", "model.dropout")})
     assert best.training.epochs == 8
     assert CliRunner().invoke(app, ["check", str(folder / "best.yaml")]).exit_code == 0
 
 
-def test_what_is_shown_of_a_sweep(yaml: Path, tmp_path: Path) -> None:
-    lines = sweep(yaml, "--runs", tmp_path / "runs").stderr.splitlines()
+def test_what_is_shown_of_a_sweep(shown: Result) -> None:
+    lines = shown.stderr.splitlines()
     assert lines[0].startswith("tiny: 4 trials -> ")
     assert all(line.startswith(f"trial {k}/4  optimizer.lr=") for k, line in enumerate(lines[1:5], 1))
     assert "left" in lines[1] and "left" not in lines[4]
@@ -162,23 +187,21 @@ def test_what_is_shown_of_a_sweep(yaml: Path, tmp_path: Path) -> None:
     assert lines[-2].startswith("what was found, in pictures: ") and len(lines) == 12
 
 
-def test_the_test_split_takes_no_part(yaml: Path, tmp_path: Path) -> None:
-    sweep(yaml, "--runs", tmp_path / "a")
+def test_the_test_split_takes_no_part(yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]]) -> None:
     save_images(tmp_path / "images.npz", test_seed=7)
-    sweep(yaml, "--runs", tmp_path / "b")
-    assert ranking(tmp_path / "a/tiny/sweep-001") == ranking(tmp_path / "b/tiny/sweep-001")
+    sweep(yaml, "--runs", tmp_path)
+    assert ranking(tmp_path / "tiny/sweep-001") == uninterrupted
 
 
-def test_the_seed_decides_the_trials(yaml: Path, tmp_path: Path) -> None:
-    for seed in (0, 0, 1):
-        sweep(yaml, f"seed={seed}", "sweep.trials=2", "--runs", tmp_path)
-    first, second, third = (ranking(tmp_path / f"tiny/sweep-00{k}") for k in (1, 2, 3))
-    assert first == second
-    assert {row["optimizer.lr"] for row in first}.isdisjoint(row["optimizer.lr"] for row in third)
+def test_the_seed_decides_the_trials(yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]]) -> None:
+    """That one seed gives one sweep is what the tests of interrupted ones rest on."""
+    sweep(yaml, "seed=1", "sweep.trials=2", "--runs", tmp_path)
+    rates = {row["optimizer.lr"] for row in ranking(tmp_path / "tiny/sweep-001")}
+    assert len(rates) == 2 and rates.isdisjoint(row["optimizer.lr"] for row in uninterrupted)
 
 
 def test_a_loss_ranks_from_below(yaml: Path, tmp_path: Path) -> None:
-    sweep(yaml, "sweep.metric=validation/loss", "--runs", tmp_path)
+    sweep(yaml, "sweep.metric=validation/loss", "sweep.epochs=1", "--runs", tmp_path)
     losses = [float(row["validation/loss"]) for row in ranking(tmp_path / "tiny/sweep-001")]
     assert losses == sorted(losses) and len(losses) == 4
 
@@ -192,13 +215,12 @@ def test_training_in_steps_is_shortened_with_its_schedule(yaml: Path, tmp_path: 
     assert Experiment.load(tmp_path / "tiny/sweep-001/best.yaml").training.steps == 60
 
 
-def test_tensorboard_shows_the_searched_keys_of_every_trial(yaml: Path, tmp_path: Path) -> None:
+def test_tensorboard_shows_the_searched_keys_of_every_trial(whole: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    sweep(yaml, "sweep.trials=2", "--runs", tmp_path)
-    for row in ranking(tmp_path / "tiny/sweep-001"):
-        events = EventAccumulator(str(tmp_path / "tiny/sweep-001" / row["run"]))
+    for row in ranking(whole)[:2]:
+        events = EventAccumulator(str(whole / row["run"]))
         events.Reload()
         content = events.PluginTagToContent("hparams")
         start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info
@@ -211,9 +233,9 @@ def test_tensorboard_shows_the_searched_keys_of_every_trial(yaml: Path, tmp_path
 
 def test_checkpoints_are_kept_of_the_best_trials(yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator_module, "KEPT", 2)
-    sweep(yaml, "--runs", tmp_path)
+    sweep(yaml, "sweep.trials=3", "sweep.epochs=1", "--runs", tmp_path)
     folder = tmp_path / "tiny/sweep-001"
-    assert [(folder / row["run"] / "checkpoints").exists() for row in ranking(folder)] == [True, True, False, False]
+    assert [(folder / row["run"] / "checkpoints").exists() for row in ranking(folder)] == [True, True, False]
 
 
 def test_a_space_of_two_settings_is_trained_twice_and_no_more(yaml: Path, tmp_path: Path) -> None:
@@ -331,13 +353,6 @@ def test_keys_that_would_make_trials_incomparable(yaml: Path, tmp_path: Path, ke
 # -- going on
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    folder = tmp_path_factory.mktemp("whole")
-    sweep(write_experiment(folder), "--runs", folder)
-    return ranking(folder / "tiny/sweep-001")
-
-
 def test_more_trials_continue_the_same_sequence(
     yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]]
 ) -> None:
@@ -359,9 +374,8 @@ def test_more_trials_continue_the_same_sequence(
         ("seed=1", "`seed` 0; it cannot be 1 now"),
     ],
 )
-def test_a_continued_sweep_cannot_change(yaml: Path, tmp_path: Path, override: str, message: str) -> None:
-    sweep(yaml, "sweep.trials=1", "--runs", tmp_path)
-    folder = tmp_path / "tiny/sweep-001"
+def test_a_continued_sweep_cannot_change(copied: Path, override: str, message: str) -> None:
+    folder = copied
     before = (folder / "experiment.yaml").read_text()
     key, _, value = override.partition("=")
     if key.startswith("sweep.space"):  # the key of the space holds dots itself: write it as a person would
@@ -386,7 +400,8 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "point", ["Study.begin", "Run.create", "Recordings.epoch", "Run.write_held", "Study.finish", "Ranking.write"]
+    "point",
+    some(["Run.create", "Study.begin", "Run.write_held", "Recordings.epoch", "Study.finish", "Ranking.write"], 2),
 )
 def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(
     yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, point: str
@@ -414,7 +429,7 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(
     assert ranking(folder) == uninterrupted
 
 
-@pytest.mark.parametrize("point", ["Run.create", "Recordings.epoch", "Study.finish"])
+@pytest.mark.parametrize("point", some(["Recordings.epoch", "Run.create", "Study.finish"], 3))
 def test_interrupted_at_any_point(
     yaml: Path, tmp_path: Path, uninterrupted: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -463,10 +478,9 @@ def test_sigkill_at_any_moment(yaml: Path, zygote: Zygote, tmp_path: Path, unint
     assert ranking(folder) == uninterrupted
 
 
-def test_one_process_at_a_time(yaml: Path, tmp_path: Path) -> None:
+def test_one_process_at_a_time(copied: Path) -> None:
     from filelock import FileLock
 
-    sweep(yaml, "sweep.trials=1", "--runs", tmp_path)
-    with FileLock(tmp_path / "tiny/sweep-001/.lock"):
-        result = sweep(tmp_path / "tiny/sweep-001", "sweep.trials=2")
+    with FileLock(copied / ".lock"):
+        result = sweep(copied, "sweep.trials=5")
     assert result.exit_code == 2 and "is being run by another process" in result.stderr

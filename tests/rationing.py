@@ -1,0 +1,22 @@
+"""Parameters of which the tests of every day take some, and the slow ones the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def some(values: Iterable[Any], each: int) -> list[Any]:
+    """One value of `each` for every day, the first among them."""
+    return [_param(value, place % each == 0) for place, value in enumerate(values)]
+
+
+def only(daily: Collection[Any], values: Iterable[Any]) -> list[Any]:
+    """Those of the values that are in `daily` for every day."""
+    return [_param(value, value in daily) for value in values]
+
+
+def _param(value: Any, daily: bool) -> Any:
+    return pytest.param(value, marks=[] if daily else [pytest.mark.slow], id=str(value))
