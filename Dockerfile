@@ -3,14 +3,13 @@
 #   docker build -t dltrain-serve .
 #   docker run -p 8000:8000 -v "$PWD/model.onnx:/model.onnx:ro" dltrain-serve
 #
-# dltrain is installed without its dependencies, most of which are for training; what `serve` imports follows.
+# What `serve` imports comes first; then dltrain without its dependencies, most of which are for training.
 FROM python:3.12-slim
+RUN pip install --no-cache-dir numpy pillow pydantic pyyaml rich typer onnxruntime starlette uvicorn
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY dltrain dltrain
-RUN pip install --no-cache-dir --no-deps . \
- && pip install --no-cache-dir numpy pillow pydantic pyyaml rich typer onnxruntime starlette uvicorn \
- && rm -r /build/*
+RUN pip install --no-cache-dir --no-deps . && rm -r /build/*
 WORKDIR /
 USER nobody
 EXPOSE 8000

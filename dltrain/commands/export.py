@@ -32,7 +32,7 @@ from dltrain.export.graph import in_float32
 from dltrain.export.onnx_file import Onnx
 from dltrain.export.program import Program
 from dltrain.export.weights import Weights
-from dltrain.runs.checkpoints import write_atomically
+from dltrain.runs.checkpoints import write_together
 from dltrain.runs.run import Run, unwritable
 
 REPORT = "export.json"
@@ -66,11 +66,12 @@ def export_run(
     target = output or run.path / "export" / ("int8" if int8 else "") / f"model{written.suffix}"
     _require_place(target, written)
     file, state = find_checkpoint(run, given, which)
-    predictor = in_float32(restore_predictor(state, "cpu", file))
-    predictor.look(views, share)
+    evaluating = restore_predictor(state, "cpu", file)
+    evaluating.look(views, share)
     if calibrated:
-        for remark in use_calibration(predictor, file):
+        for remark in use_calibration(evaluating, file):
             display.line(remark)
+    predictor = in_float32(evaluating)
     about, graph = state["about"], written.graph(predictor)
     splits = _splits(with_data(where_it_lies_now(run, predictor.experiment), overrides), predictor, about)
     source, split = _examples(splits)
@@ -78,7 +79,7 @@ def export_run(
     display.waiting(f"writing {written.suffix} of `{predictor.experiment.model.name}`")
     content = written.content(predictor, graph, told)
     display.waiting(f"comparing {len(source):,} {source.words} of the {split} split")
-    found = compare(predictor, written.runner(content, predictor, told), source)
+    found = compare(predictor, written.runner(content, predictor, told), source, evaluating)
     alike = TOLERANCE if tolerance is None or int8 else tolerance
     if not found.passes(alike):
         display.stop()
@@ -89,7 +90,7 @@ def export_run(
             written, content, predictor, told, splits.train, source, display, every=precisions, needed=int8
         )
     if int8 and bits is not None:
-        content, found = _accepted(bits, content, lost, predictor, source, written.suffix, display)
+        content, found = _accepted(bits, content, lost, (predictor, evaluating), source, written.suffix, display)
     display.stop()
     precision = about["decisions"]["precision"]["value"]
     result = {
@@ -112,17 +113,17 @@ def export_run(
 
 
 def _accepted(
-    bits: Bits, content: dict[str, bytes], tolerance: float, predictor: Predictor, source: Source, suffix: str,
-    display: Display,
+    bits: Bits, content: dict[str, bytes], tolerance: float, run: tuple[Predictor, Predictor], source: Source,
+    suffix: str, display: Display,
 ) -> tuple[dict[str, bytes], Comparison]:  # fmt: skip
-    """The file in int8 in place of the other, and how it compares with the run. Raises UnlikeError where it may lose
-    more than the tolerance."""
+    """The file in int8 in place of the other, and how it compares with the run, in float32 and as `eval` computes.
+    Raises UnlikeError where it may lose more than the tolerance."""
     assert bits.loss is not None and bits.made is not None and bits.runner is not None
     if not bits.loss.within(tolerance):
         display.stop()
         more = "" if bits.loss.value > tolerance else "; more validation examples could tell, or a larger --tolerance"
         raise UnlikeError(f"{bits.verdict(tolerance)}{more}; nothing was written")
-    return {**content, suffix: bits.made.content}, compare(predictor, bits.runner, source)
+    return {**content, suffix: bits.made.content}, compare(run[0], bits.runner, source, run[1])
 
 
 def _require_place(target: Path, written: Format) -> None:
@@ -192,9 +193,8 @@ def write_files(target: Path, content: dict[str, bytes], suffix: str, result: di
     others[REPORT] = (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for name, data in others.items():
-            write_atomically(target.parent / name, data)
-        write_atomically(target, content[suffix])
+        written = {target.parent / name: [data] for name, data in others.items()}
+        write_together({**written, target: [content[suffix]]})
     except OSError as error:
         raise unwritable(error, target.parent) from None
 
@@ -203,6 +203,10 @@ def _table(result: dict[str, Any], found: Comparison) -> str:
     """What was found, for a terminal."""
     same = "" if found.agreement is None else f"the same answer on {found.agreement:.2%}, "
     lines = [f"{result['split']}, {found.examples:,} examples: {same}answers differ by {found.largest:.2g} at most"]
+    if found.agreement is not None and found.as_eval < found.examples:
+        lines.append(
+            f"as `eval` reads and computes, the run has the same answer on {found.as_eval / found.examples:.2%}"
+        )
     if "calibration" in result:
         lines.append(f"{'temperature':<18}{result['calibration']['temperature']:.4f}")
     run, file = (result["metrics"][name] for name in ("run", "file"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,8 @@ class Comparison:
     """Examples with the same class or labels; None where answers are numbers."""
     changed: int = 0
     """Examples that the run's own reading sees otherwise than the file: large JPEG files, which it decodes smaller."""
+    as_eval: int = 0
+    """Examples with the class or labels that `eval` has of them, which may read and compute otherwise than the file."""
     reports: dict[str, Report] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"run": [], "file": []})
 
@@ -81,17 +83,22 @@ class Comparison:
         times = {name: 1000 * statistics.median(each) for name, each in self.seconds.items() if each}
         return {
             "examples": self.examples, "difference": self.largest, "worst": self.worst,
-            **({} if self.agreement is None else {"agreement": self.agreement}),
+            **({} if self.agreement is None else
+               {"agreement": self.agreement, "agreement_with_eval": self.as_eval / self.examples}),
             **({"read_smaller_by_eval": self.changed} if self.changed else {}),
             "metrics": measured, "latency_ms": {name: round(value, 3) for name, value in times.items()},
         }  # fmt: skip
 
 
-def compare(predictor: Predictor, runner: Runner, source: Source) -> Comparison:
-    """Put the examples of a split through both. predictor: `in_float32`.
+def compare(
+    predictor: Predictor, runner: Runner, source: Source, evaluating: Predictor | None = None
+) -> Comparison:  # fmt: skip
+    """Put the examples of a split through both. predictor: `in_float32`. evaluating: as `eval` computes, whose metrics
+    and times are those of the run; None: the predictor.
 
     Raises ConfigError naming a file that cannot be read.
     """
+    evaluating = evaluating or predictor
     found, task = Comparison(), predictor.measuring_task(combined=not predictor.evaluation.is_plain)
     found.reports = {"run": task.report(), "file": task.report()}
     names = source.names()
@@ -106,11 +113,14 @@ def compare(predictor: Predictor, runner: Runner, source: Source) -> Comparison:
         for changed in range(len(own) if own is not seen else 0):
             found.changed += not torch.equal(own[changed], seen[changed])
         targets = predictor.inputs(read) if task.learns_inputs else as_tensor(source.targets[indices])
-        as_eval = by_run if own is seen else answer_of(predictor.outputs(own))
+        as_eval = by_run
+        if own is not seen or evaluating is not predictor:
+            as_eval = answer_of(evaluating.outputs(own))
+        found.as_eval += _agreeing(predictor.task.said(as_eval.float(), predictor.inputs(own)), by_file) or 0
         task.measure(found.reports["run"], as_eval, targets, len(indices))
         task.measure(found.reports["file"], torch.from_numpy(by_file[OUTPUTS]), targets, len(indices))
         if found.examples == len(indices):
-            _time(found, predictor, runner, raw)
+            _time(found, evaluating, runner, raw)
     return found
 
 
@@ -134,19 +144,23 @@ def _add(
     found: Comparison, predictor: Predictor, by_run: Tensor, by_file: Answers, seen: Tensor, names: list[str]
 ) -> None:
     """Add a batch to what is known of the differences."""
-    task = predictor.task
-    said = {name: values.numpy() for name, values in task.said(by_run, predictor.inputs(seen)).items()}
-    said[OUTPUTS] = by_run.numpy()
+    said = {**predictor.task.said(by_run, predictor.inputs(seen)), OUTPUTS: by_run}
     compared = "probabilities" if "probabilities" in said else OUTPUTS
-    distances = np.abs(said[compared].astype(np.float64) - by_file[compared]).reshape(len(names), -1).max(1)
+    distances = np.abs(said[compared].double().numpy() - by_file[compared]).reshape(len(names), -1).max(1)
     worst = int(np.argmax(np.where(np.isnan(distances), math.inf, distances)))
     if not distances[worst] <= found.largest or not found.worst:
         found.largest, found.worst = float(distances[worst]), names[worst]
     found.examples += len(names)
+    same = _agreeing(said, by_file)
+    found.agreeing = None if same is None else (found.agreeing or 0) + same
+
+
+def _agreeing(said: Mapping[str, Tensor], by_file: Answers) -> int | None:
+    """How many examples have the same class or labels in both; None where the answers are numbers."""
     for decision in DECISIONS:
         if decision in said:
-            same = (said[decision] == by_file[decision]).reshape(len(names), -1).all(1)
-            found.agreeing = (found.agreeing or 0) + int(same.sum())
+            return int((said[decision].numpy() == by_file[decision]).reshape(len(by_file[decision]), -1).all(1).sum())
+    return None
 
 
 def _time(found: Comparison, predictor: Predictor, runner: Runner, raw: list[Raw]) -> None:

@@ -5,6 +5,7 @@ raw images or rows -> what evaluation makes of them -> the network, in all its v
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ OUTPUTS, INPUTS = "outputs", "inputs"
 
 def in_float32(predictor: Predictor) -> Predictor:
     """The predictor with weights and numbers of 32 bits and the usual layout in memory, as exported files compute."""
-    model = predictor.model.float().to(memory_format=torch.contiguous_format)
+    model = copy.deepcopy(predictor.model).float().to(memory_format=torch.contiguous_format)
     scaling = predictor.preprocessing.scaling.on(torch.device("cpu"))
     pipeline = replace(predictor.pipeline, scaling=scaling)
     return replace(predictor, model=model, pipeline=pipeline, autocast=nullcontext)

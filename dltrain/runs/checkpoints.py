@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -133,21 +133,31 @@ def all_finite(values: Any) -> bool:
 
 def write_atomically(path: Path, *parts: Bytes) -> None:
     """Replace `path` by the parts, one after the other; a crash at any moment leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: parts})
+
+
+def write_together(files: Mapping[Path, Sequence[Bytes]]) -> None:
+    """Replace files, each by its parts, in this order. All are written before the first is replaced: where one cannot
+    be, as on a full disk, none is."""
+    staged = {path.with_name(f".{path.name}.{os.getpid()}.tmp"): path for path in files}
     try:
-        with temporary.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for temporary, path in staged.items():
+            with temporary.open("wb") as file:
+                file.writelines(files[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in staged.items():
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not every file system can make a rename durable
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
+    for folder in {path.parent for path in files}:
+        with contextlib.suppress(OSError):  # not every file system can make a rename durable
+            opened = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
 
 def remove_temporaries(folder: Path) -> None:

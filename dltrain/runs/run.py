@@ -75,6 +75,10 @@ class Run:
             return cls(path), None
         if not path.exists():
             raise RunError(f"there is no run or checkpoint at {path}")
+        if path.is_file() and path.suffix in (".pt2", ".safetensors"):
+            raise RunError(
+                f"{path} is not a run: of exported files, .onnx ones are asked; give the run, or one of these"
+            )
         numbers = sorted(p for p in path.iterdir() if (p / "experiment.yaml").is_file()) if path.is_dir() else []
         hint = f"; did you mean {numbers[-1]}?" if numbers else ""
         raise RunError(f"{path} is not a run: it has no experiment.yaml{hint}")

@@ -6,6 +6,7 @@ POST /predict -> body, within its limits -> a free worker -> answer        GET /
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from dltrain.export.session import Session
 from dltrain.serving.answering import WrongInputError, answer
@@ -34,6 +36,32 @@ class Limits:
     seconds: float = 30.0
     waiting: int = 64
     workers: int = 2
+
+
+def _error(message: str, status: int, headers: dict[str, str]) -> JSONResponse:
+    return JSONResponse({"error": message}, status, headers)
+
+
+class Last(Response):
+    """The last answer on a connection. What the client still sends is thrown away for some seconds: were the connection
+    closed at once, it would learn of that, and not of the answer."""
+
+    def __init__(self, message: str, status: int, headers: dict[str, str], seconds: float) -> None:
+        said = _error(message, status, {**headers, "Connection": "close"})
+        super().__init__(said.body, status, dict(said.headers))
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_all_of(receive), self._seconds)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _all_of(receive: Receive) -> None:
+    while (await receive()).get("more_body"):
+        pass
 
 
 class Server:
@@ -113,8 +141,8 @@ class Server:
     def _refused(self, status: int, message: str, *, close: bool = False) -> Response:
         """close: whether what the client still sends is not read."""
         self.metrics.requests[status] += 1
-        headers = {**({"Connection": "close"} if close else {}), **({"Retry-After": "1"} if status == 503 else {})}
-        return JSONResponse({"error": message}, status, headers)
+        headers = {"Retry-After": "1"} if status == 503 else {}
+        return Last(message, status, headers, self.limits.seconds) if close else _error(message, status, headers)
 
     async def health(self, request: Request) -> Response:
         """That it answers, and what is served."""

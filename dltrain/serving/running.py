@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -25,7 +27,10 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=CONNECTIONS)
     except (OSError, OverflowError) as error:
+        number = getattr(error, "errno", None)
         reason = getattr(error, "strerror", None) or str(error)
+        if number is not None and number in errno.errorcode:  # the error's own text has the address once more
+            reason = os.strerror(number)
         raise RequestError(f"cannot listen on {host}:{port}: {reason.lower()}; choose another --port") from None
 
 
@@ -51,18 +56,25 @@ def run(server: Server, listening: socket.socket, ready: Callable[[], None]) -> 
 
 def _protocol(seconds: float) -> type[H11Protocol]:
     class Impatient(H11Protocol):
-        """Closes a connection whose first request is not there in time: a client that stalls holds nothing for long."""
+        """Closes a connection whose next request is not there in time, or that goes on sending what nobody reads: a
+        client that stalls holds nothing for long."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._deadline = self.loop.call_later(seconds, self._give_up)
+
+        def on_response_complete(self) -> None:
+            self._deadline.cancel()
+            self._deadline = self.loop.call_later(seconds, self._give_up)
+            super().on_response_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._deadline.cancel()
             super().connection_lost(exc)
 
         def _give_up(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
+            answering = self.cycle is not None and not self.cycle.response_complete
+            if not answering and not self.transport.is_closing():
                 self.transport.close()
 
     return Impatient

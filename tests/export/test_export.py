@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from evaluating import invoke, measured
 from PIL import Image, ImageOps
 from scipy.stats import binomtest
 
-from dltrain.errors import RunError
 from dltrain.export import checking
 from dltrain.export.onnx_file import HIGHEST_OPSET
 
@@ -87,6 +87,25 @@ def test_export_json_has_the_proof(photo_run: Path, exported: Path) -> None:
     assert all(value > 0 for value in found["latency_ms"].values())
 
 
+def test_the_metrics_of_a_run_in_fewer_bits_are_those_of_eval(photo_run: Path, tmp_path: Path) -> None:
+    """The file is that of the same weights in float32, and how often `eval` agrees with it is told."""
+    experiment, short = photo_run.parent.parent / "photos.yaml", ["training.epochs=1", "training.precision=bfloat16"]
+    assert invoke("fit", experiment, "--runs", tmp_path, *short).exit_code == 0
+    run = tmp_path / "photos" / "001"
+    result = invoke("export", run, "--json")
+    assert result.exit_code == 0, result.stderr
+    found, as_eval = json.loads(result.stdout), measured(run, "--split", "validation")
+    assert found["agreement"] == 1.0 and found["difference"] < 1e-5
+    of_run, of_file = found["metrics"]["run"], found["metrics"]["file"]
+    assert (of_run["accuracy"], of_run["loss"]) == (as_eval["accuracy"], pytest.approx(as_eval["loss"], rel=1e-9))
+    assert of_file["loss"] != of_run["loss"]
+    with (run / "eval" / "validation.csv").open(newline="") as file:
+        by_eval = {row["path"]: row["prediction"] for row in csv.DictReader(file)}
+    by_file = {row["path"]: row["class"] for row in rows(run / "export" / "model.onnx", *by_eval)}
+    same = sum(by_eval[path] == by_file[path] for path in by_eval)
+    assert found["agreement_with_eval"] == pytest.approx(same / len(by_eval))
+
+
 def test_a_file_that_answers_otherwise_is_not_written(photo_run: Path, exported: Path, tmp_path: Path) -> None:
     result = invoke("export", photo_run, "--output", tmp_path / "new" / "m.onnx", "--tolerance", 0)
     assert result.exit_code == 1
@@ -146,16 +165,31 @@ def test_a_network_without_a_form_says_which_operation(photo_run: Path, exported
     assert not (tmp_path / "photos" / "001" / "export").exists()
 
 
-def test_a_disk_that_is_full_leaves_nothing_half_written(
+def test_a_disk_that_is_full_leaves_what_was_there(
     photo_run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dltrain.commands import export
+    """The last of the files does not fit any more: neither is written, and an earlier export stays whole."""
+    place = tmp_path / "m.onnx"
+    assert invoke("export", photo_run, "--output", place).exit_code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    opened = Path.open
 
-    def full(path: Path, *parts: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    def full(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.startswith(".m.onnx"):
+            raise OSError(28, "No space left on device")
+        return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(export, "write_atomically", full)
-    with pytest.raises(RunError, match="cannot write to") as error:
-        export.write_files(tmp_path / "m.onnx", {".onnx": b"x"}, ".onnx", {})
-    assert error.value.exit_code == 1
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, "open", full)
+    result = invoke("export", photo_run, "--output", place, "--checkpoint", "last")
+    assert result.exit_code == 1 and "cannot write to" in result.stderr, result.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("form", ["pt2", "safetensors"])
+def test_files_for_other_programs_are_told_from_runs(photo_run: Path, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"model.{form}"
+    file.write_bytes(b"x")
+    for command in ("predict", "eval"):
+        result = invoke(command, file, *([tmp_path] if command == "predict" else []))
+        assert result.exit_code == 2, result.stderr
+        assert f"{file} is not a run: of exported files, .onnx ones are asked; give the run" in result.stderr

@@ -16,7 +16,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from browsing import Page, needs_browser
 from conftest import REPOSITORY
 from evaluating import invoke
 from PIL import Image
@@ -122,6 +124,66 @@ def test_what_is_served_is_told(serving: Serving) -> None:
     assert status == 200 and "Drop images here" in page and "http" not in page
 
 
+def test_a_temperature_stays_in_8_bits_and_is_told(tmp_path: Path) -> None:
+    """The file has it inside, its metadata and /health say it, and the answers are those of `predict`."""
+    from dltrain.export.session import Session
+
+    (tmp_path / "x.yaml").write_text("data: digits\nmodel: {name: mlp, hidden: [32]}\ntraining: {epochs: 2}\n")
+    assert invoke("fit", tmp_path / "x.yaml", "--runs", tmp_path).exit_code == 0
+    run = tmp_path / "x" / "001"
+    assert invoke("eval", run, "--split", "validation", "--calibrate").exit_code == 0
+    kept = {}
+    for name in ("", "--no-calibrate"):
+        file = tmp_path / f"model{name}.onnx"
+        result = invoke("export", run, "--int8", "--tolerance", 0.2, "--output", file, *([name] if name else []))
+        assert result.exit_code == 0, result.stderr
+        kept[name] = Session.open(file)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
+    said = {name: session.run({"images": pixels}) for name, session in kept.items()}
+    assert kept["--no-calibrate"].about.calibration is None and kept[""].about.calibration is not None
+    temperature = kept[""].about.calibration["temperature"]
+    assert temperature != 1
+    divided = said["--no-calibrate"]["outputs"] / temperature
+    assert np.abs(said[""]["outputs"] - divided).max() < 1e-5
+    exponents = np.exp(divided - divided.max(1, keepdims=True))
+    assert np.abs(said[""]["probabilities"] - exponents / exponents.sum(1, keepdims=True)).max() < 1e-6
+    assert np.array_equal(said[""]["class"], said["--no-calibrate"]["class"])
+    Image.fromarray(pixels[0, :, :, 0]).save(tmp_path / "one.png")
+    asked = invoke("predict", tmp_path / "model.onnx", tmp_path / "one.png", "--format", "jsonl")
+    server = Serving(tmp_path / "model.onnx")
+    try:
+        assert server.ask(path="/health", method="GET")[1]["temperature"] == temperature
+        status, answer = server.ask((tmp_path / "one.png").read_bytes())
+    finally:
+        assert server.end()[0] == 0
+    wanted = json.loads(asked.stdout)
+    assert status == 200 and answer["class"] == wanted["class"]
+    assert [*answer["probabilities"].values()] == pytest.approx([*wanted["probabilities"].values()], abs=1e-6)
+
+
+@needs_browser
+def test_images_that_are_dropped_on_the_page_are_answered(
+    serving: Serving, answers: dict[bytes, dict[str, Any]], tmp_path: Path
+) -> None:
+    """In a browser, on the frame and beside it; what is no image is told, and the page stays."""
+    content, wanted = next(iter(answers.items()))
+    (tmp_path / "one.img").write_bytes(content)
+    (tmp_path / "none.jpg").write_bytes(b"no image")
+    page = Page(f"http://127.0.0.1:{serving.port}/")
+    try:
+        page.drop([tmp_path / "one.img", tmp_path / "none.jpg"], 300, 100)
+        page.wait_for("document.querySelectorAll('article table td').length == 9 && !!document.querySelector('.error')")
+        page.drop([tmp_path / "one.img"], 300, 400)
+        page.wait_for("document.querySelectorAll('article table td').length == 18")
+        said = page.value("document.body.innerText")
+        focused = page.value("files.focus(), document.activeElement.id")
+    finally:
+        page.close()
+    assert f"class: {wanted['class']}" in said and f"{100 * wanted['probability']:.1f} %" in said
+    assert "the image cannot be read: it is no image file" in said
+    assert focused == "files"
+
+
 def png(width: int, height: int) -> bytes:
     file = BytesIO()
     Image.new("1", (width, height)).save(file, "PNG")
@@ -137,6 +199,7 @@ def test_wrong_requests_get_a_word(serving: Serving, answers: dict[bytes, dict[s
         (next(iter(answers))[:200], 422, "the image cannot be read"),
         (bomb, 413, "has 400,000,000 pixels, more than the 1,000,000 that are taken"),
         (b"x" * 300_001, 413, "the body is larger than 300,000 bytes"),
+        (b"x" * 30_000_000, 413, "the body is larger than 300,000 bytes"),  # who is still sending learns of it, too
     ):
         found, said = serving.ask(body)
         assert found == status and message in said["error"], said
@@ -165,6 +228,25 @@ def test_clients_that_stall_hold_nobody_up(serving: Serving, answers: dict[bytes
     large.close()
 
 
+def test_connections_that_were_good_once_are_closed_as_well(serving: Serving) -> None:
+    """A second request that does not come, and a body that never ends where none is read."""
+    again = serving.open(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert again.recv(10_000).startswith(b"HTTP/1.1 200")
+    again.sendall(b"POST /pre")
+    unread = serving.open(b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    assert unread.recv(10_000).startswith(b"HTTP/1.1 405")
+    started = time.perf_counter()
+    again.settimeout(15)
+    assert again.recv(100) == b""
+    with pytest.raises(ConnectionError):
+        while time.perf_counter() - started < 15:
+            unread.sendall(b"5\r\nhello\r\n")
+            time.sleep(0.1)
+    assert serving.ask(path="/health", method="GET")[0] == 200
+    again.close()
+    unread.close()
+
+
 def test_it_stops_when_it_is_asked_to(exported: Path, answers: dict[bytes, dict[str, Any]]) -> None:
     server = Serving(exported)
     file, answer = next(iter(answers.items()))
@@ -187,7 +269,7 @@ def test_requests_that_cannot_be_served(
 ) -> None:
     taken = invoke("serve", exported, "--port", serving.port)
     assert taken.exit_code == 2
-    assert f"cannot listen on 127.0.0.1:{serving.port}: address already in use" in taken.stderr
+    assert f"cannot listen on 127.0.0.1:{serving.port}: address already in use; choose another --port" in taken.stderr
     (tmp_path / "x.onnx").write_bytes(b"x")
     assert invoke("serve", tmp_path / "x.onnx").exit_code == 2
     assert invoke("serve", tmp_path / "nowhere.onnx").exit_code == 2
