@@ -87,11 +87,25 @@ def config_of(predictor: Predictor) -> dict[str, Any]:
         if scaling.whitening is None and scaling.features is None:
             inputs |= {name: [each / 255 for each in getattr(scaling, name)] for name in ("mean", "std")}
         config["pretrained_cfg"] = {**inputs, "num_classes": config["num_classes"], "label_names": names}
-        config["model_args"] = {"in_chans": shape.channels}
+        config["model_args"] = _arguments(library, config["architecture"], shape)
     if predictor.calibration is not None:  # weights alone: who reads them divides logits by it
         config["temperature"] = predictor.calibration.temperature
-    config["load"] = _LOAD.get(library, "").format(**config)
+    told = "".join(f", {name}={value!r}" for name, value in config.get("model_args", {}).items())
+    config["load"] = _LOAD.get(library, "").format(**config, told=told)
     return config
+
+
+def _arguments(library: str, architecture: str, shape: ImageShape) -> dict[str, Any]:
+    """What its library must be told for the network, beside the number of classes."""
+    if library == "timm":
+        from dltrain.models.impl.from_timm import arguments_for as of_timm
+
+        return of_timm(architecture, shape)
+    if library == "torchvision":
+        from dltrain.models.impl.from_torchvision import arguments_for as of_torchvision
+
+        return of_torchvision(architecture, shape)
+    return {}
 
 
 def built_by_library(config: dict[str, Any], weights: bytes, predictor: Predictor) -> tuple[nn.Module | None, str]:
@@ -103,13 +117,13 @@ def built_by_library(config: dict[str, Any], weights: bytes, predictor: Predicto
     with torch.random.fork_rng(devices=[]):  # it draws weights, which are then replaced
         try:
             network = build(config, weights).eval()
-        except Exception as error:  # of weights that do not fit, libraries raise many kinds
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            generator = torch.Generator().manual_seed(0)
+            images = torch.rand(predictor.preprocessing.shape.example(2).shape, generator=generator)
+            with torch.no_grad():
+                own, other = answer_of(predictor.model(images)), network(images)
+        except Exception as error:  # of weights or images that do not fit, libraries raise many kinds
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             return None, f"{config['library']}'s `{config['architecture']}` differs from it: {lines[-1][:200]}"
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(predictor.preprocessing.shape.example(2).shape, generator=generator)
-    with torch.no_grad():
-        own, other = answer_of(predictor.model(images)), network(images)
     if own.shape != other.shape or not torch.allclose(own, other, rtol=1e-4, atol=1e-5):
         return None, f"{config['library']}'s `{config['architecture']}` computes something else with the same weights"
     return network, ""
@@ -128,7 +142,9 @@ def _by_timm(config: dict[str, Any], weights: bytes) -> nn.Module:
 def _by_torchvision(config: dict[str, Any], weights: bytes) -> nn.Module:
     from torchvision.models import get_model
 
-    network: nn.Module = get_model(config["architecture"], weights=None, num_classes=config["num_classes"])
+    network: nn.Module = get_model(
+        config["architecture"], weights=None, num_classes=config["num_classes"], **config["model_args"]
+    )
     network.load_state_dict(read_tensors(weights))
     return network
 
@@ -136,6 +152,6 @@ def _by_torchvision(config: dict[str, Any], weights: bytes) -> nn.Module:
 _BUILD: dict[str, Callable[[dict[str, Any], bytes], nn.Module]] = {"timm": _by_timm, "torchvision": _by_torchvision}
 _LOAD = {
     "timm": 'timm.create_model("local-dir:FOLDER", pretrained=True)',
-    "torchvision": 'get_model("{architecture}", num_classes={num_classes}).load_state_dict(load_file("FILE"))',
+    "torchvision": 'get_model("{architecture}", num_classes={num_classes}{told}).load_state_dict(load_file("FILE"))',
 }
 """How a program gets the network: FOLDER holds both files, and the weights are called model.safetensors there."""

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,22 @@ def test_timm_alone_builds_the_network(photo_run: Path, images: list[np.ndarray]
     with torch.no_grad():
         by_timm = torch.stack([network(transform(Image.fromarray(image))[None])[0] for image in images]).softmax(1)
     assert np.abs(by_timm.numpy() - own.predict(images).probabilities).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [("timm/test_vit", {"in_chans": 3, "img_size": [64, 64]}),
+     pytest.param("torchvision/vit_b_32", {"image_size": 64}, marks=pytest.mark.slow),
+     pytest.param("torchvision/googlenet", {"aux_logits": False, "init_weights": True, "transform_input": False},
+                  marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_networks_that_must_be_told_more_are(photo_run: Path, tmp_path: Path, model: str, told: dict[str, Any]) -> None:
+    """Those that are made for one size, when it is another one, and those with auxiliary heads."""
+    run = fitted(photo_run, tmp_path, model)
+    config = json.loads((exported(run, "safetensors").parent / "config.json").read_text())
+    assert (config["library"], config["model_args"]) == (model.partition("/")[0], told), config.get("why")
+    if config["library"] == "torchvision":
+        assert "".join(f", {name}={value!r}" for name, value in told.items()) in config["load"]
 
 
 def test_torchvision_reads_the_weights(photo_run: Path, tmp_path: Path) -> None:

@@ -32,14 +32,11 @@ def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Modu
         message = f"timm {timm.__version__}, which is installed here, has no model `{architecture}`"
         raise ConfigError([Diagnostic(message, notes=("install a newer timm",))])
     config = _config(name)
-    fixed = config.fixed_input_size
     rates = {"drop_rate": wishes.dropout, "drop_path_rate": wishes.drop_path}
     rates = {option: rate for option, rate in rates.items() if rate is not None}
 
     def arguments(shape: ImageShape) -> dict[str, Any]:
-        other_size = fixed and (shape.height, shape.width) != tuple(config.input_size[1:])
-        size = {"img_size": (shape.height, shape.width)} if other_size else {}
-        return {"num_classes": classes, "in_chans": shape.channels, **size, **rates}
+        return {"num_classes": classes, **arguments_for(name, shape), **rates}
 
     def construct(shape: ImageShape) -> nn.Module:
         while True:
@@ -52,13 +49,21 @@ def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Modu
                     raise ValueError(str(error)) from error
                 del rates[option]
 
-    network = fit(label, shape, construct, fixed)
+    network = fit(label, shape, construct, config.fixed_input_size)
     if wishes.pretrained:
         with downloading(label, *_expected_file(config)):
             file = _cached_file(config)
             overlay = {"file": file} if file else None
             network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments(shape))
     return network
+
+
+def arguments_for(name: str, shape: ImageShape) -> dict[str, Any]:
+    """What timm must be told, beside the number of classes, for the network `name` of such images."""
+    config = _config(name)
+    other_size = config.fixed_input_size and (shape.height, shape.width) != tuple(config.input_size[1:])
+    size = {"img_size": (shape.height, shape.width)} if other_size else {}
+    return {"in_chans": shape.channels, **size}
 
 
 def preprocessing(name: str) -> PretrainedInputs:

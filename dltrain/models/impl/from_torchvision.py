@@ -56,6 +56,13 @@ def build(name: str, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Modu
     return _unshared(name, network, shape, classes, wishes) if wishes.exchangeable else network
 
 
+def arguments_for(name: str, shape: ImageShape) -> dict[str, Any]:
+    """What torchvision's own function must be told, beside the number of classes, for the network `name` that `build`
+    makes of such images."""
+    kind = _network_class(name)
+    return {**_arguments(kind, None, False), **_size(name, kind, shape)}
+
+
 def _unshared(name: str, network: nn.Module, shape: ImageShape, classes: int, wishes: Wishes) -> nn.Module:
     """timm's form of the same network with the same weights, where torchvision's calls activations as functions or
     one module for layers of several widths, so that they cannot be exchanged; else `network` itself.
