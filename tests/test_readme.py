@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +58,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     lines = [line.partition("  #")[0].strip() for text in blocks("") for line in text.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("dltrain ")]
+    return [shlex.split(line) for line in lines if line.startswith(("dltrain ", "curl "))]
 
 
 def run(arguments: list[str]) -> tuple[int, str]:
@@ -71,8 +74,44 @@ def run(arguments: list[str]) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+class Servers:
+    """What the pages start behind a `&`, each on a free port in place of the one that they say, and ask by curl."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+        self.place = ""
+
+    def start(self, arguments: list[str]) -> None:
+        port = arguments.index("--port") + 1
+        command = [sys.executable, "-m", "dltrain", *arguments[:port], "0", *arguments[port + 1 :]]
+        self.processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        said = self.processes[-1].stderr
+        assert said is not None
+        found = re.search(r"http://[\d.]+:\d+", line := said.readline())
+        assert found, line
+        self.place = found[0]
+
+    def ask(self, command: list[str]) -> Any:
+        if shutil.which("curl") is None:
+            pytest.skip("there is no curl")
+        asked = [re.sub(r"http://127\.0\.0\.1:\d+", self.place, text) for text in command]
+        return json.loads(subprocess.run([*asked, "--silent"], capture_output=True, check=True).stdout)
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    started = Servers()
+    yield started
+    started.end()
+
+
 def test_every_command_works_in_the_order_of_the_pages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], servers: Servers
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -89,6 +128,14 @@ def test_every_command_works_in_the_order_of_the_pages(
     done = set()
     for command in commands():
         arguments = command[1:]
+        if arguments[-1] == "&":
+            servers.start(arguments[:-1])
+            done.add("serve")
+            continue
+        if command[0] == "curl":
+            assert servers.ask(command)["class"].startswith("class_")
+            done.add("curl")
+            continue
         extra = [] if "--plugin" in arguments else SHORT.get(arguments[0], [])
         if "--plugin" in arguments:
             extra = SHORT["fit"]
@@ -100,7 +147,20 @@ def test_every_command_works_in_the_order_of_the_pages(
         code, output = run([*arguments[:redirect], *extra, *arguments[redirect:]])
         assert code == 0, (command, output)
         done.add(arguments[0])
-    assert done >= {"fit", "eval", "sweep", "list", "schema", "init", "predict", "check", "plan"}
+    assert done >= {
+        "fit",
+        "eval",
+        "sweep",
+        "list",
+        "schema",
+        "init",
+        "predict",
+        "check",
+        "plan",
+        "export",
+        "serve",
+        "curl",
+    }
     assert Path("labels.csv").read_text().count("\n") == 26
     assert list(Path("runs/digits").glob("*/events.out.tfevents.*"))
     programs = [text for mark, _, text in BLOCKS if mark == "run"]
@@ -195,6 +255,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in map(heading, re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)), (
                 f"{place}#{anchor}"
             )
+
+
+def test_the_readme_shows_the_way_from_photos_to_a_server_in_six_lines() -> None:
+    """`test_every_command_works_in_the_order_of_the_pages` runs each."""
+    pages = re.findall(r"\n\n```\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    [way] = [text.splitlines() for text in pages if "curl " in text]
+    assert [" ".join(line.split()[: 1 if line.startswith("curl") else 2]) for line in way] == [
+        "dltrain init", "dltrain fit", "dltrain export", "dltrain predict", "dltrain serve", "curl",
+    ]  # fmt: skip
 
 
 def test_the_readme_reads_in_five_minutes() -> None:
