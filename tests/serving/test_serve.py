@@ -230,21 +230,22 @@ def test_clients_that_stall_hold_nobody_up(serving: Serving, answers: dict[bytes
 
 def test_connections_that_were_good_once_are_closed_as_well(serving: Serving) -> None:
     """A second request that does not come, and a body that never ends where none is read."""
-    again = serving.open(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert again.recv(10_000).startswith(b"HTTP/1.1 200")
-    again.sendall(b"POST /pre")
-    unread = serving.open(b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-    assert unread.recv(10_000).startswith(b"HTTP/1.1 405")
-    started = time.perf_counter()
-    again.settimeout(15)
-    assert again.recv(100) == b""
-    with pytest.raises(ConnectionError):
-        while time.perf_counter() - started < 15:
-            unread.sendall(b"5\r\nhello\r\n")
-            time.sleep(0.1)
+    endless = b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    with serving.open(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n") as again, serving.open(endless) as unread:
+        said = b""
+        while not said.endswith(b"}"):
+            said += again.recv(10_000)
+        assert said.startswith(b"HTTP/1.1 200")
+        again.sendall(b"POST /pre")
+        assert unread.recv(10_000).startswith(b"HTTP/1.1 405")
+        again.settimeout(30)
+        assert again.recv(100) == b""
+        started = time.perf_counter()
+        with pytest.raises(ConnectionError):
+            while time.perf_counter() - started < 30:
+                unread.sendall(b"5\r\nhello\r\n")
+                time.sleep(0.1)
     assert serving.ask(path="/health", method="GET")[0] == 200
-    again.close()
-    unread.close()
 
 
 def test_it_stops_when_it_is_asked_to(exported: Path, answers: dict[bytes, dict[str, Any]]) -> None:
