@@ -98,7 +98,7 @@ def _of_several(
         raise RunError(f"{several.path}: the {split} split has too many outputs to compare its examples")
     about = {"checkpoint": f"ensemble of {len(paths)}", **measured.result}
     experiment = Experiment.load(members[0].path / "experiment.yaml")
-    return Side(str(several.path), letter, experiment, about, measured.table, measured.digest)
+    return Side(str(several.path), letter, experiment, about, measured.table, measured.digest, len(paths))
 
 
 def require_one_task(sides: Sequence[Side]) -> None:

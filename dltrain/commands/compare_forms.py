@@ -18,6 +18,7 @@ from dltrain.tasks.impl.tables import aligned
 from dltrain.tasks.metrics import Metric
 
 OF_THESE = "These are single trainings: whether the settings differ takes several seeds of each, in a folder a setting."
+TOGETHER = "A folder is what its trainings answer together: whether the settings differ takes several seeds of each."
 WIDEST = 40
 """Characters of a setting."""
 Form = Literal["text", "json", "markdown"]
@@ -26,7 +27,7 @@ Form = Literal["text", "json", "markdown"]
 @dataclass(frozen=True)
 class Side:
     """A run as it was measured. letter: what it is called. about: what the JSON of `eval` says. digest: what its
-    examples and their order are known by."""
+    examples and their order are known by. trainings: how many answer."""
 
     path: str
     letter: str
@@ -34,6 +35,7 @@ class Side:
     about: Mapping[str, Any]
     table: ExampleTable
     digest: str
+    trainings: int = 1
 
     @property
     def metrics(self) -> list[Metric]:
@@ -121,7 +123,7 @@ def as_text(found: Compared) -> str:
     lines += [f"{each.sentence(first)}." for each in found.against]
     if len(found.tests) > 1:
         lines.append(f"p is adjusted for {len(found.tests)} comparisons (Holm).")
-    return "\n".join([*lines, OF_THESE])
+    return "\n".join([*lines, OF_THESE if all(side.trainings == 1 for side in found.sides) else TOGETHER])
 
 
 def as_markdown(found: Compared) -> str:

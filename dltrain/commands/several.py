@@ -168,4 +168,4 @@ def pooled_side(several: Several, letter: str, members: Sequence[Member], sides:
         "checkpoint": f"best of each of {len(members)} folds", "step": [side.about.get("step") for side in sides],
         "data_fingerprint": marks.pop(), **pooled_metrics(table),
     }  # fmt: skip
-    return Side(str(several.path), letter, sides[0].experiment, about, table, digest)
+    return Side(str(several.path), letter, sides[0].experiment, about, table, digest, len(sides))

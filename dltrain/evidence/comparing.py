@@ -10,7 +10,7 @@ import numpy as np
 
 from dltrain.evidence.examples import ExampleTable
 from dltrain.evidence.intervals import LEVEL, Interval, bootstrap, wilson
-from dltrain.evidence.paired import Difference, McNemar, mcnemar, paired_bootstrap
+from dltrain.evidence.paired import Difference, McNemar, mcnemar, paired_bootstrap, share_difference
 from dltrain.tasks.metrics import Metric
 
 SHARE = "accuracy"
@@ -93,6 +93,7 @@ def compare(first: ExampleTable, second: ExampleTable, metrics: Sequence[Metric]
     by_name = {metric.name: metric for metric in metrics}
     if first.outcomes.right is not None and second.outcomes.right is not None and SHARE in by_name:
         test = mcnemar(first.outcomes.right, second.outcomes.right)
+        differences[SHARE] = share_difference(test, size)
         return Comparison(differences, by_name[SHARE], test.p, size, test)
     decides = next(metric for metric in metrics if metric.name in one)
     return Comparison(differences, decides, differences[decides.name].p, size)

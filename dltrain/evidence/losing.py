@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from dltrain.evidence.comparing import SHARE
 from dltrain.evidence.examples import ExampleTable
 from dltrain.evidence.intervals import LEVEL, bootstrap
-from dltrain.evidence.paired import mcnemar
+from dltrain.evidence.paired import mcnemar, share_bound
 from dltrain.tasks.metrics import Metric
 
 
@@ -72,26 +72,3 @@ def loss_of(first: ExampleTable, second: ExampleTable, metrics: Sequence[Metric]
     bound = drawn.interval.high if count else math.nan
     scale: Literal["difference", "relative"] = "relative" if falls else "difference"
     return Loss(metric.name, scale, drawn.value, bound, p, "paired bootstrap")
-
-
-def share_bound(worse: int, better: int, examples: int, level: float = LEVEL) -> float:
-    """The largest difference of two shares on the same examples that a one-sided score test does not reject.
-
-    worse, better: the examples that the first, and the second, alone has right. At a difference of 0 the test is
-    McNemar's. It holds for few examples, also where both are right on the same ones: then it is z^2 / (N + z^2)
-    (Tango 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B).
-    """
-    z, apart = float(stats.norm.ppf(level)), worse - better
-    if worse == examples:
-        return 1.0
-
-    def beyond(loss: float) -> float:
-        linear = 2 * examples * loss - worse - better - apart * loss
-        constant = better * loss * (1 - loss)
-        root = math.sqrt(max(linear**2 + 8 * examples * constant, 0.0))
-        # the likeliest share of examples that the second alone has right, where the difference is `loss`
-        gained = max((root - linear) / (4 * examples), 0.0)
-        spread = max(examples * (2 * gained + loss * (1 - loss)), 0.0)
-        return apart - examples * loss + z * math.sqrt(spread)
-
-    return float(optimize.brentq(beyond, apart / examples + 1e-9, 1.0))

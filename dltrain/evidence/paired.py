@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from dltrain.evidence.intervals import LEVEL, RESAMPLES, SEED, Interval, bootstrap, of_mean
 from dltrain.tasks.measures import Measure
@@ -40,6 +41,37 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     alone, other = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(stats.binomtest(other, alone + other).pvalue) if alone + other else 1.0
     return McNemar(alone, other, p)
+
+
+def share_difference(test: McNemar, examples: int, level: float = LEVEL) -> Difference:
+    """Of the shares that are right: the interval of what score tests do not reject, and McNemar's p. It holds where few
+    examples are apart, of which a bootstrap knows too little."""
+    only, other, each = test.second_alone, test.first_alone, (1 + level) / 2
+    low, high = -share_bound(other, only, examples, each), share_bound(only, other, examples, each)
+    return Difference((only - other) / examples, Interval(low, high, level), test.p)
+
+
+def share_bound(worse: int, better: int, examples: int, level: float = LEVEL) -> float:
+    """The largest difference of two shares on the same examples that a one-sided score test does not reject.
+
+    worse, better: the examples that the first, and the second, alone has right. At a difference of 0 the test is
+    McNemar's. It holds for few examples, also where both are right on the same ones: then it is z^2 / (N + z^2)
+    (Tango 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B).
+    """
+    z, apart = float(stats.norm.ppf(level)), worse - better
+    if worse == examples:
+        return 1.0
+
+    def beyond(loss: float) -> float:
+        linear = 2 * examples * loss - worse - better - apart * loss
+        constant = better * loss * (1 - loss)
+        root = math.sqrt(max(linear**2 + 8 * examples * constant, 0.0))
+        # the likeliest share of examples that the second alone has right, where the difference is `loss`
+        gained = max((root - linear) / (4 * examples), 0.0)
+        spread = max(examples * (2 * gained + loss * (1 - loss)), 0.0)
+        return apart - examples * loss + z * math.sqrt(spread)
+
+    return float(optimize.brentq(beyond, apart / examples + 1e-9, 1.0))
 
 
 def paired_bootstrap(

@@ -71,7 +71,7 @@ def test_two_runs_are_compared_on_the_same_examples(runs: list[Path]) -> None:
         )
     difference = pair["differences"]["accuracy"]
     assert difference["value"] == pytest.approx(other.mean() - one.mean(), abs=1e-12)
-    assert difference["low"] <= difference["value"] <= difference["high"]
+    assert difference["low"] <= difference["value"] <= difference["high"] and difference["p"] == pair["p"]
 
 
 def test_what_was_measured_is_not_measured_again(runs: list[Path]) -> None:

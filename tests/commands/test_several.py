@@ -148,7 +148,9 @@ def test_compare_pairs_seeds_and_pools_folds(folder: Path) -> None:
     wrong = [{row["row"] for row in side if row["target"] != row["prediction"]} for side in (first, second)]
     exact = stats.binomtest(len(wrong[0] - wrong[1]), len(wrong[0] ^ wrong[1]))
     assert told["comparisons"][0]["p"] == pytest.approx(exact.pvalue, rel=1e-9)
-    assert "best of each of 3 folds" in invoke("compare", folder / "folds/folds-001", slow).stdout
+    text = invoke("compare", folder / "folds/folds-001", slow).stdout
+    assert "best of each of 3 folds" in text and "single trainings" not in text
+    assert "A folder is what its trainings answer together" in text
     told = json.loads(invoke("compare", folder / "folds/folds-001", slow, "--split", "test", "--json").stdout)
     assert [side["checkpoint"] for side in told["runs"]] == ["ensemble of 3"] * 2 and told["comparisons"][0]["paired"]
 

@@ -9,7 +9,8 @@ import pytest
 from scipy import optimize, stats
 
 from dltrain.evidence.examples import ExampleTable
-from dltrain.evidence.losing import Loss, loss_of, share_bound
+from dltrain.evidence.losing import Loss, loss_of
+from dltrain.evidence.paired import share_bound
 from dltrain.tasks.metrics import Metric
 from dltrain.tasks.outcomes import ClassOutcomes, Outcomes
 

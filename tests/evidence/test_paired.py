@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dltrain.evidence.paired import holm, mcnemar, paired_bootstrap, paired_t, sign_flip
+from dltrain.evidence.paired import holm, mcnemar, paired_bootstrap, paired_t, share_difference, sign_flip
 from dltrain.evidence.sequential import PRIOR, SequentialTest, normal_evidence, symmetric_evidence
 from dltrain.tasks.measures import mean_of
 
@@ -56,6 +56,31 @@ def test_statsmodels_agrees() -> None:
             assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
     p_values = random.random(7) ** 2
     assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("table", [(356, 3, 0, 0), (340, 4, 9, 6), (50, 0, 0, 9), (0, 12, 30, 8)])
+def test_a_difference_of_shares_ends_where_the_score_test_rejects(table: tuple[int, int, int, int]) -> None:
+    """At its ends, with the likeliest shares there, the difference is 1.96 of its standard errors away (Tango 1998)."""
+    _, first, second, _ = table
+    examples, test = sum(table), mcnemar(*answers(*table))
+    found = share_difference(test, examples)
+    assert (found.value, found.p) == ((second - first) / examples, test.p)
+    reversed_ = share_difference(mcnemar(*reversed(answers(*table))), examples).interval
+    assert (reversed_.low, reversed_.high) == pytest.approx((-found.interval.high, -found.interval.low), abs=1e-9)
+    for end in (found.interval.low, found.interval.high):
+        shares = np.linspace(max(0.0, -end), (1 - end) / 2, 200_001)[1:-1]  # of what the first alone has right
+        with np.errstate(divide="ignore"):
+            surprise = first * np.log(shares) + second * np.log(shares + end)
+            surprise += (examples - first - second) * np.log(1 - 2 * shares - end)
+        share = shares[np.nanargmax(surprise)]
+        spread = np.sqrt(examples * (2 * share + end * (1 - end)))
+        assert abs(second - first - examples * end) / spread == pytest.approx(stats.norm.ppf(0.975), rel=2e-3)
+
+
+def test_a_difference_of_few_examples_is_not_told_as_one() -> None:
+    """Three images apart, undecided by McNemar's test: an interval without 0 would say the contrary."""
+    found = share_difference(mcnemar(*answers(350, 3, 0, 6)), 359)
+    assert found.p == 0.25 and found.interval.low < -3 / 359 < 0 < found.interval.high
 
 
 def test_several_tests_are_judged_together() -> None:

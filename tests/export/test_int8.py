@@ -11,7 +11,7 @@ import pytest
 from evaluating import invoke, measured
 
 from dltrain.engine.predictor import restore_predictor
-from dltrain.evidence.losing import share_bound
+from dltrain.evidence.paired import share_bound
 from dltrain.export import onnx_file
 from dltrain.export.onnx_file import onnx_of
 from dltrain.export.quantized import CALIBRATION, SCOPES, UnquantizableError, chosen, quantize
