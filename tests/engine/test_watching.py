@@ -87,6 +87,11 @@ def test_steps_that_are_too_large() -> None:
     assert any("set training.clip_norm: 1" in text for text in texts)
 
 
+def test_the_first_steps_from_a_start_near_0_may_go_far() -> None:
+    changes = {"model": "softmax_regression", "training.watch": {"every": 1}, "schedule": "constant"}
+    assert watched(DIGITS, **changes) == []
+
+
 def test_a_layer_that_does_not_learn() -> None:
     slow = {"name": "sgd", "lr": 0.1, "groups": [{"match": "4.*", "lr_scale": 1e-12}]}
     (text,) = watched(DIGITS, optimizer=slow)
@@ -127,13 +132,18 @@ def test_nothing_is_said_of_healthy_trainings(name: str, shared_data: Path) -> N
     folder = {"fashion_mnist": "fashion-mnist", "mnist": "mnist"}.get(experiment.data.name)
     if folder is not None:
         changes |= {"data.root": str(shared_data / folder), "training.limit_batches": 24, "training.batch_size": 64}
-    experiment = experiment.override_all({**changes, "training.steps": 24})
-    trainer = build(experiment, "cpu")
-    looks = [look for event in trainer.run() for look in event.looks]
-    trainer.close()
+    looks = looks_at(experiment.override_all({**changes, "training.steps": 24}))
     assert [look.step for look in looks] == [1, 8, 16, 24]
     assert [sentence for look in looks for sentence in look.sentences] == []
     assert all(math.isfinite(value) for look in looks for value in look.row.values())
+
+
+def looks_at(experiment: Experiment) -> list[Look]:
+    """What a training sees of its layers."""
+    trainer = build(experiment, "cpu")
+    looks = [look for event in trainer.run() for look in event.looks]
+    trainer.close()
+    return looks
 
 
 # -- nothing else changes

@@ -8,7 +8,8 @@
     still       a step does not move a layer, though it should learn and others do, for two looks
     vanishing   a gradient is a millionth of the largest one's, for two looks
 
-They are coarse on purpose: what a training survives is not told. docs/watching.md says what they leave alone.
+Two looks count that are some steps apart: the first steps of a sound training may be wild. The rules are coarse on
+purpose: what a training survives is not told. docs/watching.md says what they leave alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from dltrain.runs.reports import Finding
 SILENT_SHARE, FLAT_SHARE = 0.5, 0.8
 EXAMPLES = 128
 """Examples for which a unit must be silent: one that fires for 2 % of them is seen to fire with 92 %."""
-LOOKS = 2
+LOOKS, APART = 2, 5
+"""Looks for which something lasts, and the steps from the first to the last of them."""
 LONG, LONGEST = 1e3, 1e4
 FAR, STILL, MOVES, VANISHED = 0.5, 1e-8, 1e-6, 1e-6
 RESTING = 1e-3
@@ -115,12 +117,13 @@ class Judge:
     def _lasting(
         self, kind: str, layer: str, seen: Seen, value: float, *, ill: bool, at_once: bool = False
     ) -> Iterator[Finding]:
-        """A finding of what lasts for two looks, or need not."""
+        """A finding of what lasts, or need not."""
         key = f"{kind}/{layer}"
         since, count = self.streaks.pop(key, (seen.step, 0))
         if ill:
             self.streaks[key] = [since, count + 1]
-            if count + 1 >= LOOKS or at_once:
+            lasts = count + 1 >= LOOKS and seen.step - since >= APART
+            if lasts or at_once:
                 yield Finding(kind, layer, seen.step, since, value)
 
     # -- state
