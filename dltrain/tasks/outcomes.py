@@ -261,7 +261,7 @@ class NumberOutcomes(Outcomes):
 
     def sentence(self, row: int) -> str:
         pairs = zip(self.names, self.target[row], self.prediction[row], strict=True)
-        shown = [(name, f"{target:.5g}, answered {answer:.5g}") for name, target, answer in pairs]
+        shown = [(name, f"{_told(target)}, answered {_told(answer)}") for name, target, answer in pairs]
         return shown[0][1] if len(shown) == 1 else "; ".join(f"{name} {words}" for name, words in shown)
 
 
@@ -283,6 +283,10 @@ class InputOutcomes(Outcomes):
 
     def sentence(self, row: int) -> str:
         return f"mse {self.mse[row]:.4g}"
+
+
+def _told(value: float) -> str:
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e12 else f"{value:.5g}"
 
 
 def listed(names: Iterable[str]) -> str:

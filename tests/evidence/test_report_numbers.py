@@ -30,7 +30,7 @@ from dltrain.evidence.report.numbers import by_class, confusion, rates, reliabil
 from dltrain.evidence.report.page import Result, Story, page
 from dltrain.evidence.report.slices import divided
 from dltrain.tasks.classification import Classification
-from dltrain.tasks.outcomes import ClassOutcomes
+from dltrain.tasks.outcomes import ClassOutcomes, NumberOutcomes
 
 
 def classified(examples: int, classes: int, seed: int = 0) -> ClassOutcomes:
@@ -141,6 +141,12 @@ def story(examples: int, classes: int, side: int) -> Story:
     result = Result("the run", "runs/x", scores(table, metrics))
     where = "of the test split"
     return Story("x", "test", where, "images", metrics, [training], [result], Faces(table, source))
+
+
+def test_large_numbers_are_written_out() -> None:
+    target, prediction = np.array([[500_001.0], [0.25]]), np.array([[-129_700.4], [12_345.6]])
+    told = NumberOutcomes(["price"], target, prediction)
+    assert [told.sentence(row) for row in (0, 1)] == ["500,001, answered -129,700", "0.25, answered 12346"]
 
 
 def test_a_page_of_many_large_images_is_bounded() -> None:
