@@ -54,17 +54,17 @@ def subset(name: str, root: Path, folder: Path, examples: int) -> str:
     return f"{{name: arrays, path: {path}, test: 0.0, validation: {1000 / (examples + 1000):.6f}}}"
 
 
-def fashion(root: Path) -> Any:
-    """Fashion-MNIST from its four files, wherever torchvision or the publisher puts them."""
+def fashion(root: Path, part: str = "train") -> Any:
+    """Fashion-MNIST from its four files, wherever torchvision or the publisher puts them. part: `train` or `t10k`."""
     import gzip
     from types import SimpleNamespace
 
     import torch
 
     folder = next(p.parent for p in sorted(root.rglob("train-images-idx3-ubyte.gz")) if "fashion" in str(p).lower())
-    with gzip.open(folder / "train-images-idx3-ubyte.gz") as file:
+    with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
-    with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
+    with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(), np.uint8, offset=8)
     return SimpleNamespace(data=torch.tensor(images), targets=torch.tensor(labels).long())
 

@@ -158,6 +158,17 @@ def test_pairing_tells_what_variance_is_left(run: Run) -> None:
     assert re.search(r"label smoothing 0.1 +[+-]\d\.\d+ +\d+\.\d+ +\d+\.\d+ ", run("pairing", "--tiny"))
 
 
+def test_pairing_can_leave_starts_per_layer_out(run: Run) -> None:
+    text = run("pairing", "--tiny", "--one-stream")
+    assert re.search(r"label smoothing 0.1 +[+-]\d\.\d+ +\d+\.\d+ +\d+\.\d+$", text, re.MULTILINE)
+
+
+def test_conformal_tells_how_often_sets_hold_the_true_class(run: Run) -> None:
+    text = run("conformal", "--tiny")
+    for where in ("training file", "test file"):
+        assert re.search(rf"^{where} +best epoch, temperature +\d+\.\d+ \+- \d", text, re.MULTILINE)
+
+
 def test_watching_tells_what_a_look_costs(run: Run) -> None:
     text = run("watching", "--tiny")
     assert re.search(r"resnet20 +a look / a step = -?\d+\.\d+ \(", text)
