@@ -172,3 +172,18 @@ def test_conformal_tells_how_often_sets_hold_the_true_class(run: Run) -> None:
 def test_watching_tells_what_a_look_costs(run: Run) -> None:
     text = run("watching", "--tiny")
     assert re.search(r"resnet20 +a look / a step = -?\d+\.\d+ \(", text)
+
+
+def test_exports_compares_files_with_their_runs(run: Run) -> None:
+    text = run("exports", "--tiny")
+    assert "| convnet, widths: [4], 24 pixels | 0." in text and "| 4 of 4 | 4 of 4 |" in text
+    assert re.search(r"autoencoder, code: 4, 16 pixels .* [01] of 255, answers \d", text)
+    assert re.search(r"table.csv .* 40 of 40 \| 40 of 40", text)
+
+
+def test_serving_counts_answers(run: Run, exported: Path, photo_run: Path) -> None:
+    photos = photo_run.parent.parent / "data"
+    text = run("serving", str(exported), str(photos), "--requests", "40", "--clients", "4", "--seconds", "5",
+               "--bodies", "2")  # fmt: skip
+    assert "40 requests of 4 clients: 0 wrong, 0 lost" in text and "x bomb: 413" in text
+    assert "2 bodies of 20 MB at once: 2 x 422" in text and "SIGTERM: exit code 0" in text

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -81,6 +82,9 @@ def _foreign(file: Path) -> dict[str, Tensor]:
         raise RunError(f"{file} cannot be read: {error.strerror or error}") from None
     except CheckpointError as error:
         raise RunError(str(error)) from None
+    except UnpicklingError:  # torch's own text says how to run the code in it all the same
+        reason = "it holds more than tensors and plain values, or is of another kind"
+        raise RunError(f"{file} is no state dict that can be opened safely: {reason}") from None
     except Exception as error:  # the readers of damaged files raise many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RunError(f"{file} is no state dict that can be opened safely: {reason}") from None

@@ -184,7 +184,11 @@ class Evil:
         ({"a.weight": torch.zeros(3)}, None, "no weight of"),
         ({"a.weight": torch.zeros(3)}, "encoder", "has no part `encoder`; its parts: a"),
         ([torch.zeros(3)], None, "holds no weights by name"),
-        ({"w": Evil()}, None, "no state dict that can be opened safely"),
+        (
+            {"w": Evil()},
+            None,
+            "can be opened safely: it holds more than tensors and plain values, or is of another kind\n",
+        ),
         (b"not a zip", None, "no state dict that can be opened safely"),
     ],
     ids=["architecture", "part", "list", "code", "bytes"],
