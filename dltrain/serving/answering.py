@@ -30,7 +30,7 @@ class WrongInputError(Exception):
         self.status = status
 
 
-def answer(session: Session, body: bytes | bytearray, max_pixels: int) -> dict[str, Any]:
+def answer(session: Session, body: bytes, max_pixels: int) -> dict[str, Any]:
     """What the file answers to a body. Raises WrongInputError for what is no image, or no rows, that it takes."""
     about = session.about
     names = [name for name in about.outputs if name not in ("outputs", "inputs", "reconstructions")]
@@ -41,7 +41,7 @@ def answer(session: Session, body: bytes | bytearray, max_pixels: int) -> dict[s
     return _said(about, found, 0)
 
 
-def _image(about: About, body: bytes | bytearray, max_pixels: int) -> np.ndarray:
+def _image(about: About, body: bytes, max_pixels: int) -> np.ndarray:
     """(H, W, C) uint8, upright."""
     mode = {1: "L", 3: "RGB"}[about.inputs.channels]
     try:
@@ -58,7 +58,7 @@ def _image(about: About, body: bytes | bytearray, max_pixels: int) -> np.ndarray
         raise WrongInputError(f"the image cannot be read: {reason}") from None
 
 
-def _rows(about: About, body: bytes | bytearray) -> dict[str, np.ndarray]:
+def _rows(about: About, body: bytes) -> dict[str, np.ndarray]:
     try:
         content = json.loads(body)
         rows = content["rows"]

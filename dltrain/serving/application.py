@@ -122,20 +122,21 @@ class Server:
         self.metrics.requests[200] += 1
         return JSONResponse(said)
 
-    async def _body(self, request: Request) -> bytearray:
+    async def _body(self, request: Request) -> bytes:
         """Raises WrongInputError for one that is too large, as soon as that is known."""
         most = self.limits.max_bytes
         declared = request.headers.get("content-length", "0")
-        body, large = bytearray(), declared.isdecimal() and int(declared) > most  # one block: parts would take it twice
-        if not large:
+        parts, size = [], int(declared) if declared.isdecimal() else 0
+        if size <= most:
+            size = 0
             async for part in request.stream():
-                large = len(body) + len(part) > most
-                if large:
+                size += len(part)
+                if size > most:
                     break
-                body += part
-        if large:
+                parts.append(part)
+        if size > most:
             raise WrongInputError(f"the body is larger than {most:,} bytes", 413)
-        return body
+        return b"".join(parts)
 
     def _refused(self, status: int, message: str, *, close: bool = False) -> Response:
         """close: whether what the client still sends is not read."""
