@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dltrain import cli_before, cli_files, cli_results
+from dltrain.commands import completing
 from dltrain.commands.options import (
     AsJson,
     DataPath,
@@ -204,7 +205,8 @@ def sweep(
     experiment: Annotated[
         Path,
         typer.Argument(
-            metavar="EXPERIMENT", parser=path_of, help="A YAML file, or an interrupted sweep's directory to go on."
+            metavar="EXPERIMENT", parser=path_of, autocompletion=completing.experiments,
+            help="A YAML file, or an interrupted sweep's directory to go on.",
         ),
     ],
     overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,

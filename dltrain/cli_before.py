@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dltrain.commands import completing
 from dltrain.commands.options import AsJson, Device, ExperimentFile, Overrides, Plugins, path_of, path_text
 from dltrain.commands.request import existing_device, fail, load_plugins, request
 from dltrain.console.streams import print_result, say
@@ -26,7 +27,12 @@ def add_to(app: typer.Typer) -> None:
 
 @request
 def check(
-    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT... [KEY=VALUE]...", help="YAML files.")],
+    experiments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT... [KEY=VALUE]...", autocompletion=completing.experiments, help="YAML files."
+        ),
+    ],
     gradients: Annotated[
         bool, typer.Option("--gradients", help="Also compare gradients with differences, on the first batch.")
     ] = False,
@@ -85,7 +91,8 @@ def find_lr(
     experiment: Annotated[
         Path,
         typer.Argument(
-            metavar="EXPERIMENT", parser=path_of, help="A YAML file; or a run, whose last checkpoint is gone on from."
+            metavar="EXPERIMENT", parser=path_of, autocompletion=completing.experiments,
+            help="A YAML file; or a run, whose last checkpoint is gone on from.",
         ),
     ],
     overrides: Overrides = None,

@@ -48,6 +48,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]... [data.KEY=VALUE]...",
+            autocompletion=completing.runs,
             help="Other runs to answer together with, by the mean of probabilities; where the data is, if it moved.",
         ),
     ] = None,
@@ -93,8 +94,8 @@ def evaluate(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN RUN...", parser=path_text, help="Runs or checkpoints; or folders of runs, several "
-                       "seeds each. The others are compared with the first."),
+        typer.Argument(metavar="RUN RUN...", parser=path_text, autocompletion=completing.runs, help="Runs or "
+                       "checkpoints; or folders of runs, several seeds each. The others are compared with the first."),
     ],
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Where.")] = "validation",
     device: Device = "auto", as_json: AsJson = False,
@@ -143,7 +144,8 @@ def report(
 @request
 def ask(
     claim: Annotated[
-        Path, typer.Argument(metavar="CLAIM", parser=path_of, help="A claim's YAML file, or a folder to go on in.")
+        Path, typer.Argument(metavar="CLAIM", parser=path_of, autocompletion=completing.experiments,
+                             help="A claim's YAML file, or a folder to go on in.")
     ],
     overrides: Overrides = None, runs: RunsFolder = Path("runs"), device: Device = "auto", plugin: Plugins = None,
 ) -> int:  # fmt: skip
@@ -162,7 +164,8 @@ def ask(
 def ablate(
     experiment: Annotated[
         Path,
-        typer.Argument(metavar="EXPERIMENT", parser=path_of, help="An experiment's file, or a folder to go on in."),
+        typer.Argument(metavar="EXPERIMENT", parser=path_of, autocompletion=completing.experiments,
+                       help="An experiment's file, or a folder to go on in."),
     ],
     overrides: Overrides = None,
     parts: Annotated[
@@ -228,7 +231,8 @@ def predict(
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights.")] = "best",
     others: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="RUN", parser=path_text, help="Another run; their answers are averaged."),
+        typer.Option("--with", metavar="RUN", parser=path_text, autocompletion=completing.runs,
+                     help="Another run; their answers are averaged."),
     ] = None,
     views: ViewsName = None, share: ViewsShare = None, device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,

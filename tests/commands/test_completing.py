@@ -49,5 +49,16 @@ def test_experiments_and_runs_are_offered(tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("digits.yaml", "digits.csv", "diagram.png", ".hidden.yaml"):
         (tmp_path / name).touch()
     assert offered("dltrain fit", "di") == ["digits.yaml"]
-    assert offered("dltrain eval", "runs/a/") == ["runs/a/001/"]
+    for command in (
+        "eval",
+        "eval runs/x",
+        "compare",
+        "compare runs/x",
+        "report",
+        "explain",
+        "predict runs/x y.png --with",
+    ):
+        assert offered(f"dltrain {command}", "runs/a/") == ["runs/a/001/"], command
+    for command in ("ask", "ablate", "find lr", "sweep", "check"):
+        assert offered(f"dltrain {command}", "di") == ["digits.yaml"], command
     assert offered("dltrain eval", "absent/") == []
