@@ -45,6 +45,11 @@ def build_commands_once() -> None:
     typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
 
 
+def leave_syncs_out() -> None:
+    """No test pulls the plug, and a kill takes back nothing that is written: do not wait for the disk."""
+    os.fsync = lambda file: None
+
+
 def fork_servers() -> None:
     """Let the servers from which this process forks its workers be forks of it: they need not import torch anew."""
     start = multiprocessing.util.spawnv_passfds
@@ -274,6 +279,7 @@ def _serve() -> int | None:
     for name in WARM:
         importlib.import_module(name)
     PIL.Image.preinit()
+    leave_syncs_out()
     fork_servers()
     build_commands_once()
     typer.main.get_command(importlib.import_module("dltrain.cli").app)

@@ -18,5 +18,10 @@ def only(daily: Collection[Any], values: Iterable[Any]) -> list[Any]:
     return [_param(value, value in daily) for value in values]
 
 
+def except_for(rare: Collection[Any], values: Iterable[Any]) -> list[Any]:
+    """Those of the values that are not in `rare` for every day."""
+    return [_param(value, value not in rare) for value in values]
+
+
 def _param(value: Any, daily: bool) -> Any:
     return pytest.param(value, marks=[] if daily else [pytest.mark.slow], id=str(value))

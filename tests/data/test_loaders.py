@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -219,15 +217,15 @@ print("trained")
 """
 
 
-def test_a_script_without_a_guard_trains_on_streamed_images(tmp_path: Path) -> None:
+def test_a_script_without_a_guard_trains_on_streamed_images(zygote: Zygote, tmp_path: Path) -> None:
     for number in range(8):
         path = tmp_path / f"class{number % 2}" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("ROOT", str(tmp_path)))
-    child = subprocess.run([sys.executable, script], text=True, capture_output=True, timeout=120)
-    assert (child.returncode, child.stdout, child.stderr) == (0, "trained\n", "")
+    child = zygote.capture(setup=f"import forking, sys\nsys.exit(forking.run_program({str(script)!r}))")
+    assert (child.code, child.stdout, child.stderr) == (0, "trained\n", "")
 
 
 def test_resident_files_are_decoded_once_and_all_damaged_ones_named(tmp_path: Path, files: FileSource) -> None:

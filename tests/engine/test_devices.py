@@ -108,12 +108,20 @@ def both(zygote: Zygote, arrays: Path, folder: Path, changes: Mapping[str, Any])
         {"augmentation": ["alternating_flip", "color_jitter", {"name": "aug_mix"}, "random_erasing"],
          "training.batch_size": 40},
         {"training.accumulate": 5, "data.loader": "streaming", "data.balance": 0.5, "optimizer.sam": {"rho": 0.05}},
-        {"model.initialization": "lsuv", "optimizer": {"name": "adam", "lr": 0.003}, "training.clip_norm": None},
+        pytest.param(
+            {"model.initialization": "lsuv", "optimizer": {"name": "adam", "lr": 0.003}, "training.clip_norm": None},
+            marks=pytest.mark.slow,
+        ),
         {"model": {"name": "convnet", "widths": [6, 8], "norm": "group_norm"}, "training.batch_size": "all"},
         {"training.progressive_size": {"delay": 0.2, "multiple_of": 1}, "evaluation": {"views": "flip_shift"}},
         {"loss": {"name": "cross_entropy", "class_weights": [1.0, 9.0, 0.3]}, "training.accumulate": 5},
-        {"gradient": {"name": "spsa", "perturbation": 0.01}, "training.accumulate": 5},
-        {"model": {"name": "autoencoder", "activation": "sigmoid", "contractive": 0.01, "tied": True}, "loss": "mse"},
+        pytest.param(
+            {"gradient": {"name": "spsa", "perturbation": 0.01}, "training.accumulate": 5}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"model": {"name": "autoencoder", "activation": "sigmoid", "contractive": 0.01, "tied": True},
+             "loss": "mse"}, marks=pytest.mark.slow,
+        ),
     ],
     ids=["plain", "augmented", "accumulated", "lsuv", "all", "growing", "weighted", "spsa", "contractive"],
 )  # fmt: skip

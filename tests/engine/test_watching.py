@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
+from rationing import only
 from torch import nn
 from training import arrays_experiment, assert_same_state, built, scalars, train, trained
 
@@ -116,12 +117,14 @@ def test_a_gradient_that_vanishes() -> None:
 # -- healthy trainings
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["digits", "digits_lbfgs", "classics/lenet5", "classics/mlp", "classics/softmax_regression", "mnist_lenet",
-     "tables/iris", "tables/wine", "tables/diabetes", "tables/xor", "tables/and", "autoencoders/digits_sparse",
-     "autoencoders/digits_contractive", "autoencoders/digits_denoising", "gradients/mezo"],
-)  # fmt: skip
+HEALTHY = [
+    "digits", "classics/softmax_regression", "tables/xor", "autoencoders/digits_sparse", "gradients/mezo",
+    "digits_lbfgs", "classics/lenet5", "classics/mlp", "mnist_lenet", "tables/iris", "tables/wine", "tables/diabetes",
+    "tables/and", "autoencoders/digits_contractive", "autoencoders/digits_denoising",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", only(HEALTHY[:5], HEALTHY))
 def test_nothing_is_said_of_healthy_trainings(name: str, shared_data: Path) -> None:
     experiment = Experiment.load(REPOSITORY / f"experiments/{name}.yaml")
     changes: dict[str, Any] = {

@@ -87,7 +87,8 @@ def test_the_task_adds_the_weighted_losses_of_the_heads() -> None:
 
 
 def test_training_with_heads_resumes_bit_for_bit(tmp_path: Path) -> None:
-    changes = {"model": SMALL, "training.epochs": 2, "training.precision": "bfloat16", "data.size": 16}
+    changes = {"model": SMALL, "training.epochs": 1, "training.batch_size": 6, "data.size": 16}
+    changes |= {"training.precision": "bfloat16"}
     path = write_arrays(tmp_path / "images.npz", 50)
     experiment = arrays_experiment(path, **changes)
     whole, part = trained(experiment), trained(experiment, until=3)

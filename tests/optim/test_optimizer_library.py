@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from rationing import some
 from torch import nn
 from training import arrays_experiment, assert_same_state, built, trained
 
@@ -52,7 +53,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, 4))
 @pytest.mark.filterwarnings("ignore")
 def test_contract(name: str) -> None:
     decay = {"weight_decay": 1e-4, "no_decay": ["bias"]} if table()["optimizers"][name]["decays"] else {}
@@ -94,7 +95,7 @@ def moved(section: Optimizer, rates: list[float]) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, 4))
 @pytest.mark.filterwarnings("ignore")
 def test_the_learning_rate_reaches_every_optimizer_and_0_stops_it(name: str) -> None:
     """Three steps may bring the weights to a norm; then a thousandth of the rate moves them much less."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from rationing import some
 from torch import nn
 from training import arrays_experiment, built
 
@@ -43,7 +44,7 @@ def groups(model: nn.Module, value: dict[str, Any]) -> dict[str, dict[str, Any]]
     return {names[id(p)]: group for group in parameter_groups(model, section) for p in group["params"]}
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", some(TRANSFORMERS, 2))
 def test_only_weights_of_layers_decay(name: str) -> None:
     """timm's networks list a layer of two kinds themselves: that of continuous positions, and of XCiT's embedding."""
     model = network(name, 256 if "256" in name else 224)

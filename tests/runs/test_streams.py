@@ -37,9 +37,12 @@ FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), {0})"
 
 @pytest.mark.parametrize(
     ("setup", "code"),
-    [(CLOSED.format(1, "stdout"), 0), (CLOSED.format(2, "stderr"), 0), (FULL.format(2), 0), (FULL.format(1), 1)],
-    ids=["stdout closed", "stderr closed", "stderr full", "stdout full"],
-)
+    [
+        (CLOSED.format(1, "stdout"), 0), (CLOSED.format(2, "stderr"), 0), (FULL.format(2), 0), (FULL.format(1), 1),
+        ("import os, sys; os.closerange(0, 3); sys.stdin = sys.stdout = sys.stderr = None", 0),
+    ],
+    ids=["stdout closed", "stderr closed", "stderr full", "stdout full", "all closed"],
+)  # fmt: skip
 def test_a_stream_that_cannot_be_written_ends_no_training(
     setup: str, code: int, zygote: Zygote, tmp_path: Path
 ) -> None:
@@ -59,6 +62,7 @@ def assert_trained(folder: Path) -> None:
     assert checkpoints.load(run / "checkpoints" / "last.pt")["step"] == 12
 
 
+@pytest.mark.slow  # it imports torch; the tests above close the streams of one that has
 def test_an_interpreter_that_starts_without_streams_trains(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(TWO_EPOCHS)
     assert command("fit", "e.yaml", folder=tmp_path, close="<&- >&- 2>&-").returncode == 0
@@ -96,7 +100,7 @@ def test_a_terminal_that_goes_away(ignored: bool, zygote: Zygote, arrays: Path, 
     assert checkpoints.load(tmp_path / "runs" / "tiny" / "001" / "checkpoints" / "last.pt")["step"] == told["step"]
 
 
-@pytest.mark.parametrize("arguments", [("list", "models"), ("schema",)])
+@pytest.mark.parametrize("arguments", [("list", "models"), pytest.param(("schema",), marks=pytest.mark.slow)])
 def test_a_reader_of_results_that_has_enough_is_no_error(arguments: tuple[str, ...], tmp_path: Path) -> None:
     whole = [sys.executable, "-m", "dltrain", *arguments]
     with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
