@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,11 @@ def finite(path: Path) -> bool:
 def test_a_loss_that_is_no_number_stops_the_run(
     arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started = time.perf_counter()
     code, run = train(
         arrays, tmp_path, optimizer__lr=1e30, schedule={"name": "constant"}, training__clip_norm=None,
         training__epochs=500,
     )  # fmt: skip
-    assert code == 1 and time.perf_counter() - started < 3
+    assert code == 1 and result(run)["step"] < result(run)["total_steps"] == 2500
     message = capsys.readouterr().err
     assert "the loss became infinite or not a number in step 1 (learning rate 1e+30)\n" in message
     assert "no checkpoint had been written yet\na resume would repeat it exactly" in message
