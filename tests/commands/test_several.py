@@ -194,7 +194,7 @@ def test_wrong_requests_are_said_before_there_is_a_folder(folder: Path, tmp_path
     for arguments, message in (
         (("--seeds", 2, "--folds", 2), "--seeds or --folds, not both"),
         (("--seeds", 2, "--profile"), "without --devices and --profile"),
-        (("--folds", 400), "one of 400 folds would have no example of class `ant`"),
+        (("--folds", 100), "one of 100 folds would have no example of class `ant`"),
         (("data.fold={number: 4, of: 3}",), "`number: 4` is none of 3 folds, which count from 1"),
     ):
         done = invoke("fit", folder / "folds.yaml", "--runs", tmp_path, *arguments)
