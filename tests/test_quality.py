@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,26 @@ def test_clean(command: list[str]) -> None:
         [str(BIN / command[0]), *command[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_programs_of_users_are_checked_by_their_types(tmp_path: Path) -> None:
+    """What `dltrain.load` gives is typed for who installs it: right calls pass, wrong ones do not."""
+    (tmp_path / "program.py").write_text(
+        "import numpy as np\nfrom PIL import Image\n\nimport dltrain\n\n"
+        'model = dltrain.load("runs/photos/001", device="cpu")\n'
+        'found = model.predict(["a.jpg", Image.open("b.jpg"), np.zeros((4, 4, 3), np.uint8)], batch_size=2)\n'
+        "reveal_type(found.probabilities.shape)\nreveal_type(found.classes)\nreveal_type(model.module)\n"
+        'reveal_type(model.embed("folder").size)\n'
+        'model.predict(3)\ndltrain.load("x", views="sideways")\n'
+    )
+    command = [BIN / "mypy", "--strict", "--config-file=", "--follow-imports=silent", "program.py"]
+    places = {**os.environ, "MYPYPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=places, capture_output=True, text=True, check=False)
+    kinds = re.findall(r'Revealed type is "(.*)"', done.stdout.replace("builtins.", ""))
+    assert kinds == ["tuple[Any, ...]", "list[str]", "torch.nn.modules.module.Module", "int"]
+    wrong = re.findall(r"program.py:(\d+): error", done.stdout)
+    assert wrong == ["12", "13"], done.stdout
 
 
 def test_no_machine_path_and_no_registry_in_tracked_files() -> None:

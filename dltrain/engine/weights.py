@@ -5,6 +5,7 @@ Files are opened safely: no code in them is run. Imports torch: import it where 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,7 +105,9 @@ def _opened(file: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickles that torch did not write, it asks for an issue to be filed
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

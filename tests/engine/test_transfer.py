@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +191,9 @@ class Evil:
             "can be opened safely: it holds more than tensors and plain values, or is of another kind\n",
         ),
         (b"not a zip", None, "no state dict that can be opened safely"),
+        (pickle.dumps({"w": Evil()}, protocol=4), None, "safely: it holds more than tensors and plain values"),
     ],
-    ids=["architecture", "part", "list", "code", "bytes"],
+    ids=["architecture", "part", "list", "code", "bytes", "pickle"],
 )
 def test_files_without_fitting_weights_are_refused_at_the_key(
     content: Any, part: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
