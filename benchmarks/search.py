@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -35,7 +36,7 @@ import numpy as np
 from contest import machine, spread
 from defaults import fashion
 
-CLOTHES = 6000
+CLOTHES = 4000
 """Images of the Fashion-MNIST problem of `quality`; a fifth of them validates, as of digits."""
 SPACE = {
     "optimizer.lr": {"low": 1e-4, "high": 1.0, "log": True},
@@ -45,6 +46,7 @@ SPACE = {
 """What `quality` searches; search_by_hand.py states the same."""
 WAYS: dict[str, dict[str, Any]] = {
     "random": {"sampler": "random"},
+    "random, halving": {"sampler": "random", "pruner": {"name": "successive_halving"}},
     "rounds": {"sampler": "random", "rounds": 3},
     "tpe": {"sampler": "tpe"},
     "gp": {"sampler": "gp"},
@@ -52,7 +54,10 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 BY_HAND = {"optuna, by hand": ["--pruner", "none"], "optuna, by hand, halving": ["--pruner", "halving"]}
 """Optuna's TPE around a plain loop, without and with its own pruner."""
-EPOCHS, BATCH = 9, 32
+EPOCHS, BATCH = 27, 64
+HALVED = 3
+"""So many times as many settings are tried where halving ends most of them early: all of them train at most a third
+of the epochs of the others."""
 
 
 # -- searches and what they leave
@@ -190,12 +195,17 @@ def by_dltrain(name: str, data: dict[str, Any], seed: int, options: argparse.Nam
         "optimizer": {"name": "sgd", "lr": 0.1, "nesterov": False},
         "schedule": {"name": "cosine"},
         "training": {"epochs": EPOCHS, "batch_size": BATCH, "clip_norm": 1.0, "precision": "float32"},
-        "sweep": {"trials": options.trials, "metric": "validation/accuracy", "space": SPACE, **WAYS[name]},
+        "sweep": {"trials": trials(name, options), "metric": "validation/accuracy", "space": SPACE, **WAYS[name]},
     }
     started = time.time()
     sweep = searched(text, folder / "search", seconds=options.seconds)
     points = [Point(at - started, accuracy) for run in trials_of(sweep) for at, accuracy in accuracies(run)]
     return sorted(points)
+
+
+def trials(name: str, options: argparse.Namespace) -> int:
+    """How many settings a way to search tries."""
+    return int(options.trials) * (HALVED if "halving" in name else 1)
 
 
 def accuracies(run: Path) -> Iterator[tuple[float, float]]:
@@ -212,7 +222,7 @@ def accuracies(run: Path) -> Iterator[tuple[float, float]]:
 def by_hand(name: str, file: Path, seed: int, options: argparse.Namespace) -> list[Point]:
     """The same of Optuna around a loop by hand."""
     script = Path(__file__).with_name("search_by_hand.py")
-    numbers = {"--seed": seed, "--trials": options.trials, "--epochs": EPOCHS, "--batch": BATCH}
+    numbers = {"--seed": seed, "--trials": trials(name, options), "--epochs": EPOCHS, "--batch": BATCH}
     command = [sys.executable, str(script), str(file), *BY_HAND[name]]
     command += [str(part) for pair in numbers.items() for part in pair]
     command += ["--seconds", str(options.seconds)] if options.seconds else []
@@ -264,21 +274,40 @@ def quality(options: argparse.Namespace) -> None:
 def _table(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Times are shares of the time that random search took with the same seed, whose last best is the goal."""
     found = {(row["way"], row["seed"]): row["points"] for row in rows if row["problem"] == name}
-    print(f"{name}: best validation accuracy in % after shares of random search's time, seeds {options.seeds}")
+    seeds = range(1, options.seeds + 1)
+    whole = {seed: found.get(("random", seed), found[options.ways[0], seed])[-1].seconds for seed in seeds}
+    goal = {seed: best_at(found.get(("random", seed), []), math.inf) for seed in seeds}
+    print(
+        f"{name}: best validation accuracy in % after shares of random search's time, which was "
+        f"{spread(list(whole.values()), '.0f')} s, {options.trials} trials of {EPOCHS} epochs, {options.seeds} seeds"
+    )
     for way in options.ways:
         columns: dict[str, list[float]] = {}
-        for seed in range(1, options.seeds + 1):
-            points, usual = found[way, seed], found.get(("random", seed), found[way, seed])
-            whole = usual[-1].seconds
-            for share in (0.25, 0.5, 1.0):
-                columns.setdefault(f"{share:.0%}", []).append(100 * best_at(points, share * whole))
-            columns.setdefault("in the end", []).append(100 * best_at(points, float("inf")))
-            reached = time_to(points, best_at(usual, float("inf")))
-            if reached is not None:
-                columns.setdefault("random's best, of its time", []).append(reached / whole)
+        for seed in seeds:
+            points = found[way, seed]
+            for share in (1 / 6, 1 / 3, 1.0):
+                columns.setdefault(f"{share:.0%}", []).append(100 * best_at(points, share * whole[seed]))
+            columns.setdefault("in the end", []).append(100 * best_at(points, math.inf))
+            columns.setdefault("which was at", []).append(points[-1].seconds / whole[seed])
+            if (seconds := time_to(points, goal[seed])) is not None:
+                columns.setdefault("random's best at", []).append(seconds / whole[seed])
         line = [f"{column} {spread(values)}" for column, values in columns.items()]
-        missed = options.seeds - len(columns.get("random's best, of its time", []))
-        print(f"  {way}: " + "; ".join(line) + (f" ({missed} seeds did not get there)" if missed else ""))
+        missed = options.seeds - len(columns.get("random's best at", []))
+        line += [f"{missed} seeds did not get there"] if missed else []
+        reached = next((n for n in range(200) if mean_best(found, way, whole, n / 100) >= mean(goal)), None)
+        line += ["the mean of the seeds does not get to random's" if reached is None
+                 else f"the mean of the seeds gets to random's at {reached / 100:.2f}"]  # fmt: skip
+        print(f"  {way}: " + "; ".join(line))
+
+
+def mean_best(found: dict[Any, list[Point]], way: str, whole: dict[int, float], share: float) -> float:
+    """The best accuracy after a share of random search's time, as a mean over the seeds."""
+    return mean({seed: best_at(found[way, seed], share * seconds) for seed, seconds in whole.items()})
+
+
+def mean(values: dict[int, float]) -> float:
+    """Of the seeds."""
+    return statistics.fmean(values.values())
 
 
 # -- jobs
