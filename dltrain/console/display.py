@@ -85,9 +85,9 @@ class Display:
         size = min(size, event.total_steps - (event.epoch - 1) * size)
         name = f"epoch {event.epoch}/{-(-event.total_steps // event.steps_per_epoch)} {done / size:4.0%}"
         parts = ["  ".join(_texts(event.metrics, metrics)), _eta(event)]
-        if self.console.width >= NARROW or not self._is_live:
+        if self.console.width >= NARROW or not self.is_live:
             parts.insert(1, f"{event.examples_per_second:,.0f} {example}s/s")
-        if self._is_live:
+        if self.is_live:
             self._draw(name, "  ".join(parts), done / size)
         elif (now := time.monotonic()) - self._last_line > PLAIN_SECONDS:
             self._last_line = now
@@ -107,7 +107,7 @@ class Display:
 
     def board(self, lines: Sequence[str]) -> None:
         """Redraw several lines below all others, where there is a terminal."""
-        if not self._is_live:
+        if not self.is_live:
             return
         from rich.live import Live
 
@@ -124,11 +124,12 @@ class Display:
             self._live = None
 
     @property
-    def _is_live(self) -> bool:
+    def is_live(self) -> bool:
+        """Whether there is a terminal on which lines can be drawn again."""
         return self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet
 
     def _draw(self, name: str, measures: str = "", share: float = 0.0) -> None:
-        if not self._is_live:
+        if not self.is_live:
             return
         if self._live is None:
             self._live = _live(self.console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Board:
         self.display, self.ranking, self.path, self.most = display, ranking, path, most
         self._plugins = [word for plugin in plugins for word in ("--plugin", plugin)]
         self._sweep = ranking.sweep
+        self._next = 0.0
 
     def begin(self, name: str, made: int) -> None:
         """Before the first trial. made: in earlier sessions."""
@@ -68,7 +70,10 @@ class Board:
         self.display.line(f"round {number + 1}: {'; '.join(told)}")
 
     def show(self, search: Standing) -> None:
-        """Redraw the table of what goes on, where there is a terminal."""
+        """Redraw the table of what goes on, where there is a terminal, as often as an eye can follow."""
+        if not self.display.is_live or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self.display.seconds
         states = [trial.state(self._sweep.repeats) for trial in search.trials.values()]
         shown = [state for state in ("finished", "paused", "pruned", "failed") if state in states]
         counts = [f"{states.count(state)} {state}" for state in shown]

@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator
 
 from dltrain.search import Range
 from dltrain.sweeps.story import Objective, SearchStory, TrialStory, identity
@@ -67,6 +66,8 @@ def _explained(
     space: Mapping[str, Range], keys: Sequence[str], trials: Sequence[TrialStory], objective: Objective
 ) -> dict[str, float]:
     """The share of the variance that each key explains by itself."""
+    from optuna.importance import FanovaImportanceEvaluator  # a second, which no search should begin with
+
     optuna.logging.set_verbosity(logging.ERROR)  # it announces every study
     axes = {key: _distribution(space[key]) for key in keys}
     study = optuna.create_study(direction="minimize")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dltrain.data.types import Splits
 from dltrain.engine.decisions import Decision
@@ -54,21 +55,39 @@ def faster_together(
     """
     if (kept := study.kept("vectorize")) is not None and type(kept[0]) is int and kept[0] >= 1:
         return kept[0], str(kept[1])
-    first: list[Experiment] = []
+    alike, why = _alike(experiment, study)
+    if epochs is not None:
+        alike = [shortened(trial, epochs, len(splits.train)) for trial in alike]
+    decision = faster_stacked(alike, device, plugins, splits) if len(alike) > 1 else Decision(1, why)
+    study.keep("vectorize", [decision.value, decision.reason])
+    return decision.value, decision.reason
+
+
+def why_none_together(experiment: Experiment, study: Study) -> str | None:
+    """Why no two of the first trials can be trained together; None where some can. experiment: what a trial changes."""
+    alike, why = _alike(experiment, study)
+    return why if len(alike) < 2 else None
+
+
+def _alike(experiment: Experiment, study: Study) -> tuple[list[Experiment], str]:
+    """Of the first trials, those that can be trained together with the first that can, and why another one can not."""
+    found, drawn = list[Experiment](), list[dict[str, Any]]()
+    why = "there is one trial"
     for index in range(LOOK_AHEAD * MOST):
-        if len(first) == MOST or study.settings.waits_for(index):
+        if len(found) == MOST or study.settings.waits_for(index):
             break
         if (setting := study.settings.draw(index)) is None:
             break
+        if setting.values in drawn:
+            continue
+        drawn.append(setting.values)
         trial = experiment.override_all(setting.values)
-        trial = trial if epochs is None else shortened(trial, epochs, len(splits.train))
-        if why_not_stacked([*first[:1], trial]) is None:
-            first.append(trial)
-    decision = (
-        faster_stacked(first, device, plugins, splits) if len(first) > 1 else Decision(1, "no two trials are alike")
-    )
-    study.keep("vectorize", [decision.value, decision.reason])
-    return decision.value, decision.reason
+        reason = why_not_stacked([*found[:1], trial])
+        if reason is None:
+            found.append(trial)
+        else:
+            why = reason
+    return found, why
 
 
 def _is_begun(leg: Leg) -> bool:

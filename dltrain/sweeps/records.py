@@ -70,8 +70,10 @@ class TrialRecord:
         if not rows or self.reason is not None:
             return None
         told = [row for row in rows if row is not None]
+        if len(told) == 1:
+            return told[0]
         tags = [tag for tag in told[0] if all(tag in row for row in told)]
-        return {tag: statistics.fmean(row[tag] for row in told) if len(told) > 1 else told[0][tag] for tag in tags}
+        return {tag: statistics.fmean(row[tag] for row in told) for tag in tags}
 
     @property
     def seconds(self) -> float:

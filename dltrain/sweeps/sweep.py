@@ -35,7 +35,7 @@ from dltrain.sweeps.board import Board
 from dltrain.sweeps.cluster import Cluster, connected
 from dltrain.sweeps.coordinator import Coordinator
 from dltrain.sweeps.finish import Finish
-from dltrain.sweeps.packing import Packer, faster_together
+from dltrain.sweeps.packing import Packer, faster_together, why_none_together
 from dltrain.sweeps.page import write_page
 from dltrain.sweeps.ranking import Ranking, trial_folder
 from dltrain.sweeps.sharing import require_memory, shared
@@ -135,6 +135,8 @@ def _search(
     if together == "auto":
         together, why = faster_together(plain, study, sweep.epochs, splits, request.device, request.plugins)
         display.line(f"vectorize: {together} ({why})")
+    elif together > 1 and (reason := why_none_together(plain, study)) is not None:
+        display.warning(f"`sweep.vectorize: {together}` trains nothing together: {reason}")
     packer = Packer(plain, together)
     workers = _workers(experiment, splits, path, request, ray)
     try:

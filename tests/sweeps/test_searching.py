@@ -162,6 +162,15 @@ def test_trials_that_are_trained_together_are_those_that_are_trained_alone(yaml:
         }
 
 
+def test_a_search_in_which_no_two_trials_are_alike_says_so(yaml: Path, tmp_path: Path) -> None:
+    text = yaml.read_text()
+    yaml.write_text(text[: text.index("  space:")] + "  space: {model.hidden: {choices: [[8], [16]]}}\n")
+    result = sweep(yaml, "sweep.vectorize=4", "sweep.trials=2", "--runs", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    words = " ".join(result.stderr.split())
+    assert "`sweep.vectorize: 4` trains nothing together: they differ in `model.hidden`: " in words
+
+
 def test_a_trial_that_diverges_leaves_those_beside_it(yaml: Path, tmp_path: Path) -> None:
     text = yaml.read_text()
     space = "  space: {optimizer.lr: {choices: [0.1, 1.0e+30, 0.2, 0.3]}}\n"
