@@ -10,6 +10,7 @@ Then this script is a stranger: Pillow opens each validation photo, and onnxrunt
 
     pixels: of 255, the largest difference between what the file makes of a photo and what evaluation does
     answers differ by: what `dltrain export` found; of probabilities, or of outputs where there are none
+    classes: how many of them the file answers with; where it is one, that it is the same says little
     same class: as `dltrain.load(run).predict` has, of the same pixels
     as `predict`: as `dltrain predict RUN` has, which reads large JPEG files at a part of their size
 """
@@ -40,6 +41,9 @@ IMAGES: list[tuple[str, int]] = [
 """Classifiers, and the size of their images."""
 AUTOENCODER = ("{name: autoencoder, channels: [16, 32], code: 64}", 64)
 TABLE = ("{name: mlp, hidden: [32]}", 0)
+TITLES = (
+    "network", "MB", "ms: run, file", "pixels", "answers differ by", "classes", "same class", "as `predict`", "run, file",
+)  # fmt: skip
 TINY = [("{name: convnet, widths: [4]}", 24), ("{name: autoencoder, code: 4}", 16), TABLE]
 
 
@@ -92,7 +96,7 @@ def row(model: str, size: int, options: argparse.Namespace, folder: Path) -> str
 
     run = fitted(model, size, options, folder)
     proof = json.loads(dltrain("export", run, "--json"))
-    file, pixels, same, as_predict = run / "export" / "model.onnx", "", "", ""
+    file, pixels, same, as_predict, classes = run / "export" / "model.onnx", "", "", "", ""
     if size:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         trained = library.load(run, device="cpu")
@@ -105,18 +109,20 @@ def row(model: str, size: int, options: argparse.Namespace, folder: Path) -> str
         else:
             best = [int(session.run(["class"], {"images": photo[None]})[0][0]) for photo in photos]
             names = [trained.names[place] for place in best]
+            classes = str(len({*names}))
             same = share(names, trained.predict(photos).classes)
             as_predict = share(names, [each["class"] for each in rows(run, *paths)])
     else:
         key = "class" if proof.get("agreement") is not None else None
         pair = [[each[key] for each in rows(asked, options.table)] if key else [] for asked in (run, file)]
-        same = as_predict = share(*pair)
+        same, classes = share(*pair), str(len({*pair[1]}))
+        as_predict = same
     sizes, times, metrics = proof["bytes"], proof["latency_ms"], proof["metrics"]
     name = next(iter(set(metrics["run"]) & {"accuracy"}), "mse" if "mse" in metrics["run"] else "loss")
     title = model.strip("{}").removeprefix("name: ") + (f", {size} pixels" if size else f", {options.table.name}")
     cells = [
         title, f"{sizes['file'] / 1e6:.2f}", f"{times['run']:.1f}, {times['file']:.1f}", pixels,
-        f"{proof['difference']:.1g}", same, as_predict,
+        f"{proof['difference']:.1g}", classes, same, as_predict,
         f"{name} {metrics['run'][name]:.4f}, {metrics['file'][name]:.4f}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -184,8 +190,7 @@ def main() -> None:
         if options.networks:
             cases = [(name, int(size)) for name, _, size in (each.rpartition(" ") for each in options.networks)]
         print(machine("onnxruntime", "onnx", "onnxscript"))
-        print("| network | MB | ms: run, file | pixels | answers differ by | same class | as `predict` | run, file |")
-        print("|---|---|---|---|---|---|---|---|")
+        print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
         for model, size in cases:
             if (options.photos if size else options.table) is not None:
                 print(row(model, size, options, folder), flush=True)
