@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,31 @@ def test_nothing_is_said_of_healthy_trainings(name: str, shared_data: Path) -> N
     assert [look.step for look in looks] == [1, 8, 16, 24]
     assert [sentence for look in looks for sentence in look.sentences] == []
     assert all(math.isfinite(value) for look in looks for value in look.row.values())
+
+
+@pytest.fixture(scope="module")
+def roots(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the data of the classics lies, by its name."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, shared_data.parent / "tools/cifar10.py", folder], check=True, capture_output=True)
+    return {"cifar10": folder, "fashion_mnist": shared_data / "fashion-mnist", "mnist": shared_data / "mnist"}
+
+
+CLASSICS = sorted(path.stem for path in (REPOSITORY / "experiments/classics").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSICS)
+def test_nothing_is_said_of_the_classics(name: str, roots: dict[str, Path]) -> None:
+    """Their own schedules, pressed into few steps; of each unit 128 images are seen and more."""
+    experiment = Experiment.load(REPOSITORY / f"experiments/classics/{name}.yaml")
+    looks = looks_at(experiment.override_all({
+        "data.root": str(roots[experiment.data.name]), "data.validation": 0, "training.epochs": 1,
+        "training.batch_size": 16, "training.limit_batches": 12, "training.compile": False,
+        "training.watch": {"every": 1, "histograms": 0},
+    }))  # fmt: skip
+    assert len(looks) == 12
+    assert [sentence for look in looks for sentence in look.sentences] == []
 
 
 def looks_at(experiment: Experiment) -> list[Look]:
