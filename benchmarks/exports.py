@@ -42,7 +42,8 @@ IMAGES: list[tuple[str, int]] = [
 AUTOENCODER = ("{name: autoencoder, channels: [16, 32], code: 64}", 64)
 TABLE = ("{name: mlp, hidden: [32]}", 0)
 TITLES = (
-    "network", "MB", "ms: run, file", "pixels", "answers differ by", "classes", "same class", "as `predict`", "run, file",
+    "network", "MB", "ms: run, file", "pixels", "answers differ by", "classes", "same class", "as `predict`",
+    "run, file",
 )  # fmt: skip
 TINY = [("{name: convnet, widths: [4]}", 24), ("{name: autoencoder, code: 4}", 16), TABLE]
 
