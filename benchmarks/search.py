@@ -276,6 +276,7 @@ def _table(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -
     found = {(row["way"], row["seed"]): row["points"] for row in rows if row["problem"] == name}
     seeds = range(1, options.seeds + 1)
     whole = {seed: found.get(("random", seed), found[options.ways[0], seed])[-1].seconds for seed in seeds}
+    epochs = {seed: len(found.get(("random", seed), found[options.ways[0], seed])) for seed in seeds}
     goal = {seed: best_at(found.get(("random", seed), []), math.inf) for seed in seeds}
     print(
         f"{name}: best validation accuracy in % after shares of random search's time, which was "
@@ -291,6 +292,8 @@ def _table(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -
             columns.setdefault("which was at", []).append(points[-1].seconds / whole[seed])
             if (seconds := time_to(points, goal[seed])) is not None:
                 columns.setdefault("random's best at", []).append(seconds / whole[seed])
+                before = sum(point.seconds < seconds for point in points)
+                columns.setdefault("after so much of its epochs", []).append((before + 1) / epochs[seed])
         line = [f"{column} {spread(values)}" for column, values in columns.items()]
         missed = options.seeds - len(columns.get("random's best at", []))
         line += [f"{missed} seeds did not get there"] if missed else []
