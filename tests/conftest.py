@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forking import Zygote, build_commands_once, leave_syncs_out
+from forking import Zygote, build_commands_once, leave_modules_out, leave_syncs_out
 
 # Tiny tensors: one thread is faster than two, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +19,7 @@ sys.dont_write_bytecode = False
 
 build_commands_once()
 leave_syncs_out()
+leave_modules_out()
 
 REPOSITORY = Path(__file__).parent.parent
 LONG = ("test_quality.py", "test_readme.py")

@@ -24,4 +24,5 @@ def except_for(rare: Collection[Any], values: Iterable[Any]) -> list[Any]:
 
 
 def _param(value: Any, daily: bool) -> Any:
-    return pytest.param(value, marks=[] if daily else [pytest.mark.slow], id=str(value))
+    name = getattr(value, "stem", None) or getattr(value, "__name__", str(value))  # of a file, of a class
+    return pytest.param(value, marks=[] if daily else [pytest.mark.slow], id=name)

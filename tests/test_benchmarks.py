@@ -158,6 +158,7 @@ def test_pairing_tells_what_variance_is_left(run: Run) -> None:
     assert re.search(r"label smoothing 0.1 +[+-]\d\.\d+ +\d+\.\d+ +\d+\.\d+ ", run("pairing", "--tiny"))
 
 
+@pytest.mark.slow
 def test_pairing_can_leave_starts_per_layer_out(run: Run) -> None:
     text = run("pairing", "--tiny", "--one-stream")
     assert re.search(r"label smoothing 0.1 +[+-]\d\.\d+ +\d+\.\d+ +\d+\.\d+$", text, re.MULTILINE)
@@ -169,11 +170,13 @@ def test_conformal_tells_how_often_sets_hold_the_true_class(run: Run) -> None:
         assert re.search(rf"^{where} +best epoch, temperature +\d+\.\d+ \+- \d", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_watching_tells_what_a_look_costs(run: Run) -> None:
     text = run("watching", "--tiny")
     assert re.search(r"resnet20 +a look / a step = -?\d+\.\d+ \(", text)
 
 
+@pytest.mark.slow
 def test_exports_compares_files_with_their_runs(run: Run) -> None:
     text = run("exports", "--tiny")
     assert "| convnet, widths: [4], 24 pixels | 0." in text and "| 4 of 4 | 4 of 4 |" in text
@@ -181,6 +184,7 @@ def test_exports_compares_files_with_their_runs(run: Run) -> None:
     assert re.search(r"table.csv .* 40 of 40 \| 40 of 40", text)
 
 
+@pytest.mark.slow
 def test_serving_counts_answers(run: Run, exported: Path, photo_run: Path) -> None:
     photos = photo_run.parent.parent / "data"
     text = run("serving", str(exported), str(photos), "--requests", "40", "--clients", "4", "--seconds", "5",

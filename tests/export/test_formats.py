@@ -39,6 +39,7 @@ def images(photo_run: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(file).convert("RGB")) for file in files]
 
 
+@pytest.mark.slow  # a Python of its own imports torch
 def test_torch_alone_runs_the_program(photo_run: Path, images: list[np.ndarray], tmp_path: Path) -> None:
     file = exported(photo_run, "pt2")
     np.savez(tmp_path / "images.npz", *images)

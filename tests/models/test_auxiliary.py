@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from rationing import only
 from torch import nn
 from training import arrays_experiment, assert_same_state, built, trained, write_arrays
 
@@ -86,9 +87,10 @@ def test_the_task_adds_the_weighted_losses_of_the_heads() -> None:
     assert task.losses(outputs[0], labels)[2].equal(own)
 
 
-def test_training_with_heads_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", only(["float32"], ["float32", "bfloat16"]))
+def test_training_with_heads_resumes_bit_for_bit(precision: str, tmp_path: Path) -> None:
     changes = {"model": SMALL, "training.epochs": 1, "training.batch_size": 6, "data.size": 16}
-    changes |= {"training.precision": "bfloat16"}
+    changes |= {"training.precision": precision}
     path = write_arrays(tmp_path / "images.npz", 50)
     experiment = arrays_experiment(path, **changes)
     whole, part = trained(experiment), trained(experiment, until=3)

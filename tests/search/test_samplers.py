@@ -80,6 +80,10 @@ def test_random_draws_what_it_has_always_drawn() -> None:
     assert [setting(drawing.draw(index)).drawn for index in (0, 3)] == [
         {"a": 0.028428693779033964, "b": 8, "c": 1, "d": 0.0}, {"a": 0.012707317931350817, "b": 6, "c": 1, "d": 0.0},
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_random_draws_a_whole_space_in_the_order_in_which_it_always_has() -> None:
     drawing = settings({"b": {"low": 1, "high": 500, "log": True}, "c": {"choices": [1, 2]}}, seed=1)
     drawn = [setting(drawing.draw(index)).drawn for index in range(1000)]
     assert drawing.draw(1000) is None
@@ -200,6 +204,7 @@ def test_a_trial_is_a_function_of_seed_index_and_what_was_told(name: str) -> Non
     assert settings(space, sampler=name).draw(12, better) != one or name == "cma_es"
 
 
+@pytest.mark.slow  # a Python of its own imports torch
 def test_another_process_draws_the_same() -> None:
     space = {"x": UNIT["x"], "lr": {"low": 1e-4, "high": 1.0, "log": True}, "c": {"choices": ["a", "b"]}}
     told = [told for _, told in search(settings(space), lambda values: values["x"], 12)]

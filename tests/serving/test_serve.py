@@ -124,6 +124,7 @@ def test_what_is_served_is_told(serving: Serving) -> None:
     assert status == 200 and "Drop images here" in page and "http" not in page
 
 
+@pytest.mark.slow
 def test_a_temperature_stays_in_8_bits_and_is_told(tmp_path: Path) -> None:
     """The file has it inside, its metadata and /health say it, and the answers are those of `predict`."""
     from dltrain.export.session import Session

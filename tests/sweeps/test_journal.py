@@ -50,7 +50,7 @@ def ranking(sweep: Path) -> list[list[str]]:
     return [line.split(",")[:-3] for line in (sweep / "ranking.csv").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("line", some(range(20), 3))
+@pytest.mark.parametrize("line", some(range(20), 5))
 def test_a_damaged_line_is_cut_out_and_the_sweep_ends_as_before(line: int, sweep: Path) -> None:
     """Whichever it is: that of the study, of what it began with, of a new trial, of a setting or of an end."""
     journal, expected = sweep / "journal.log", ranking(sweep)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from dltrain.config import suggest
 from dltrain.data.folders.split_names import WORDS
 from dltrain.data.tables.encoding import unfit
-from dltrain.data.tables.reading import Column, Table
+from dltrain.data.tables.reading import Column, Table, read_table
 from dltrain.data.targets import Classes, Labels, NoTarget, Real, TargetSpec
 
 FEW = 10
@@ -35,6 +36,19 @@ def kinds_of(columns: Sequence[Column]) -> tuple[type[TargetSpec], ...]:
         return (Real,)
     labels = (Labels,) if two else ()
     return (Classes, Real, *labels) if len(np.unique(known)) <= FEW else (Real, Classes)
+
+
+@lru_cache
+def kinds_in(
+    path: str, stamp: tuple[int, ...], words: frozenset[str], header: bool, names: tuple[str, ...]
+) -> tuple[type[TargetSpec], ...]:
+    """`kinds_of` the target columns `names` of a file, which a check asks for several times, and is read once.
+
+    stamp: what changes when the file does. words, header: see `read_table`. Raises ConfigError as that does, and for a
+    column that is not there.
+    """
+    table = read_table(path, words, header=header)
+    return kinds_of([table.column(name) for name in names])
 
 
 def read_target(table: Table, names: Sequence[str], kind: type[TargetSpec]) -> tuple[TargetSpec, np.ndarray]:

@@ -200,21 +200,25 @@ class Table(Collected):
         return next((kind for kind in self._kinds() if issubclass(kind, wanted)), None)
 
     def _kinds(self) -> tuple[type[TargetSpec], ...]:
-        from dltrain.data.tables.columns import kinds_of
+        from dltrain.data.tables.columns import kinds_in
 
         if not self.target_columns:
             return (NoTarget,)
         try:
-            table = self._table()
-            return kinds_of([table.column(name) for name in self.target_columns])
-        except ConfigError:  # `parts` says what is wrong
+            about = Path(self.path).stat()
+            stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+            return kinds_in(self.path, stamp, self._words(), self.header, tuple(self.target_columns))
+        except (ConfigError, OSError, ValueError):  # `parts` says what is wrong
             return (Classes, Real, Labels) if len(self.target_columns) == 1 else (Real, Labels)
 
     def _table(self) -> ReadTable:
         from dltrain.data.tables.reading import read_table
 
-        names = [*self.categories, *(name for name in (self.image, self.split, self.group) if name)]
-        return read_table(self.path, frozenset(names), header=self.header)
+        return read_table(self.path, self._words(), header=self.header)
+
+    def _words(self) -> frozenset[str]:
+        """The columns that are words, whatever they hold."""
+        return frozenset((*self.categories, *(name for name in (self.image, self.split, self.group) if name)))
 
     def parts(self, targets: type[TargetSpec]) -> RawDataset:
         from dltrain.data.tables.columns import read_groups, read_splits, read_target

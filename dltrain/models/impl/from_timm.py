@@ -68,7 +68,7 @@ def arguments_for(name: str, shape: ImageShape) -> dict[str, Any]:
 
 def preprocessing(name: str) -> PretrainedInputs:
     """What the pretrained weights of `name` (with or without a tag) expect."""
-    config = resolve_data_config(pretrained_cfg=_config(name).to_dict())  # type: ignore[no-untyped-call]
+    config = resolve_data_config(pretrained_cfg=_config(name).to_dict())
     height, width = config["input_size"][1:]
     interpolation = cast(Interpolation, config["interpolation"])
     return PretrainedInputs(
