@@ -37,25 +37,29 @@ def tensors(file: Path) -> dict[str, Tensor]:
 
 def train(trial: optuna.Trial, data: dict[str, Tensor], epochs: int, batch: int, seed: int) -> float:
     """The best validation accuracy of one setting."""
-    lr = trial.suggest_float("lr", 1e-4, 1.0, log=True)
+    lr = trial.suggest_float("lr", 1e-5, 10.0, log=True)
     momentum = trial.suggest_float("momentum", 0.0, 0.99)
-    weight_decay = trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
+    weight_decay = trial.suggest_float("weight_decay", 1e-7, 1.0, log=True)
+    dropout = nn.Dropout(trial.suggest_float("dropout", 0.0, 0.9))
+    smoothing = trial.suggest_float("label_smoothing", 0.0, 0.9)
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(data["x"].shape[1], 64), nn.ReLU(), nn.Linear(64, CLASSES))
+    model = nn.Sequential(nn.Linear(data["x"].shape[1], 64), nn.ReLU(), dropout, nn.Linear(64, CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum, weight_decay=weight_decay)
     size = len(data["x"]) // batch  # the last, smaller batch is left out
     best = 0.0
     for epoch in range(epochs):
+        model.train()
         order = torch.randperm(len(data["x"]))
         for number in range(size):
             done = (epoch * size + number) / (epochs * size)
             optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * done)) / 2
             rows = order[number * batch : (number + 1) * batch]
-            loss = F.cross_entropy(model(data["x"][rows]), data["y"][rows])
+            loss = F.cross_entropy(model(data["x"][rows]), data["y"][rows], label_smoothing=smoothing)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+        model.eval()
         with torch.no_grad():
             accuracy = (model(data["vx"]).argmax(1) == data["vy"]).float().mean().item()
         print(json.dumps([time.time(), accuracy]), flush=True)

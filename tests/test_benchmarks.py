@@ -72,6 +72,7 @@ def test_startup_runs(run: Run) -> None:
     assert text.startswith("cold; ") and [line.split()[0] for line in text.splitlines()[1:]] == ["help", "fit"]
 
 
+@pytest.mark.slow
 def test_memory_runs(run: Run) -> None:
     text = run("memory", "--tiny", "--cases", "data 1x streaming", "data 16x streaming")
     assert "streaming: time of a step, 16x / 1x = " in text
@@ -137,6 +138,7 @@ def test_defaults_tells_what_a_first_training_reaches(run: Run) -> None:
     assert "| digits | softmax_regression | 0." in text
 
 
+@pytest.mark.slow
 def test_busy_trains_beside_a_neighbour(run: Run) -> None:
     text = run("busy", "--tiny")
     assert re.search(r"digits +busy +probing +[\d,]+ ", text)

@@ -218,6 +218,7 @@ def test_what_is_written_trains(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_real_digits_are_learnt(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 

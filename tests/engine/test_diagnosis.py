@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rationing import some
 
 from dltrain import Experiment, build
 from dltrain.commands.fit import fit
@@ -99,7 +100,7 @@ def test_gradients_are_clipped_unless_the_optimizer_searches_along_them(optimize
     assert Experiment.parse(experiment.dump()) == experiment
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", some([1, 2], 2))
 def test_a_first_training_learns(seed: int, shared_data: Path) -> None:
     """LeNet with nothing but data and model: unclipped, its units were dead after the second step with seed 2."""
     text = f"seed: {seed}\ndata: {{name: fashion_mnist, root: {shared_data / 'fashion-mnist'}}}\nmodel: lenet5_modern\n"

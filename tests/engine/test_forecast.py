@@ -88,6 +88,7 @@ def test_times_are_as_exact_as_a_forecast() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", end(86400))
 
 
+@pytest.mark.slow
 def test_init_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = write_folder(tmp_path / "photos")
 

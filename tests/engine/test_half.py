@@ -36,7 +36,7 @@ def half(arrays: Path, **changes: Any) -> Experiment:
     return arrays_experiment(arrays, **{**PLAIN, **changes})
 
 
-@pytest.mark.parametrize("name", some(NETWORKS, 2))
+@pytest.mark.parametrize("name", some(NETWORKS, 5))
 def test_convolutions_and_linear_layers_keep_16_bits_and_all_else_32(name: str, arrays: Path) -> None:
     changes = {**NETWORKS[name], "optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9}}
     trainer = trained(half(arrays, **changes))

@@ -115,6 +115,7 @@ def test_the_first_step_is_set_against_the_others() -> None:
     assert sum(shares(PARTS).values()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_and_changes_no_weight(zygote: Zygote, arrays: Path, tmp_path: Path) -> None:
     for folder, *options in (("plain",), ("profiled", "--profile")):
         path = write_experiment(tmp_path, {"data.name": "arrays", "data.path": str(arrays), "training.epochs": 5})

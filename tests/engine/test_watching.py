@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
-from rationing import only
+from rationing import only, some
 from torch import nn
 from training import arrays_experiment, assert_same_state, built, scalars, train, trained
 
@@ -198,7 +198,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key not in ("about", "watched")}
 
 
-@pytest.mark.parametrize("way", EVERY_WAY)
+@pytest.mark.parametrize("way", some(EVERY_WAY, 3))
 def test_weights_are_those_of_a_training_without(way: str, arrays: Path) -> None:
     changes = {"training__epochs": 2, **EVERY_WAY[way]}
     plain = trained(arrays_experiment(arrays, **changes))

@@ -58,7 +58,7 @@ def shortened(path: Path, folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("one_stem")
-@pytest.mark.parametrize("path", some(EXPERIMENTS, 3))
+@pytest.mark.parametrize("path", some(EXPERIMENTS, 4))
 def test_trains_for_a_step(path: Path, tmp_path: Path) -> None:
     experiment = Experiment.load(path, shortened(path, tmp_path))
     trainer = build(experiment, "cpu")

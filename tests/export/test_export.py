@@ -152,6 +152,7 @@ def test_the_error_without_the_libraries_names_the_extra(photo_run: Path, monkey
     assert "ONNX files need onnxscript: pip install 'dltrain[export]'" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_network_without_a_form_says_which_operation(photo_run: Path, exported: Path, tmp_path: Path) -> None:
     experiment = photo_run.parent.parent / "photos.yaml"
     changes = ["model.activation=rrelu", "training.epochs=1", "training.average=null"]

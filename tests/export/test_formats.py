@@ -110,6 +110,7 @@ def test_torchvision_reads_the_weights(photo_run: Path, tmp_path: Path) -> None:
         assert torch.allclose(network(inputs), dltrain.load(run).module(inputs), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_no_other_library_builds_is_told(photo_run: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

@@ -116,6 +116,7 @@ def test_weights_have_a_scale_each_channel_and_preprocessing_stays_in_float(int8
     assert all(not node.metadata_props for node in graph.node)
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(
     digits: Path, int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_the_same_run_gives_the_same_bytes(
     assert (tmp_path / "again.onnx").read_bytes() == int8.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_network_that_8_bits_break_is_refused(digits: Path, tmp_path: Path) -> None:
     """A weight that is huge, of a pixel that never changes, and the bias takes it back: in float32 all is as before,
     in 8 bits nothing is left of the other weights."""

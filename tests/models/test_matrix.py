@@ -65,11 +65,12 @@ HEAVY = {
     "inception_resnet_v1", "inception_v3", "wide_resnet50_2", "inception_resnet_v2", "resnext29_8x64d",
     "resnext50_32x4d", "preact_resnet164", "densenet_bc_100_12", "densenet121", "nasnet_mobile", "alexnet_owt",
     "efficientnet_b0", "ghostnet", "googlenet", "mobilenet_v2", "preact_resnet18", "xception", "densenet_40_12",
+    "resnet18", "zfnet", "alexnet",
 }  # fmt: skip
 """Slow networks: a faster one of their family runs always, or else their exchanges are counted on the meta device
 (test_adaptation) and a shipped experiment trains them."""
 
-SAMPLE = 20
+SAMPLE = 17
 """One of each family that is not slow."""
 FAST = combinations(heavy=False)
 SLOW = FAST[SAMPLE : SAMPLE + 465] + combinations(heavy=True)[:40]

@@ -64,6 +64,7 @@ def test_mobilenets_stem_suits_the_images() -> None:
     assert sides == [32, 16, 48]
 
 
+@pytest.mark.slow
 def test_nasnets_cells_make_the_large_network_too() -> None:
     """As many weights as timm's, which is checked against the published ones; sizes are halved five times."""
     from dltrain.models.impl.nasnet import NASNet

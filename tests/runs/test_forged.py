@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rationing import only
 from training import train
 from typer.testing import CliRunner, Result
 
@@ -209,7 +210,10 @@ def test_a_forged_environment_is_refused(run: Path, content: Any) -> None:
     refused(invoke("resume", run), f"{run}/environment.json", "delete it")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 10**5, b"1" * 10**5, b"NaN", b"null"])
+DAMAGED = [b"{", b"\xff\xfe", b"[" * 10**5, b"", b"1" * 10**5, b"NaN", b"null"]
+
+
+@pytest.mark.parametrize("content", only(DAMAGED[:3], DAMAGED))
 @pytest.mark.parametrize("name", ["environment.json", "result.json", "experiment.yaml", "metrics.csv", "plan.json"])
 def test_a_damaged_text_file_of_a_run_gives_no_traceback(run: Path, name: str, content: bytes) -> None:
     (run / name).write_bytes(content)

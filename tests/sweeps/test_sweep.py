@@ -95,6 +95,7 @@ def test_no_setting_is_drawn_twice_and_a_finite_space_ends() -> None:
     assert draws(7, **space) == {key: values[:7] for key, values in found.items()}
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_hardly_ever_drawn_is_found_among_those_left() -> None:
     found = draws(900, x={"low": 1, "high": 500, "log": True})["x"]
     assert sorted(found) == list(range(1, 501))
