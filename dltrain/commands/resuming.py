@@ -80,10 +80,9 @@ def where_it_lies_now(run: Run, experiment: Experiment) -> Experiment:
         return experiment
     if _fixed(own) != _fixed(experiment):
         return experiment
-    return Experiment.parse(experiment.dump(), "checkpoint", [
-        f"{key}={json.dumps(value)}" for key in PLACES
-        if (value := _at(own.model_dump(mode="json"), key)) != _at(experiment.model_dump(mode="json"), key)
-    ])  # fmt: skip
+    there, here = experiment.model_dump(mode="json"), own.model_dump(mode="json")
+    moved = [f"{key}={json.dumps(_at(here, key))}" for key in PLACES if _at(here, key) != _at(there, key)]
+    return Experiment.parse(experiment.dump(), "checkpoint", moved) if moved else experiment
 
 
 def changed(before: Experiment, now: Experiment) -> dict[str, list[Any]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dltrain.config import ConfigError, Section
+from dltrain.config.dump import to_yaml
 from dltrain.config.merging import lay
 from dltrain.config.reader import MAX_BYTES, read_file, read_text, scalar
 
@@ -195,3 +198,17 @@ def test_merging_mappings_merge_and_lists_are_replaced() -> None:
     assert merged.span(("a", "y")).origin == "over"
     assert merged.span(("l", 0)).origin == "over"
     assert ("l", 1) not in merged.marks
+
+
+def test_a_dump_is_the_same_with_and_without_libyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What libyaml would escape, as it does emojis, stands as it is; what can only be escaped is."""
+    draw, kinds = random.Random(0), "ab c:#-{}[]'\"\\\n\t,&*!|>%@`é写😀\u2028\x85\x07 0.1e\ud800"
+    texts = ["".join(draw.choices(kinds, k=draw.randrange(1, 12))) for _ in range(500)]
+    values = {
+        text: [*draw.sample(texts, 2), None, True, 1e-5, 10**20, 0.1, "no", "1e3", "x " * 80, {other: [[], {}]}]
+        for text, other in zip(texts, texts[::-1], strict=True)
+    }
+    one = {key: to_yaml({key: value}) for key, value in values.items()}
+    assert any("\\" not in text for text in one.values()) and any("😀" in text for text in one.values())
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert one == {key: to_yaml({key: value}) for key, value in values.items()}

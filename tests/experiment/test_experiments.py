@@ -133,7 +133,9 @@ def test_the_erased_square_has_12_pixels_a_side() -> None:
     assert set(holes.any(1).sum(1).tolist()) == {12}
 
 
-@pytest.mark.parametrize(("name", "loader"), [("caltech12", "streaming"), ("flowers", "resident")])
+@pytest.mark.parametrize(
+    ("name", "loader"), [("caltech12", "streaming"), pytest.param("flowers", "resident", marks=pytest.mark.slow)]
+)
 def test_real_photos_train(name: str, loader: str, shared_data: Path) -> None:
     overrides = [f"data.root={shared_data / 'folder' / name}", "data.size=32", "model=convnet", "training.epochs=1"]
     overrides += [f"data.loader={loader}", "data.workers=0", "training.limit_batches=4", "training.batch_size=16"]

@@ -87,6 +87,7 @@ def test_export_json_has_the_proof(photo_run: Path, exported: Path) -> None:
     assert all(value > 0 for value in found["latency_ms"].values())
 
 
+@pytest.mark.slow
 def test_the_metrics_of_a_run_in_fewer_bits_are_those_of_eval(photo_run: Path, tmp_path: Path) -> None:
     """The file is that of the same weights in float32, and how often `eval` agrees with it is told."""
     experiment, short = photo_run.parent.parent / "photos.yaml", ["training.epochs=1", "training.precision=bfloat16"]

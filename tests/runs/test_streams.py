@@ -38,7 +38,8 @@ FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), {0})"
 @pytest.mark.parametrize(
     ("setup", "code"),
     [
-        (CLOSED.format(1, "stdout"), 0), (CLOSED.format(2, "stderr"), 0), (FULL.format(2), 0), (FULL.format(1), 1),
+        (CLOSED.format(1, "stdout"), 0), pytest.param(CLOSED.format(2, "stderr"), 0, marks=pytest.mark.slow),
+        pytest.param(FULL.format(2), 0, marks=pytest.mark.slow), (FULL.format(1), 1),
         ("import os, sys; os.closerange(0, 3); sys.stdin = sys.stdout = sys.stderr = None", 0),
     ],
     ids=["stdout closed", "stderr closed", "stderr full", "stdout full", "all closed"],
