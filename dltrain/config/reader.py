@@ -7,7 +7,9 @@ YAML 1.2: `1e-3` is a number, only `true` and `false` are booleans, `no` and `on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from dltrain.config.syntax import explain
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_VALUES = 20_000
+_KEPT = 50_000
+"""Characters of a text up to which its events are kept."""
 
 _INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*\Z")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+\Z|0o[0-7]+\Z")
@@ -109,8 +113,12 @@ def read_text(text: str, origin: str) -> Document:
     def fail(message: str, where: Span | None = None, *notes: str) -> ConfigError:
         return ConfigError([Diagnostic(message, where or Span(origin), notes=notes)], subject=origin)
 
+    events = _events if len(text) <= _KEPT else _events.__wrapped__
     try:
-        root = _Composer(_events(text, span, fail)).get_single_node()
+        root = _Composer(events(text)).get_single_node()
+    except _RefusedError as error:
+        where = span(error.event.start_mark, error.event.end_mark)
+        raise fail(error.message, replace(where, length=error.length or where.length), *error.notes) from None
     except yaml.MarkedYAMLError as error:
         message, mark, note = explain(error, lines)
         raise fail(message, span(mark, mark) if mark else None, note) from None
@@ -157,11 +165,11 @@ class _Parser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
 
 
 class _Composer(yaml.composer.Composer):
-    """Nodes from a list of events. A node's tag says whether it is plain text, which may be a number."""
+    """Nodes from events. A node's tag says whether it is plain text, which may be a number."""
 
-    def __init__(self, events: list[yaml.Event]) -> None:
+    def __init__(self, events: Sequence[yaml.Event]) -> None:
         super().__init__()
-        self.events = events[::-1]
+        self.events = list(reversed(events))
 
     def check_event(self, *kinds: type[yaml.Event]) -> bool:
         return bool(self.events) and (not kinds or isinstance(self.events[-1], kinds))
@@ -180,11 +188,16 @@ class _Composer(yaml.composer.Composer):
         return "plain" if kind is yaml.ScalarNode and implicit[0] else "text"
 
 
-Spans = Callable[[yaml.Mark, yaml.Mark], Span]
+class _RefusedError(Exception):
+    """An event that no experiment has. length: of what is shown of its line, if not all."""
+
+    def __init__(self, message: str, event: Any, length: int | None = None, *notes: str) -> None:
+        self.message, self.event, self.length, self.notes = message, event, length, notes
 
 
-def _events(text: str, span: Spans, fail: Callable[..., ConfigError]) -> list[yaml.Event]:
-    """The events of a text whose depth and size are bounded, and that has no tags."""
+@lru_cache(maxsize=8)  # an experiment is read again from each of its files and checkpoints
+def _events(text: str) -> tuple[yaml.Event, ...]:
+    """The events of a text whose depth and size are bounded, and that has no tags. Raises _RefusedError."""
     depth = 0
     events: list[yaml.Event] = []
     parser = _Parser(text)
@@ -195,18 +208,19 @@ def _events(text: str, span: Spans, fail: Callable[..., ConfigError]) -> list[ya
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        here = span(event.start_mark, event.end_mark)
         if depth > MAX_DEPTH:
-            raise fail(f"the file is nested more than {MAX_DEPTH} levels deep", here)
+            raise _RefusedError(f"the file is nested more than {MAX_DEPTH} levels deep", event)
         if len(events) > MAX_VALUES:
-            raise fail(f"the file holds more than {MAX_VALUES:,} values", here)
+            raise _RefusedError(f"the file holds more than {MAX_VALUES:,} values", event)
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "!":
             shown = tag.replace("tag:yaml.org,2002:", "!!")
-            where = Span(here.origin, here.line, here.column, len(shown), here.source)
             note = "an experiment holds only mappings, lists, numbers, text, true/false and null"
-            raise fail(f"the YAML tag `{shown}` is not allowed", where, note)
-    return events
+            raise _RefusedError(f"the YAML tag `{shown}` is not allowed", event, len(shown), note)
+    return tuple(events)
+
+
+Spans = Callable[[yaml.Mark, yaml.Mark], Span]
 
 
 def _construct(root: yaml.Node, span: Spans, origin: str) -> Document:

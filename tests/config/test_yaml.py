@@ -212,3 +212,17 @@ def test_a_dump_is_the_same_with_and_without_libyaml(monkeypatch: pytest.MonkeyP
     assert any("\\" not in text for text in one.values()) and any("😀" in text for text in one.values())
     monkeypatch.setattr(yaml, "__with_libyaml__", False)
     assert one == {key: to_yaml({key: value}) for key, value in values.items()}
+
+
+def test_a_text_that_is_read_again_is_read_as_the_first_time() -> None:
+    """What the first reader does with its values, and where it says they are, is nothing to the next one."""
+    text = "data: digits\nmodel: {name: mlp, hidden: [1, 2]}\nmodel: x\n"
+    one, two = read_text(text, "a.yaml"), read_text(text, "b.yaml")
+    one.tree["model"]["hidden"].append(3)
+    one.problems.clear()
+    assert two.tree == {"data": "digits", "model": {"name": "mlp", "hidden": [1, 2]}}
+    assert [str(problem.where) for problem in two.problems] == ["b.yaml:3:1"]
+    for origin in ("a.yaml", "b.yaml"):
+        with pytest.raises(ConfigError) as raised:
+            read_text("x: !!python/name:os.system\n", origin)
+        assert str(raised.value.diagnostics[0].where) == f"{origin}:1:4"
