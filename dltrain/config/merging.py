@@ -28,7 +28,7 @@ def lay(
     over = {p: m for p, m in value.marks.items() if p[: len(path)] == path}
     merge = _Merge(root, document.tree, value, path, whole, given, dict(document.marks), over)
     tree = merge.descend(document.tree, path, ())
-    kept = {p: m for p, m in merge.marks.items() if not any(p[:depth] in merge.replaced for depth in range(len(p) + 1))}
+    kept = {p: m for p, m in merge.marks.items() if not any(p[: len(gone)] == gone for gone in merge.replaced)}
     return Document(tree, {**above, **kept, **merge.over}, [*document.problems, *value.problems])
 
 

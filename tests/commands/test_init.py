@@ -232,6 +232,7 @@ def test_real_digits_are_learnt(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["accuracy"] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "folder").is_dir(), reason=f"there is no {SHARED / 'folder'}")
 def test_real_photos(tmp_path: Path) -> None:
     _, flowers, _ = written(SHARED / "folder/flowers", tmp_path / "flowers.yaml")
