@@ -14,7 +14,6 @@ import pytest
 import torch
 from answers import fit_task
 from evaluating import invoke, measured
-from rationing import only
 from torch.nn import functional as F
 from training import train
 
@@ -117,7 +116,8 @@ def test_predict_and_python_use_it_and_say_so(name: str, runs: dict[str, Path], 
     assert bare.temperature == 1 and bare.predict(table).probabilities == pytest.approx(q, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", only(["multilabel"], ["multilabel", "binary_classification"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["multilabel", "binary_classification"])
 def test_exported_files_have_it_inside_and_say_so(name: str, runs: dict[str, Path], folder: Path) -> None:
     pytest.importorskip("onnxscript")
     run, table = runs[name], folder / "rows.csv"

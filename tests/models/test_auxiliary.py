@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from rationing import only
 from torch import nn
 from training import arrays_experiment, assert_same_state, built, trained, write_arrays
 
@@ -87,7 +86,8 @@ def test_the_task_adds_the_weighted_losses_of_the_heads() -> None:
     assert task.losses(outputs[0], labels)[2].equal(own)
 
 
-@pytest.mark.parametrize("precision", only(["float32"], ["float32", "bfloat16"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_with_heads_resumes_bit_for_bit(precision: str, tmp_path: Path) -> None:
     changes = {"model": SMALL, "training.epochs": 1, "training.batch_size": 6, "data.size": 16}
     changes |= {"training.precision": precision}

@@ -180,6 +180,7 @@ def test_what_learns_finds_better_settings_than_random(
     assert excess(name) < factor * excess("random")
 
 
+@pytest.mark.slow
 def test_cma_es_converges_on_a_sphere_and_finds_the_choice() -> None:
     costs = [told.costs[0] for _, told in search(settings(UNIT, sampler="cma_es"), sphere, 200) if told.costs]
     assert min(costs) < 1e-5 and np.mean(costs[160:]) < 1e-3
