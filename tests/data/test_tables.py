@@ -275,3 +275,18 @@ def test_pictures_that_a_table_names_are_learned(tmp_path: Path, monkeypatch: py
         splits = made.load_data()
         assert splits.train.channels == 1 and len(splits.train) == 43  # type: ignore[attr-defined]
     assert Table(path="t.csv", target=["dark", "wet"], image="file").targets is Labels
+
+
+def test_a_check_reads_its_file_once_and_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dltrain.data.tables import columns
+
+    read = []
+    monkeypatch.setattr(columns, "read_table", lambda path, *args, **options: (
+        read.append(path), read_table(path, *args, **options))[1])  # fmt: skip
+    text = f"data: {{name: table, path: {tmp_path / 't.csv'}, target: y}}\nmodel: mlp\n"
+    write(tmp_path / "t.csv", "x,y\n1,2.5\n2,3.5\n3,4.5\n")
+    assert Experiment.parse(text).resolved_task.name == "regression" and len(read) == 1
+    write(tmp_path / "t.csv", "x,y\n1,aaa\n2,bbb\n3,bbb\n")  # of the same length
+    assert Experiment.parse(text).resolved_task.name != "regression" and len(read) == 2
